@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef KVFS_FS_FS_H
+#define KVFS_FS_FS_H
+
+/*
+ * The daemon of one mount: it introduces engine (bytes) and meta (names) to
+ * each other and shows both to the kernel.
+ *
+ *      fs.c        brings the parts up and down
+ *      session.c   the FUSE session: INIT, the ladder, threads, signals
+ *      dispatch.c  libfuse callbacks to struct call to views, and answers
+ *      gate.c      why answering from another thread is safe with io_uring
+ *      passthrough.c  backing ids
+ *      ctl.c       the root directory and .kvfs/
+ *      kv_*.c      the view kv/         ckpt_*.c    the view ckpt/
+ */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/hist.h"
+
+struct pool;
+struct meta;
+struct kv;
+struct ckpt;
+struct workers;
+struct fuse_session;
+struct inode;
+struct pool_ops;
+struct meta_kv_ops;
+
+/* The fallback ladder, best first. */
+enum fs_rung {
+	RUNG_AUTO = -1,
+	RUNG_URING,  /* passthrough + FUSE over io_uring */
+	RUNG_CLONE,  /* passthrough + /dev/fuse, a descriptor per thread */
+	RUNG_DIRECT, /* direct_io: the daemon moves the bytes */
+};
+
+const char *fs_rung_name(enum fs_rung rung);
+
+struct fs_config {
+	const char *mountpoint;
+	const char *state_dir;
+	uint64_t pool_bytes;
+	uint64_t frame_bytes;
+	const char *meta_url;
+	const char *password_file;
+	const char *prefix;
+	enum fs_rung rung; /* forced, or RUNG_AUTO */
+	unsigned deadline_ms;
+	bool discard;
+	bool allow_other;
+	bool foreground;
+	bool read_only;
+};
+
+/* Counted by the views; shown in .kvfs/stats. */
+struct fs_counters {
+	_Atomic uint64_t hits, misses;	 /* kv opens and lookups of finals */
+	_Atomic uint64_t stores, evictions, conflicts, deduplicated;
+	_Atomic uint64_t copied_commits; /* a writer was still there */
+	_Atomic uint64_t bytes_stored, bytes_evicted;
+	_Atomic uint64_t bytes_read, bytes_written; /* through the daemon */
+	_Atomic uint64_t checksums, damaged;
+	_Atomic uint64_t ckpt_published, ckpt_failed;
+	struct hist lookup, open, create, rename, ckpt_call;
+};
+
+struct fs {
+	struct fs_config config;
+	struct fuse_session *session;
+	struct pool *pool;
+	struct meta *meta;
+	struct kv *kv;
+	struct ckpt *ckpt;
+	struct workers *workers;    /* calls that wait */
+	struct workers *background; /* checksums, trims; nice */
+	enum fs_rung rung;	    /* in use, known after INIT */
+	bool passthrough;
+	bool killpriv_v2;
+	bool mmap_direct; /* the kernel maps direct_io files */
+	char *rung_reason; /* why not a higher one; NULL on the highest */
+	int64_t started_ns; /* wall clock */
+	struct fs_counters counters;
+};
+
+#define FS_WORKERS 16
+
+/* kv_*.c */
+int kv_open(struct kv **kv, struct fs *fs);
+int kv_adopt(struct kv *kv); /* the pool's committed blocks */
+void kv_close(struct kv *kv);
+struct inode *kv_root(struct kv *kv);
+extern const struct pool_ops kv_pool_ops;	/* reclaim, bind, unbind */
+extern const struct meta_kv_ops kv_meta_ops;
+
+/* ckpt_*.c: data files lie in STATE/ckpt/ */
+int ckpt_open(struct ckpt **ckpt, struct fs *fs);
+void ckpt_close(struct ckpt *ckpt);
+struct inode *ckpt_root(struct ckpt *ckpt);
+
+/* passthrough.c */
+/** passthrough_bind - give the kernel a backing file for later opens
+ *  @fd: may be O_PATH; may be closed afterwards
+ *  Returns: a backing id > 0, 0 the rung has no passthrough, or -errno. */
+int passthrough_bind(struct fs *fs, int fd);
+void passthrough_unbind(struct fs *fs, int backing_id);
+
+/* fs.c */
+/**
+ * fs_run - mount, serve until unmounted, take down
+ * @ready_fd: one line is written here once the mount is usable: empty, or why
+ *            it is not; -1: none
+ *
+ * Returns: 0 or -errno.
+ */
+int fs_run(const struct fs_config *config, int ready_fd);
+
+#endif

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef KVFS_META_META_H
+#define KVFS_META_META_H
+
+/*
+ * Names: who holds what, kept in Redis. One struct meta per daemon; its parts:
+ *
+ *      redis.c     one connection: pipelined commands, deadlines, reconnect;
+ *                  the only file that knows hiredis. meta_send(tag, …) is the
+ *                  one place that would learn of slots, Sentinel, Cluster.
+ *      embedded.c  the private redis-server of a mount without -o meta=
+ *      node.c      incarnation, heartbeat, membership, store id
+ *      kv.c        the dirty set and the publisher (kv.h)
+ *      ckpt.c      the ckpt tree, one script call per operation (ckpt.h)
+ *      ckpt_log.c  ckpt's truth: log, snapshot, reload
+ *      kvfs.lua    the function library that runs inside Redis
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct meta;
+struct meta_kv_ops;
+
+struct meta_config {
+	const char *url; /* redis://[user@]host[:port]/db, unix:///path[?db=n],
+			    rediss://…; NULL: an embedded redis-server */
+	const char *password_file; /* 0600; NULL: the environment's
+				      KVFS_REDIS_PASSWORD, or none */
+	const char *prefix;	   /* of every key; NULL: "kvfs" */
+	const char *state_dir;	   /* redis/, uuid, ckpt.log, ckpt.snap */
+	const char *node_name;	   /* shown to people; NULL: the host name */
+	unsigned deadline_ms;	   /* bound of every wait; 0: 5000 */
+	bool discard;		   /* take a new incarnation */
+	const struct meta_kv_ops *kv_ops; /* see kv.h */
+	void *kv_ctx;
+};
+
+struct meta_stats {
+	bool up;	/* the last command was answered in time */
+	bool embedded;
+	const char *address; /* without password */
+	uint32_t incarnation;
+	uint32_t n_nodes; /* live members, this one included */
+	uint64_t store_id;
+	uint64_t n_dirty;     /* names whose publish is not answered yet */
+	uint64_t n_published; /* answers "yours" */
+	uint64_t n_conflicts; /* answers "another's came first" */
+	uint64_t n_retracted, n_tombstoned, n_audits, n_refills;
+	uint64_t n_commands, n_timeouts, n_reconnects, n_redis_restarts;
+	uint64_t ckpt_seq;	  /* newest sequence number seen */
+	uint64_t ckpt_logged_seq; /* newest in ckpt.log */
+	bool ckpt_read_only;	  /* the store is being reloaded */
+	int64_t last_rtt_ns;
+};
+
+/**
+ * meta_open - reach Redis, load the function library, become a member
+ * @m: set only on success
+ *
+ * Starts the embedded server where url is NULL; reloads the ckpt tree from
+ * the log into a store that is behind it. Waits at most the deadline.
+ *
+ * Returns: 0, or one logged line and -ECONNREFUSED, -ETIMEDOUT, -EACCES
+ *          (wrong password), -EINVAL (URL; a Redis that may evict keys or
+ *          refuses writes when a save fails: the line has the command that
+ *          mends it), -ENOENT (no redis-server to start), or another -errno.
+ */
+int meta_open(struct meta **m, const struct meta_config *c);
+
+/**
+ * meta_start - begin publishing
+ *
+ * Apart from meta_open because the kv ops must be ready. Call once.
+ */
+int meta_start(struct meta *m);
+
+/**
+ * meta_close - flush what can be flushed within the deadline, leave, free
+ *
+ * Ends an embedded server. NULL is fine.
+ */
+void meta_close(struct meta *m);
+
+/** meta_stats - a snapshot. Threads: any; never waits for Redis. */
+void meta_stats(struct meta *m, struct meta_stats *stats);
+
+/** meta_up - would a command be tried now? (the breaker's state) */
+bool meta_up(struct meta *m);
+
+#endif
