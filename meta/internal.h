@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef KVFS_META_INTERNAL_H
+#define KVFS_META_INTERNAL_H
+
+/*
+ * What the parts of meta/ know of each other; nobody outside includes it.
+ *
+ * Lock order: node's, kv's and ckpt's own locks are leaves towards each
+ * other; none is held across meta_call. Callbacks of meta_send take only
+ * leaves.
+ */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "meta/key.h"
+#include "meta/meta.h"
+#include "meta/redis.h"
+#include "meta/url.h"
+
+/* Three connections, so that none waits behind another's batch. */
+enum meta_link {
+	META_LOOKUP,  /* reads, heartbeat, namespaces; breaker: try */
+	META_PUBLISH, /* the kv publisher; breaker: try */
+	META_CKPT,    /* the ckpt tree; waits for Redis up to the deadline */
+	META_LINKS,
+};
+
+/* The function library inside Redis: kvfs.lua and ckpt.lua, each in a scope
+ * of its own, loaded as one library of this name. Functions: kvfs1_…  */
+#define META_LIBRARY "kvfs1"
+
+struct meta {
+	char *state_dir;
+	char *node_name;
+	char *password; /* NULL: none */
+	char prefix[KEY_PREFIX_MAX + 1];
+	char address[URL_TEXT_MAX];
+	struct url url;
+	int64_t deadline_ns; /* length of every wait */
+	bool discard;
+	_Atomic bool closing;
+
+	struct redis *links[META_LINKS];
+	_Atomic unsigned links_down; /* how many; 0: all is well */
+	_Atomic int64_t down_since;
+
+	struct embedded *embedded; /* NULL: a server of the user's */
+	struct node *node;	   /* node.h */
+	struct kv_pub *kv;	   /* kv.c */
+	struct meta_ckpt *ckpt;	   /* ckpt.c: its own state */
+
+	const struct meta_kv_ops *kv_ops;
+	void *kv_ctx;
+};
+
+/**
+ * meta_call - send a command that touches keys of one tag; wait for the reply
+ * @tag: "c", "n" or a namespace's: what would choose a server in a cluster
+ * @deadline: monotonic ns; 0: the configured one from now
+ * @reply: set only on success, and then never of type REPLY_ERROR
+ *
+ * An FCALL of a library that Redis lost is loaded and called again. LOADING,
+ * BUSY and MASTERDOWN are tried again until the deadline on META_CKPT.
+ *
+ * Returns: 0, or
+ *          -ENOTCONN    not sent: nothing happened on the server
+ *          -ETIMEDOUT   sent, outcome unknown (it may still run, later)
+ *          -ECONNRESET  sent, connection lost, outcome unknown
+ *          -EIO         Redis answered an error nobody expects (logged)
+ *          -ENOSPC      Redis is out of memory ("-OOM …")
+ *          -EACCES      an ACL forbids it (logged)
+ *          -ENOMEM      here
+ *          and what a script raised by redis.error_reply("E<NAME> …") where
+ *          meta_call_errno() knows the name (ENOENT, EEXIST, ESTALE, …).
+ * Threads: any that may wait; never a callback.
+ */
+int meta_call(struct meta *m, enum meta_link link, const char *tag,
+	      int64_t deadline, const struct redis_cmd *cmd,
+	      struct redis_reply **reply);
+
+/**
+ * meta_send - the same without waiting; see redis_send
+ *
+ * The reply that done gets may be of type REPLY_ERROR: meta_reply_errno.
+ */
+int meta_send(struct meta *m, enum meta_link link, const char *tag,
+	      const struct redis_cmd *cmd,
+	      void (*done)(void *ctx, int err, struct redis_reply *reply),
+	      void *ctx);
+
+/** meta_reply_errno - 0, or what meta_call returns for an error reply. */
+int meta_reply_errno(const struct redis_reply *reply);
+
+/**
+ * meta_fcall - begin a command: FCALL kvfs1_<fn> with these keys
+ * @fn: without the library's prefix, e.g. "ckpt_create"
+ *
+ * Follow with the keys (redis_cmd_*), then the arguments.
+ */
+void meta_fcall(struct redis_cmd *c, const char *fn, unsigned n_keys);
+
+/** meta_cmd_key - append the key "P:{tag}:rest". */
+void meta_cmd_key(struct redis_cmd *c, struct meta *m, const char *tag,
+		  const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+
+/** meta_deadline - a caller's deadline, or the configured one from now. */
+int64_t meta_deadline(struct meta *m, int64_t deadline);
+
+/* --- node.c ------------------------------------------------------------ */
+
+/** meta_incarnation - this node's holder id: never 0, fences scripts. */
+uint32_t meta_incarnation(struct meta *m);
+
+/** meta_node_live - is this incarnation a live member? */
+bool meta_node_live(struct meta *m, uint32_t incarnation);
+
+/* Live members are in the sorted set "P:{n}:live" (member: incarnation in
+ * decimal, score: deadline in ms of Redis' clock), their names and uuids in
+ * the hash "P:{n}:node" (field: incarnation). */
+
+/* --- kv.c -------------------------------------------------------------- */
+
+int meta_kv_open(struct meta *m);
+int meta_kv_start(struct meta *m);
+/** meta_kv_store_changed - the store is another one: all is dirty. */
+void meta_kv_store_changed(struct meta *m);
+/** meta_kv_audit - compare the whole index with Redis soon. */
+void meta_kv_audit(struct meta *m, const char *why);
+/** meta_kv_link - the publishing connection changed. Must not wait. */
+void meta_kv_link(struct meta *m, bool up, bool fresh);
+void meta_kv_stop(struct meta *m); /* flush until the deadline */
+void meta_kv_close(struct meta *m);
+void meta_kv_stats(struct meta *m, struct meta_stats *stats);
+
+/* --- ckpt.c ------------------------------------------------------------ */
+
+/**
+ * meta_ckpt_open - the last step of meta_open; sets m->ckpt
+ *
+ * The node is a member, the library is loaded. Reloads a store that is behind
+ * ckpt.log; may wait up to the deadline.
+ */
+int meta_ckpt_open(struct meta *m);
+
+/**
+ * meta_ckpt_store_changed - another store id or another run_id: compare the
+ *                           sequence numbers, reload if the store is behind
+ *
+ * On the heartbeat's thread: must not wait; hand it to a thread of your own.
+ * Never called before meta_ckpt_open returned 0 nor after meta_ckpt_close.
+ */
+void meta_ckpt_store_changed(struct meta *m);
+
+/** meta_ckpt_close - before the node leaves; connections are still there. */
+void meta_ckpt_close(struct meta *m);
+
+/** meta_ckpt_stats - fill ckpt_seq, ckpt_logged_seq, ckpt_read_only. */
+void meta_ckpt_stats(struct meta *m, struct meta_stats *stats);
+
+#endif

@@ -1,0 +1,3 @@
+-- SPDX-License-Identifier: MIT
+-- The kv and node functions of the library kvfs1; meta/library.c puts this
+-- file and ckpt.lua together, each in a scope of its own.
