@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+#include "tools/verb.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "tools/term.h"
+
+/* Named in messages; set once, before the verb runs. */
+static const char *current = "help";
+
+int verb_fail(int status, const char *fmt, ...)
+{
+	va_list ap;
+
+	fprintf(stderr, "kvfs %s: ", current);
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	if (status == EXIT_USAGE)
+		fprintf(stderr, "Try 'kvfs %s --help'.\n", current);
+	return status;
+}
+
+static void print_title(const char *title)
+{
+	printf("\n%s%s%s\n", term_style(stdout, TERM_BOLD), title,
+	       term_style(stdout, TERM_PLAIN));
+}
+
+void verb_help_print(const struct verb *v)
+{
+	static const struct option_spec help[] = {
+		{"help", 0, OPTION_FLAG, 0, NULL, "this text"}, {}};
+
+	printf("kvfs %s - %s\n", v->name, v->summary);
+	printf("\nusage: kvfs %s [OPTION]...%s%s\n", v->name,
+	       *v->operands ? " " : "", v->operands);
+	if (v->about)
+		printf("\n%s\n", v->about);
+	print_title("Options:");
+	options_print(v->options, false, stdout);
+	options_print(help, false, stdout);
+	if (v->list) {
+		print_title(v->list_title);
+		options_print(v->list, true, stdout);
+	}
+	if (v->examples) {
+		print_title("Examples:");
+		printf("%s\n", v->examples);
+	}
+}
+
+static int check_operands(const struct verb *v, int n, char **operands)
+{
+	if (n < v->min_operands)
+		return verb_fail(EXIT_USAGE, "%s is missing", v->operands);
+	if (v->max_operands >= 0 && n > v->max_operands)
+		return verb_fail(EXIT_USAGE, "%s: one operand too many",
+				 operands[v->max_operands]);
+	return EXIT_FINE;
+}
+
+int verb_call(const struct verb *v, int argc, char **argv)
+{
+	cleanup_free void *args = calloc(1, v->args_bytes + 1);
+	char error[OPTION_ERROR_BYTES];
+	int first, status;
+
+	current = v->name;
+	if (!args)
+		return verb_fail(EXIT_TROUBLE, "out of memory");
+	if (v->defaults)
+		memcpy(args, v->defaults, v->args_bytes);
+	first = options_parse(v->options, argc, argv, args, error);
+	if (first < 0)
+		return verb_fail(EXIT_USAGE, "%s", error);
+	if (first == OPTIONS_HELP) {
+		verb_help_print(v);
+		return EXIT_FINE;
+	}
+	status = check_operands(v, argc - first, argv + first);
+	return status ? status : v->run(args, argv + first);
+}
