@@ -12,12 +12,18 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
+
 #define LOG_FILE_MAX_BYTES (4 << 20)
+#define LINE_BYTES 1024
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static enum log_level max_level = LOG_INFO;
 static int fd = -1; /* guarded by lock; -1: stderr */
 static char file[PATH_MAX];
+static char last_error[LINE_BYTES];
+static char recent[LOG_RECENT_LINES][LINE_BYTES / 4];
+static unsigned n_recent; /* ever; the newest is at (n_recent - 1) % LINES */
 
 int log_to_file(const char *path)
 {
@@ -73,28 +79,57 @@ static int stamp(char *line, size_t size, enum log_level level)
 	return n;
 }
 
+/* Remembers a warning or an error: text is the line without its prefix. */
+static void remember(enum log_level level, const char *text)
+{
+	char *slot;
+	int n;
+
+	if (level > LOG_WARN)
+		return;
+	if (level == LOG_ERROR)
+		snprintf(last_error, sizeof(last_error), "%s", text);
+	slot = recent[n_recent++ % LOG_RECENT_LINES];
+	n = stamp(slot, sizeof(recent[0]), level);
+	snprintf(slot + n, sizeof(recent[0]) - (size_t)n, "%s", text);
+}
+
 void log_line(enum log_level level, const char *fmt, ...)
 {
-	char line[2048];
+	char text[LINE_BYTES], line[LINE_BYTES + 64];
 	va_list ap;
-	int n, out;
+	int n;
 
 	if (level > max_level)
 		return;
-	pthread_mutex_lock(&lock);
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	scoped_lock(&lock);
+	remember(level, text);
 	n = fd >= 0 ? stamp(line, sizeof(line), level)
 		    : snprintf(line, sizeof(line), "kvfs: ");
-	va_start(ap, fmt);
-	n += vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
-	va_end(ap);
-	if (n > (int)sizeof(line) - 2)
-		n = (int)sizeof(line) - 2;
-	line[n++] = '\n';
+	n += snprintf(line + n, sizeof(line) - (size_t)n, "%s\n", text);
 	if (fd >= 0)
 		rotate();
-	out = fd >= 0 ? fd : STDERR_FILENO;
-	if (write(out, line, (size_t)n) < 0) {
+	if (write(fd >= 0 ? fd : STDERR_FILENO, line, (size_t)n) < 0) {
 		/* nowhere left to say so */
 	}
-	pthread_mutex_unlock(&lock);
+}
+
+void log_last_error(char *line, size_t line_bytes)
+{
+	scoped_lock(&lock);
+
+	snprintf(line, line_bytes, "%s", last_error);
+}
+
+void log_recent(void (*fn)(void *arg, const char *line), void *arg)
+{
+	scoped_lock(&lock);
+	unsigned i = n_recent > LOG_RECENT_LINES ? n_recent - LOG_RECENT_LINES
+						 : 0;
+
+	for (; i < n_recent; i++)
+		fn(arg, recent[i % LOG_RECENT_LINES]);
 }

@@ -2,6 +2,8 @@
 #ifndef KVFS_BASE_LOG_H
 #define KVFS_BASE_LOG_H
 
+#include <stddef.h>
+
 /*
  * One line per message, "who: what: why", lower case, written by the function
  * that chose the errno. A command writes to stderr; a daemon that went to the
@@ -26,6 +28,17 @@ void log_set_level(enum log_level level);
 /** log_line - write one line. Threads: any. */
 void log_line(enum log_level level, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/** log_last_error - copy the newest LOG_ERROR line, "" if there was none. */
+void log_last_error(char *line, size_t line_bytes);
+
+/**
+ * log_recent - visit the newest warnings and errors, oldest first
+ *
+ * At most LOG_RECENT_LINES of them, each with its time. fn must not log.
+ */
+void log_recent(void (*fn)(void *arg, const char *line), void *arg);
+#define LOG_RECENT_LINES 64
 
 #define log_error(...) log_line(LOG_ERROR, __VA_ARGS__)
 #define log_warn(...) log_line(LOG_WARN, __VA_ARGS__)

@@ -55,7 +55,7 @@ struct call {
 	off_t length;	   /* fallocate */
 	mode_t mode;	   /* create, mkdir, mknod (umask applied); fallocate */
 	dev_t rdev;
-	unsigned flags; /* rename, setxattr; fsync: datasync */
+	unsigned flags; /* rename, setxattr; fsync: datasync; lseek: whence */
 	bool plus;	/* readdir: with attributes */
 	bool has_fi;	/* fi is the kernel's */
 	struct stat attr; /* setattr */
@@ -83,7 +83,7 @@ struct view {
 	call_fn unlink, rmdir, rename, link;
 	call_fn open, create, read, write, flush, release, fsync;
 	call_fn opendir, readdir, releasedir, statfs, fallocate;
-	call_fn setxattr, getxattr, listxattr, removexattr, copy_file_range;
+	call_fn setxattr, getxattr, listxattr, removexattr, lseek;
 	void (*forget)(struct fs *fs, struct inode *inode, uint64_t nlookup);
 	bool waits; /* all but read, write, release, readdir of open handles,
 		       statfs: those run where they arrive */
@@ -97,6 +97,7 @@ void call_reply_create(struct call *c, const struct fuse_entry_param *e,
 void call_reply_attr(struct call *c, const struct stat *st, double timeout);
 void call_reply_open(struct call *c, const struct fuse_file_info *fi);
 void call_reply_buf(struct call *c, const void *buf, size_t size);
+void call_reply_lseek(struct call *c, off_t off);
 void call_reply_written(struct call *c, size_t size);
 void call_reply_readlink(struct call *c, const char *target);
 void call_reply_statfs(struct call *c, const struct statvfs *st);

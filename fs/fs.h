@@ -25,6 +25,7 @@ struct pool;
 struct meta;
 struct kv;
 struct ckpt;
+struct ctl;
 struct workers;
 struct fuse_session;
 struct inode;
@@ -76,13 +77,17 @@ struct fs {
 	struct meta *meta;
 	struct kv *kv;
 	struct ckpt *ckpt;
+	struct ctl *ctl;
 	struct workers *workers;    /* calls that wait */
 	struct workers *background; /* checksums, trims; nice */
 	enum fs_rung rung;	    /* in use, known after INIT */
 	bool passthrough;
 	bool killpriv_v2;
 	bool mmap_direct; /* the kernel maps direct_io files */
-	char *rung_reason; /* why not a higher one; NULL on the highest */
+	const char *rung_reason; /* why not a higher one; NULL on the highest */
+	int init_error;		 /* chosen in INIT: the mount fails with it */
+	int ready_fd;		 /* told once when the mount is usable */
+	atomic_bool stopping;	 /* calls are answered ENOTCONN */
 	int64_t started_ns; /* wall clock */
 	struct fs_counters counters;
 };
@@ -94,6 +99,16 @@ int kv_open(struct kv **kv, struct fs *fs);
 int kv_adopt(struct kv *kv); /* the pool's committed blocks */
 void kv_close(struct kv *kv);
 struct inode *kv_root(struct kv *kv);
+
+struct kv_usage { /* of a namespace, or of all of them */
+	const char *name;
+	uint64_t blocks, bytes, quota_bytes;
+	uint64_t hits, misses, stores, evictions;
+};
+/** kv_each_namespace - for the statistics; fn must not call into kv. */
+void kv_each_namespace(struct kv *kv,
+		       void (*fn)(void *arg, const struct kv_usage *u),
+		       void *arg);
 extern const struct pool_ops kv_pool_ops;	/* reclaim, bind, unbind */
 extern const struct meta_kv_ops kv_meta_ops;
 
@@ -102,14 +117,40 @@ int ckpt_open(struct ckpt **ckpt, struct fs *fs);
 void ckpt_close(struct ckpt *ckpt);
 struct inode *ckpt_root(struct ckpt *ckpt);
 
+/* ctl.c: the root directory and .kvfs/ */
+int ctl_open(struct ctl **ctl, struct fs *fs);
+void ctl_close(struct ctl *ctl);
+struct inode *ctl_root(struct ctl *ctl);
+
+/* session.c */
+/**
+ * session_open - a FUSE session, not mounted yet
+ *
+ * Picks the transport that the rung wants and the kernel offers.
+ * Returns: 0 or -errno.
+ */
+int session_open(struct fs *fs);
+/** session_mount - attach to the mount point; 0 or -errno with a line. */
+int session_mount(struct fs *fs);
+/** session_serve - answer requests until unmounted or told to stop. */
+int session_serve(struct fs *fs);
+/** session_close - detach if still attached, free. */
+void session_close(struct fs *fs);
+/** session_ready - tell who waits for the mount: NULL it is usable. */
+void session_ready(struct fs *fs, const char *why_not);
+
 /* passthrough.c */
 /** passthrough_bind - give the kernel a backing file for later opens
  *  @fd: may be O_PATH; may be closed afterwards
  *  Returns: a backing id > 0, 0 the rung has no passthrough, or -errno. */
 int passthrough_bind(struct fs *fs, int fd);
 void passthrough_unbind(struct fs *fs, int backing_id);
+/** passthrough_attach - the mounted session's device; -1: it is closing. */
+void passthrough_attach(int fd);
 
 /* fs.c */
+/** fs_started - INIT is answered: frames can be bound, the mount is usable. */
+void fs_started(struct fs *fs);
 /**
  * fs_run - mount, serve until unmounted, take down
  * @ready_fd: one line is written here once the mount is usable: empty, or why

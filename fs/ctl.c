@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "config.h"
+#include "engine/pool.h"
+#include "fs/call.h"
+#include "fs/ctl.h"
+#include "fs/fs.h"
+
+/*
+ * The view of what is nobody else's: the mount's root directory (kv, ckpt,
+ * .kvfs) and the read-only control files in .kvfs/.
+ */
+
+/* Inode numbers of this view, apart from those of kv and ckpt. */
+#define CTL_INO(n) ((1ULL << 62) + (n))
+#define ENTRY_TIMEOUT 3600.0
+
+struct ctl_inode {
+	struct inode head;
+	unsigned index; /* into entries */
+};
+
+static char *ctl_version(struct fs *fs)
+{
+	(void)fs;
+	return strdup("kvfs " PACKAGE_VERSION "\n");
+}
+
+static void add_event(void *arg, const char *line)
+{
+	fprintf(arg, "%s\n", line);
+}
+
+static char *ctl_events(struct fs *fs)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *f = open_memstream(&text, &size);
+
+	(void)fs;
+	if (!f)
+		return NULL;
+	log_recent(add_event, f);
+	fclose(f);
+	return text;
+}
+
+/* All that this view shows. Entry 0 is the root, 1 is .kvfs. */
+static const struct {
+	const char *name;
+	char *(*text)(struct fs *fs);
+} entries[] = {
+	{ "", NULL },		     { ".kvfs", NULL },
+	{ "stats", ctl_stats },	     { "status", ctl_status },
+	{ "nodes", ctl_nodes },	     { "config", ctl_config },
+	{ "events", ctl_events },    { "version", ctl_version },
+};
+enum { CTL_ROOT, CTL_DIR, CTL_FIRST_FILE, CTL_ENTRIES = 8 };
+
+struct ctl {
+	struct fs *fs;
+	struct ctl_inode inodes[CTL_ENTRIES];
+};
+
+static unsigned index_of(const struct inode *inode)
+{
+	return container_of(inode, struct ctl_inode, head)->index;
+}
+
+static void fill_attr(const struct fs *fs, unsigned index, struct stat *st)
+{
+	struct timespec start = clock_timespec(fs->started_ns);
+
+	memset(st, 0, sizeof(*st));
+	st->st_ino = CTL_INO(index);
+	st->st_mode = index < CTL_FIRST_FILE ? S_IFDIR | 0755 : S_IFREG | 0444;
+	st->st_nlink = index == CTL_ROOT ? 5 : index == CTL_DIR ? 2 : 1;
+	st->st_uid = geteuid();
+	st->st_gid = getegid();
+	st->st_blksize = 4096;
+	st->st_atim = st->st_mtim = st->st_ctim = start;
+}
+
+/* A view's root: what it really looks like, it says when it is asked. */
+static void reply_view_root(struct call *c, struct inode *root)
+{
+	struct fuse_entry_param e = {
+		.ino = inode_fuse(c->fs, root),
+		.generation = 1,
+		.entry_timeout = ENTRY_TIMEOUT,
+	};
+
+	fill_attr(c->fs, CTL_ROOT, &e.attr);
+	call_reply_entry(c, &e);
+}
+
+static void reply_own(struct call *c, unsigned index)
+{
+	struct fuse_entry_param e = {
+		.ino = inode_fuse(c->fs, &c->fs->ctl->inodes[index].head),
+		.generation = 1,
+		.entry_timeout = ENTRY_TIMEOUT,
+		.attr_timeout = ENTRY_TIMEOUT,
+	};
+
+	fill_attr(c->fs, index, &e.attr);
+	call_reply_entry(c, &e);
+}
+
+static void do_lookup(struct call *c)
+{
+	unsigned dir = index_of(c->inode);
+
+	if (dir == CTL_ROOT && !strcmp(c->name, "kv")) {
+		reply_view_root(c, kv_root(c->fs->kv));
+		return;
+	}
+	if (dir == CTL_ROOT && !strcmp(c->name, "ckpt")) {
+		reply_view_root(c, ckpt_root(c->fs->ckpt));
+		return;
+	}
+	for (unsigned i = CTL_DIR; i < CTL_ENTRIES; i++) {
+		if ((dir == CTL_ROOT) == (i == CTL_DIR) &&
+		    !strcmp(c->name, entries[i].name)) {
+			reply_own(c, i);
+			return;
+		}
+	}
+	call_reply_err(c, ENOENT);
+}
+
+static void do_getattr(struct call *c)
+{
+	struct stat st;
+
+	fill_attr(c->fs, index_of(c->inode), &st);
+	call_reply_attr(c, &st, ENTRY_TIMEOUT);
+}
+
+static void refuse(struct call *c)
+{
+	call_reply_err(c, EPERM);
+}
+
+static void do_open(struct call *c)
+{
+	char *text;
+
+	if ((c->fi.flags & O_ACCMODE) != O_RDONLY) {
+		call_reply_err(c, EPERM);
+		return;
+	}
+	text = entries[index_of(c->inode)].text(c->fs);
+	if (!text) {
+		call_reply_err(c, ENOMEM);
+		return;
+	}
+	c->fi.fh = (uint64_t)(uintptr_t)text;
+	c->fi.direct_io = 1;
+	c->fi.noflush = 1;
+	call_reply_open(c, &c->fi);
+}
+
+static void do_read(struct call *c)
+{
+	const char *text = (const char *)(uintptr_t)c->fi.fh;
+	size_t size = strlen(text);
+
+	if (c->off < 0 || (size_t)c->off >= size) {
+		call_reply_buf(c, NULL, 0);
+		return;
+	}
+	size -= (size_t)c->off;
+	call_reply_buf(c, text + c->off, size < c->size ? size : c->size);
+}
+
+static void do_release(struct call *c)
+{
+	free((void *)(uintptr_t)c->fi.fh);
+	call_reply_err(c, 0);
+}
+
+static void do_opendir(struct call *c)
+{
+	call_reply_open(c, &c->fi);
+}
+
+static void do_releasedir(struct call *c)
+{
+	call_reply_err(c, 0);
+}
+
+static bool add_name(struct call *c, char *buf, size_t *used, const char *name,
+		     ino_t ino, mode_t type, off_t next)
+{
+	struct stat st = { .st_ino = ino, .st_mode = type };
+	size_t n = fuse_add_direntry(c->req, buf + *used, c->size - *used,
+				     name, &st, next);
+
+	if (n > c->size - *used)
+		return false;
+	*used += n;
+	return true;
+}
+
+/* Both directories are short: the offset is the place in this order. */
+static void do_readdir(struct call *c)
+{
+	static const char *const root[] = { ".", "..", ".kvfs", "kv", "ckpt" };
+	bool is_root = index_of(c->inode) == CTL_ROOT;
+	off_t n = is_root ? 5 : 2 + CTL_ENTRIES - CTL_FIRST_FILE;
+	size_t used = 0;
+	char *buf = malloc(c->size);
+
+	if (!buf) {
+		call_reply_err(c, ENOMEM);
+		return;
+	}
+	for (off_t i = c->off; i < n; i++) {
+		bool dir = is_root || i < 2;
+		const char *name = dir ? root[i]
+				       : entries[CTL_FIRST_FILE + i - 2].name;
+
+		if (!add_name(c, buf, &used, name, CTL_INO((ino_t)i + 16),
+			      dir ? S_IFDIR : S_IFREG, i + 1))
+			break;
+	}
+	call_reply_buf(c, buf, used);
+	free(buf);
+}
+
+static void do_readdirplus_or_plain(struct call *c)
+{
+	if (c->plus)
+		call_reply_err(c, ENOSYS); /* the kernel falls back at once */
+	else
+		do_readdir(c);
+}
+
+static void do_statfs(struct call *c)
+{
+	struct call to_kv = *c;
+
+	to_kv.inode = kv_root(c->fs->kv);
+	to_kv.inode->view->statfs(&to_kv);
+}
+
+static void no_xattr(struct call *c)
+{
+	call_reply_err(c, ENODATA);
+}
+
+static void do_listxattr(struct call *c)
+{
+	call_reply_xattr(c, "", 0);
+}
+
+static const struct view ctl_view = {
+	.name = "ctl",
+	.lookup = do_lookup,
+	.getattr = do_getattr,
+	.setattr = refuse,
+	.mknod = refuse,
+	.mkdir = refuse,
+	.symlink = refuse,
+	.unlink = refuse,
+	.rmdir = refuse,
+	.rename = refuse,
+	.link = refuse,
+	.create = refuse,
+	.setxattr = refuse,
+	.removexattr = refuse,
+	.fallocate = refuse,
+	.open = do_open,
+	.read = do_read,
+	.release = do_release,
+	.opendir = do_opendir,
+	.readdir = do_readdirplus_or_plain,
+	.releasedir = do_releasedir,
+	.statfs = do_statfs,
+	.getxattr = no_xattr,
+	.listxattr = do_listxattr,
+};
+
+int ctl_open(struct ctl **out, struct fs *fs)
+{
+	struct ctl *ctl = calloc(1, sizeof(*ctl));
+
+	if (!ctl)
+		return -ENOMEM;
+	ctl->fs = fs;
+	for (unsigned i = 0; i < CTL_ENTRIES; i++)
+		ctl->inodes[i] = (struct ctl_inode){
+			.head = { INODE_MAGIC, &ctl_view },
+			.index = i,
+		};
+	*out = ctl;
+	return 0;
+}
+
+void ctl_close(struct ctl *ctl)
+{
+	free(ctl);
+}
+
+struct inode *ctl_root(struct ctl *ctl)
+{
+	return &ctl->inodes[CTL_ROOT].head;
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: MIT
+#include "fs/fs.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "base/workers.h"
+#include "engine/pool.h"
+#include "meta/kv.h"
+#include "meta/meta.h"
+
+/* Every thread inherits this: only session.c's watcher takes signals. */
+static void block_signals(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGUSR2);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGIO, SIG_IGN); /* an open may race a lease probe */
+}
+
+static int open_pool(struct fs *fs)
+{
+	char dir[PATH_MAX];
+	struct pool_config c = {
+		.dir = dir,
+		.bytes = fs->config.pool_bytes,
+		.frame_bytes = fs->config.frame_bytes,
+		.discard = fs->config.discard,
+		.ops = &kv_pool_ops,
+		.ctx = fs,
+	};
+
+	snprintf(dir, sizeof(dir), "%s/pool", fs->config.state_dir);
+	return pool_open(&fs->pool, &c);
+}
+
+static int open_meta(struct fs *fs)
+{
+	struct meta_config c = {
+		.url = fs->config.meta_url,
+		.password_file = fs->config.password_file,
+		.prefix = fs->config.prefix,
+		.state_dir = fs->config.state_dir,
+		.deadline_ms = fs->config.deadline_ms,
+		.discard = fs->config.discard,
+		.kv_ops = &kv_meta_ops,
+		.kv_ctx = fs,
+	};
+
+	return meta_open(&fs->meta, &c);
+}
+
+static int open_parts(struct fs *fs)
+{
+	int err;
+
+	if ((err = workers_open(&fs->workers, "kvfs-wait", FS_WORKERS, 0)) ||
+	    (err = workers_open(&fs->background, "kvfs-back", 1, 10)) ||
+	    (err = ctl_open(&fs->ctl, fs)) || (err = open_pool(fs)) ||
+	    (err = open_meta(fs)) || (err = kv_open(&fs->kv, fs)) ||
+	    (err = kv_adopt(fs->kv)) || (err = ckpt_open(&fs->ckpt, fs)) ||
+	    (err = session_open(fs)) || (err = session_mount(fs)))
+		return err;
+	return 0;
+}
+
+/*
+ * Called inside INIT. The kernel holds all requests back until INIT is
+ * answered, so whoever is told now finds the mount usable.
+ */
+void fs_started(struct fs *fs)
+{
+	session_ready(fs, NULL);
+}
+
+/* Binding frames needs an answered INIT: a request of our own waits for it. */
+static void *start_parts(void *arg)
+{
+	struct fs *fs = arg;
+	int err;
+
+	access(fs->config.mountpoint, F_OK);
+	if (fs->init_error || atomic_load(&fs->stopping))
+		return NULL;
+	err = pool_start(fs->pool);
+	if (!err)
+		err = meta_start(fs->meta);
+	if (err)
+		log_error("mount: %s: cannot start: %s", fs->config.mountpoint,
+			  strerror(-err));
+	return NULL;
+}
+
+/*
+ * Down, last up first. The session goes first: no request comes after it.
+ * The background may still hold frames, the publisher reads kv's index.
+ */
+static void close_parts(struct fs *fs)
+{
+	session_close(fs);
+	workers_close(fs->workers);
+	workers_close(fs->background);
+	if (fs->ckpt)
+		ckpt_close(fs->ckpt);
+	meta_close(fs->meta);
+	if (fs->pool)
+		pool_close(fs->pool, false);
+	if (fs->kv)
+		kv_close(fs->kv);
+	if (fs->ctl)
+		ctl_close(fs->ctl);
+}
+
+static void tell_why(struct fs *fs)
+{
+	char why[1024];
+
+	log_last_error(why, sizeof(why));
+	session_ready(fs, *why ? why : "the daemon could not start");
+}
+
+int fs_run(const struct fs_config *config, int ready_fd)
+{
+	struct fs *fs = calloc(1, sizeof(*fs));
+	pthread_t starter;
+	int err;
+
+	if (!fs)
+		return -ENOMEM;
+	fault_init();
+	block_signals();
+	fs->config = *config;
+	if (!fs->config.deadline_ms)
+		fs->config.deadline_ms = 5000;
+	fs->ready_fd = ready_fd;
+	fs->started_ns = clock_stamp_ns();
+	err = open_parts(fs);
+	if (!err)
+		err = -pthread_create(&starter, NULL, start_parts, fs);
+	if (!err) {
+		err = session_serve(fs);
+		pthread_join(starter, NULL);
+	}
+	if (err)
+		tell_why(fs);
+	close_parts(fs);
+	free(fs);
+	return err;
+}
