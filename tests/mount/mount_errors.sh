@@ -1,0 +1,149 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# A mount that cannot be says why, in one line, and leaves nothing behind.
+# shellcheck source=tests/mount/lib.sh
+. "${srcdir:-.}/tests/mount/lib.sh"
+
+_mount() { timeout 60 "$KVFS" mount "$@"; }
+
+# The command fails with exactly one line on stderr that matches, nothing runs
+# afterwards and nothing is mounted.
+_one_line() { # PATTERN COMMAND...
+	local pattern=$1 rc=0
+	shift
+	"$@" >"$T/out" 2>"$T/err" </dev/null || rc=$?
+	[ $rc != 0 ] || fail "this succeeded: $*"
+	[ $rc != 124 ] || fail "this hung: $*"
+	[ "$(wc -l <"$T/err")" = 1 ] || fail "not one line: $(cat "$T/err")"
+	grep -Eqi -- "$pattern" "$T/err" ||
+		fail "'$(cat "$T/err")' does not say $pattern"
+}
+_nothing_is_left() {
+	wait_for '[ -z "$(pids_of "*kvfs*")$(redis_pid)" ]' 5
+	is_mounted && fail "still mounted"
+	return 0
+}
+
+a_missing_mount_point_is_named() {
+	_one_line "$T/none.*$ENOENT" _mount "$T/none" -o "$(kvfs_options)"
+	_nothing_is_left
+}
+
+a_mount_point_that_is_a_file_is_refused() {
+	touch "$T/file"
+	_one_line "$T/file.*not a directory" \
+		_mount "$T/file" -o "$(kvfs_options)"
+	_nothing_is_left
+}
+
+an_unknown_option_is_named() {
+	_one_line 'nosuchoption' _mount "$M" -o "$(kvfs_options nosuchoption=1)"
+	_nothing_is_left
+}
+
+a_size_that_is_none_is_named() {
+	_one_line 'pool.*(8Q|size)' _mount "$M" -o "state=$S,pool=8Q"
+	_one_line 'pool' _mount "$M" -o "state=$S,pool=0"
+	_one_line 'pool' _mount "$M" -o "state=$S,pool=-5G"
+	_nothing_is_left
+}
+
+an_unknown_rung_is_named() {
+	_one_line 'rung.*stairs|stairs.*rung' \
+		_mount "$M" -o "$(kvfs_options rung=stairs)"
+	_nothing_is_left
+}
+
+a_pool_larger_than_memory_is_refused() {
+	_one_line 'memory' _mount "$M" -o "state=$S,pool=100T"
+	_nothing_is_left
+}
+
+a_machine_without_dev_fuse_is_told_so() {
+	# shellcheck disable=SC2016
+	_one_line '/dev/fuse' unshare -m bash -c '
+		mount -t tmpfs none /dev && mkdir /dev/shm &&
+		mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 &&
+		exec timeout 60 "$KVFS" mount "$@"' - "$M" -o "$(kvfs_options)"
+	_nothing_is_left
+}
+
+a_mount_point_in_use_is_busy() {
+	kvfs_mount
+	_one_line "$M.*(busy|in use|mounted)" \
+		_mount "$M" -o "state=$T/state2,pool=64M"
+	[ -d "$KV" ] || fail "the first mount suffered"
+	kvfs_umount
+	_nothing_is_left
+}
+
+a_state_directory_has_one_daemon() {
+	mkdir -p "$T/mnt2"
+	kvfs_mount
+	_one_line "$S.*(held|in use|another|busy)" \
+		_mount "$T/mnt2" -o "$(kvfs_options)"
+	[ -d "$KV" ] || fail "the first mount suffered"
+	is_mounted "$T/mnt2" && fail "mounted twice"
+	kvfs_umount
+	_nothing_is_left
+}
+
+a_pool_of_something_else_is_not_touched() {
+	mkdir -p "$T/foreign/pool"
+	echo precious >"$T/foreign/pool/index"
+	echo precious >"$T/foreign/pool/letter"
+	_one_line 'pool' _mount "$M" -o "state=$T/foreign,pool=64M"
+	expect 'foreign file' "$(cat "$T/foreign/pool/letter")" precious
+	expect 'foreign file' "$(cat "$T/foreign/pool/index")" precious
+	_nothing_is_left
+}
+
+a_state_directory_that_is_a_file_is_refused() {
+	touch "$T/afile"
+	_one_line "$T/afile" _mount "$M" -o "state=$T/afile,pool=64M"
+	_nothing_is_left
+}
+
+a_pool_with_a_corrupt_index_serves_no_wrong_byte() {
+	local said
+	kvfs_mount
+	mkdir "$KV/c"
+	blocks -n 20 -s 262144 store "$KV/c"
+	kvfs_umount
+	# Random bytes over the index' records, not over its first page.
+	dd if=/dev/urandom of="$S/pool/index" bs=4096 seek=1 count=8 \
+		conv=notrunc status=none
+	if said=$(_mount "$M" -o "$(kvfs_options)" 2>&1); then
+		[ ! -d "$KV/c" ] || blocks -n 20 -s 262144 check "$KV/c"
+		kvfs_umount --discard
+	else
+		expect 'lines' "$(wc -l <<<"$said")" 1
+		umount "$S/pool"
+	fi
+	_nothing_is_left
+}
+
+a_redis_that_is_not_there_is_named() {
+	_one_line '127.0.0.1:1([^0-9]|$).*(refused|reach)' \
+		_mount "$M" -o "$(kvfs_options meta=redis://127.0.0.1:1)"
+	_one_line "$T/no.sock" \
+		_mount "$M" -o "$(kvfs_options "meta=unix://$T/no.sock")"
+	_nothing_is_left
+}
+
+a_url_that_is_none_is_named() {
+	_one_line 'gopher' _mount "$M" -o "$(kvfs_options meta=gopher://x)"
+	_nothing_is_left
+}
+
+the_mount_fails_within_its_deadline_when_redis_does_not_answer() {
+	requires_cmd socat
+	socat "UNIX-LISTEN:$T/mute.sock,fork" 'EXEC:sleep 60' &
+	wait_for '[ -S "$T/mute.sock" ]'
+	_one_line 'mute.sock.*(answer|time)' timeout 20 "$KVFS" mount "$M" \
+		-o "$(kvfs_options "meta=unix://$T/mute.sock,deadline=1")"
+	kill %% || :
+	_nothing_is_left
+}
+
+run_tests

@@ -1,0 +1,122 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Eviction: a store larger than the pool goes on, and only takes what it may.
+# shellcheck source=tests/mount/lib.sh
+. "${srcdir:-.}/tests/mount/lib.sh"
+on_each_rung "$@"
+POOL=64M kvfs_mount
+MiB=1048576
+
+_present() { blocks -n "$1" -f "$2" -s $MiB -p check "$PWD" | wc -l; }
+_space() { # a namespace of its own for each test
+	rm -rf "$KV"/*
+	mkdir "$KV/$1"
+	cd "$KV/$1"
+}
+
+a_burst_of_four_times_the_pool_never_runs_out_of_space() {
+	_space burst
+	blocks -n 256 -s $MiB store .
+	[ "$(_present 256 0)" -ge 24 ] || fail "only $(_present 256 0) survive"
+	expect 'the last 16' "$(blocks -n 16 -f 240 -s $MiB check .)" \
+		'present 16 absent 0'
+	[ "$(stat_of kvfs_evictions_total)" -ge 192 ] || fail 'not counted'
+}
+
+two_bursts_of_mixed_sizes_at_once_go_on() {
+	local sum=0 size n=0
+	_space mixed
+	mkdir a b
+	for size in 5000 3000000 65536 700001 2097152; do
+		n=$((n + 1000))
+		blocks -n 30 -f $n -s $size store a &
+		blocks -n 30 -f $n -s $size store b
+		wait $! || sum=1
+		blocks -n 30 -f $n -s $size check a
+		blocks -n 30 -f $n -s $size check b
+	done
+	expect 'failures' $sum 0
+}
+
+the_least_recently_opened_goes_first() {
+	_space lru
+	blocks -n 30 -s $MiB store .
+	blocks -n 5 -s $MiB open .
+	blocks -n 40 -f 100 -s $MiB store .
+	expect 'opened lately' "$(blocks -n 5 -s $MiB check .)" \
+		'present 5 absent 0'
+	[ "$(_present 30 0)" -lt 30 ] || fail 'nothing was evicted'
+	expect 'the oldest five' "$(_present 5 5)" 0
+}
+
+setting_atime_to_now_counts_as_use() {
+	_space touch
+	blocks -n 30 -s $MiB store .
+	touch -a b000000 b000001 b000002
+	blocks -n 40 -f 100 -s $MiB store .
+	expect 'touched' "$(_present 3 0)" 3
+	expect 'not touched' "$(_present 5 3)" 0
+}
+
+an_open_block_is_never_evicted() {
+	_space open
+	hand_start
+	blocks -n 3 -s $MiB store .
+	hand open 0 r "$PWD/b000000"
+	hand open 1 r "$PWD/b000001"
+	hand map 1 r $MiB
+	hand close 1
+	blocks -n 200 -f 100 -s $MiB store .
+	hand check 0 0 0 $MiB
+	hand mcheck 1 0 1 $MiB
+	expect 'names that are open' "$(_present 2 0)" 2
+	expect 'the one that is not' "$(_present 1 2)" 0
+}
+
+a_half_written_file_is_never_evicted() {
+	_space half
+	hand_start
+	hand open 1 wcx "$PWD/h.tmp"
+	hand write 1 77 $MiB
+	put closed.tmp $MiB 78
+	blocks -n 200 -f 100 -s $MiB store .
+	hand write 1 77 $MiB
+	hand close 1
+	mv h.tmp h
+	holds h $((2 * MiB)) 77
+	holds closed.tmp $MiB 78
+	mv closed.tmp closed
+	holds closed $MiB 78
+}
+
+an_evicted_block_is_absent_not_broken() {
+	_space absent
+	blocks -n 150 -s $MiB store .
+	refused "$ENOENT" cat b000000
+	refused "$ENOENT" stat b000000
+	expect 'listed' "$(ls | wc -l)" "$(_present 150 0)"
+	put_tmp b000000 $MiB 0
+	holds b000000 $MiB 0
+}
+
+readers_meet_whole_blocks_or_none_while_eviction_runs() {
+	local pid i
+	_space race
+	blocks -n 300 -s $MiB store . &
+	pid=$!
+	for i in {1..6}; do
+		blocks -n 300 -s $MiB check . >/dev/null
+	done
+	wait $pid
+}
+
+the_pool_stays_within_its_limit() {
+	local used
+	used=$(df -B1 --output=used "$S/pool" | tail -1)
+	[ "$used" -le $((64 * MiB + 64 * MiB)) ] ||
+		fail "the pool's tmpfs holds $used bytes"
+	[ "$(status .pool.committed_bytes)" -le $((64 * MiB)) ] ||
+		fail "$(status .pool.committed_bytes) bytes are committed"
+}
+
+run_tests

@@ -1,0 +1,111 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# The ends of the pool: a file larger than it, all of it pinned, its figures.
+# shellcheck source=tests/mount/lib.sh
+. "${srcdir:-.}/tests/mount/lib.sh"
+on_each_rung "$@"
+POOL=64M kvfs_mount
+MiB=1048576
+_space() {
+	rm -rf "$KV"/*
+	mkdir "$KV/$1"
+	cd "$KV/$1"
+}
+_free() { stat -f -c %f "$KV"; }
+
+statvfs_counts_in_units_of_4096() {
+	expect 'unit' "$(stat -f -c %S "$KV")" 4096
+	expect 'capacity' "$(stat -f -c %b "$KV")" $((64 * MiB / 4096))
+	expect 'name length' "$(stat -f -c %l "$KV")" 255
+}
+
+statvfs_is_exact() {
+	local before
+	_space exact
+	wait_for '[ "$(_free)" = $((64 * MiB / 4096)) ]' 10
+	before=$(_free)
+	blocks -n 10 -s $MiB store .
+	wait_for '[ "$(_free)" = '$((before - 10 * 256))' ]' 5
+	put_tmp odd 5000 1
+	wait_for '[ "$(_free)" = '$((before - 10 * 256 - 2))' ]' 5
+	rm b000000 odd
+	wait_for '[ "$(_free)" = '$((before - 9 * 256))' ]' 5
+	rm b*
+	wait_for '[ "$(_free)" = '"$before"' ]' 5
+}
+
+statvfs_of_ckpt_is_that_of_the_disk_tier() {
+	expect 'blocks' "$(stat -f -c '%b*%S' "$CKPT" | bc)" \
+		"$(stat -f -c '%b*%S' "$S" | bc)"
+}
+
+blocks_are_counted_as_stat_has_them() {
+	_space du
+	put_tmp x 100000 1
+	wait_for '[ "$(stat -c %b x)" = 200 ]' 5
+	expect 'block size' "$(stat -c %B x)" 512
+}
+
+a_file_larger_than_the_pool_is_refused_and_the_pool_unharmed() {
+	local out
+	_space large
+	blocks -n 10 -s $MiB store .
+	hand_start
+	hand open 0 r "$PWD/b000009"
+	hand open 1 wcx "$PWD/large.tmp"
+	out=$(hand fill 1 $((200 * MiB)))
+	[[ $out =~ (ENOSPC|EFBIG)$ ]] || fail "written and error: $out"
+	[ "${out% *}" -lt $((150 * MiB)) ] || fail "the pool took $out"
+	hand check 0 0 9 $MiB
+	hand close 1
+	rm large.tmp
+	blocks -n 10 -s $MiB check .
+	wait_for '[ "$(_free)" -ge 4096 ]' 10
+	blocks -n 100 -f 100 -s $MiB store .
+	blocks -n 100 -f 100 -s $MiB check .
+}
+
+a_file_declared_larger_than_the_pool_is_refused_at_once() {
+	_space declared
+	blocks -n 5 -s $MiB store .
+	hand_start
+	hand open 1 bcx "$PWD/l.tmp"
+	local answer
+	answer=$(hand_try allocate 1 $((200 * MiB)))
+	[[ $answer =~ ENOSPC|EFBIG ]] || fail "fallocate: $answer"
+	answer=$(hand_try truncate 1 $((1 << 40)))
+	[[ $answer =~ ENOSPC|EFBIG ]] || fail "ftruncate: $answer"
+	hand close 1
+	expect 'blocks' "$(blocks -n 5 -s $MiB check .)" 'present 5 absent 0'
+}
+
+a_pool_full_of_open_blocks_says_so_and_recovers() {
+	local i err
+	_space pinned
+	hand_start
+	for i in {0..13}; do
+		put_tmp "p$i" $((4 * MiB)) "$i"
+		hand open "$i" r "$PWD/p$i"
+	done
+	err=0
+	timeout 60 "$HELPERS/blocks" -n 20 -f 100 -s $((4 * MiB)) store . \
+		2>"$T/err" || err=$?
+	# Two fit beside the fourteen; they may take turns, no more than that.
+	[ $err != 124 ] || fail 'it hung'
+	for i in {14..18}; do
+		put "p$i.tmp" $((4 * MiB)) "$i" 2>/dev/null &&
+			mv "p$i.tmp" "p$i" || break
+		hand open "$i" r "$PWD/p$i" || break
+	done
+	[ "$i" -lt 18 ] || fail '76 MiB are pinned in 64'
+	refused "$ENOSPC" "$HELPERS/blocks" -n 1 -f 200 -s $((8 * MiB)) store .
+	for i in {0..13}; do
+		hand check "$i" 0 "$i" $((4 * MiB))
+		hand close "$i"
+	done
+	rm -f ./*.tmp
+	blocks -n 20 -f 300 -s $((4 * MiB)) store .
+	blocks -n 20 -f 300 -s $((4 * MiB)) check .
+}
+
+run_tests
