@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MIT
+#include "tools/bench.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "tools/progress.h"
+#include "tools/target.h"
+#include "tools/verb.h"
+
+#define SET_BYTES (128UL << 20) /* of one place's files, about */
+#define SLICE_MIN_NS (2 * NS_PER_MS)
+
+/* What is under way. */
+struct bench {
+	const struct bench_plan *plan;
+	struct bench_places places;
+	struct progress progress;
+	uint64_t n_slices, done;
+	int64_t slice_ns;
+	bool failed; /* a case of the place that is measured */
+};
+
+/* -- groups ------------------------------------------------------------- */
+
+static unsigned cases_add(const struct bench *b, const struct bench_op *op,
+			  size_t bytes, struct bench_case *cases)
+{
+	unsigned n_blocks = bytes ? (unsigned)(SET_BYTES / bytes) : 0, n = 0;
+
+	n_blocks = n_blocks < 4 ? 4 : n_blocks;
+	n_blocks = n_blocks > BENCH_BLOCKS_MAX ? BENCH_BLOCKS_MAX : n_blocks;
+	for (int at = 0; at < (op->no_place ? 1 : PLACES); at++) {
+		if (!op->no_place && b->places.dir[at] < 0)
+			continue;
+		if (cases)
+			cases[n] = (struct bench_case){
+				.op = op,
+				.place = at,
+				.set = {b->places.dir[at], bytes, n_blocks},
+			};
+		n++;
+	}
+	return n;
+}
+
+/* All cases of a group; counts only where `cases` is NULL. */
+static unsigned cases_make(const struct bench *b, size_t bytes,
+			   struct bench_case *cases)
+{
+	unsigned n = 0;
+
+	for (const struct bench_op *op = bench_ops; op->name; op++)
+		if (bench_plan_has(b->plan, op) && op->names == !bytes)
+			n += cases_add(b, op, bytes, cases ? cases + n : NULL);
+	return n;
+}
+
+/* Stores the files at every place; where that fails its cases are out. */
+static void sets_make(struct bench_group *g, const void *buf)
+{
+	bool made[PLACES] = {false};
+	int err[PLACES] = {0};
+
+	for (unsigned i = 0; i < g->n_cases; i++) {
+		struct bench_case *k = &g->cases[i];
+
+		if (k->op->no_place)
+			continue;
+		if (!made[k->place]) {
+			bench_set_remove(&k->set, g->n_threads);
+			err[k->place] = bench_set_make(&k->set, buf);
+			if (err[k->place])
+				log_warn("bench: %zu bytes%s: cannot store the "
+					 "files to read: %s",
+					 g->bytes, bench_suffixes[k->place],
+					 strerror(-err[k->place]));
+		}
+		made[k->place] = true;
+		k->err = err[k->place];
+	}
+}
+
+static void group_clear(struct bench *b, struct bench_group *g)
+{
+	struct bench_set set = {.bytes = g->bytes};
+
+	for (int at = 0; at < PLACES; at++) {
+		set.dir = b->places.dir[at];
+		if (set.dir >= 0)
+			bench_set_remove(&set, g->n_threads);
+	}
+	for (unsigned i = 0; i < g->n_cases; i++) {
+		b->failed |= g->cases[i].err && !g->cases[i].place;
+		samples_free(&g->cases[i].samples);
+	}
+	free(g->cases);
+	free((void *)g->source);
+}
+
+static int group_run(struct bench *b, size_t bytes, unsigned n_threads)
+{
+	struct bench_group g = {
+		.bytes = bytes,
+		.n_threads = n_threads,
+		.n_rounds = b->plan->n_rounds,
+		.slice_ns = b->slice_ns,
+		.progress = &b->progress,
+		.done = &b->done,
+	};
+	int err = -ENOMEM;
+
+	g.n_cases = cases_make(b, bytes, NULL);
+	g.cases = calloc(g.n_cases + 1, sizeof(*g.cases));
+	g.source = bench_buffer(bytes ? bytes * BENCH_BLOCKS_MAX : 1);
+	if (g.cases && g.source) {
+		cases_make(b, bytes, g.cases);
+		sets_make(&g, g.source);
+		err = bench_run(&g);
+	}
+	progress_clear(&b->progress);
+	if (!err)
+		bench_report_group(&g, b->plan->json);
+	group_clear(b, &g);
+	return err;
+}
+
+/* -- the whole ---------------------------------------------------------- */
+
+static void count_slices(struct bench *b)
+{
+	const struct bench_plan *p = b->plan;
+	unsigned n = cases_make(b, 0, NULL);
+
+	for (unsigned s = 0; s < p->n_sizes; s++)
+		n += cases_make(b, p->sizes[s], NULL);
+	b->n_slices = (uint64_t)n * p->n_threads * p->n_rounds;
+	b->slice_ns = (int64_t)(p->seconds * NS_PER_S / (double)b->n_slices);
+	if (b->slice_ns < SLICE_MIN_NS)
+		b->slice_ns = SLICE_MIN_NS;
+}
+
+static int groups_run(struct bench *b)
+{
+	const struct bench_plan *p = b->plan;
+	int err = 0;
+
+	for (unsigned s = 0; s < p->n_sizes; s++)
+		for (unsigned t = 0; t < p->n_threads && !err; t++)
+			if (!bench_stopped)
+				err = group_run(b, p->sizes[s], p->threads[t]);
+	for (unsigned t = 0; t < p->n_threads && !err; t++)
+		if (cases_make(b, 0, NULL) && !bench_stopped)
+			err = group_run(b, 0, p->threads[t]);
+	return err;
+}
+
+static void cpu_run(const struct bench *b, const struct target *at)
+{
+	double us;
+	int err;
+
+	if (!at->mountpoint[0] || bench_stopped)
+		return;
+	err = bench_daemon_cpu(at->mountpoint, b->places.dir[PLACE_KVFS], &us);
+	if (err)
+		log_warn("bench: cannot tell the daemon's CPU time: %s",
+			 strerror(-err));
+	else
+		bench_report_cpu(us, b->plan->json);
+}
+
+static void stop(int sig)
+{
+	(void)sig;
+	bench_stopped = 1;
+}
+
+static int bench_at(struct bench *b, const struct target *at)
+{
+	struct sigaction a = {.sa_handler = stop};
+	int err;
+
+	sigaction(SIGINT, &a, NULL);
+	sigaction(SIGTERM, &a, NULL);
+	if (bench_places_open(&b->places, at))
+		return EXIT_TROUBLE;
+	count_slices(b);
+	progress_start(&b->progress, "measuring", b->n_slices, PROGRESS_COUNT);
+	err = groups_run(b);
+	progress_finish(&b->progress);
+	if (!err)
+		cpu_run(b, at);
+	if (!b->plan->json)
+		bench_report_targets();
+	bench_places_close(&b->places);
+	return err || b->failed || bench_stopped ? EXIT_TROUBLE : EXIT_FINE;
+}
+
+static int bench_verb_run(void *args, char **operands)
+{
+	struct bench_plan plan;
+	struct bench b = {.plan = &plan};
+	struct target at;
+	int status = bench_plan_make(args, &plan);
+
+	if (status)
+		return status;
+	if (target_find(&at, "bench", operands[0], "bench"))
+		return EXIT_TROUBLE;
+	return bench_at(&b, &at);
+}
+
+#define AT(member) offsetof(struct bench_args, member)
+
+static const struct option_spec options[] = {
+	{"sizes", 's', OPTION_TEXT, AT(sizes), "LIST",
+	 "of blocks (default: 64K,1M,4M,16M)"},
+	{"threads", 't', OPTION_TEXT, AT(threads), "LIST",
+	 "how many at once (default: 1,2)"},
+	{"ops", 'o', OPTION_TEXT, AT(ops), "LIST",
+	 "of open_read_close, kept_fd, mmap, exists_1000,\n"
+	 "create_write_close_rename (default: all)"},
+	{"seconds", 'n', OPTION_REAL, AT(seconds), "N",
+	 "measure for about so long (default: 80)"},
+	{"quick", 'q', OPTION_FLAG, AT(quick), NULL,
+	 "two sizes, one thread, ten seconds"},
+	{"json", 0, OPTION_FLAG, AT(json), NULL, "one JSON object a line"},
+	{}};
+
+const struct verb verb_bench = {
+	.name = "bench",
+	.operands = "[DIR]",
+	.summary = "compare kvfs with memcpy, tmpfs and direct_io",
+	.about = "Measures in a namespace \"bench\" of the kvfs at DIR "
+		 "(default: "
+		 "the only one\n"
+		 "mounted), or in any other folder. All comparisons are "
+		 "interleaved in one run;\n"
+		 "ratios are of throughput, above 1 is better than what it "
+		 "is held to. As root the\n"
+		 "comparisons get file systems of their own, seen by nobody "
+		 "else and gone afterwards.",
+	.examples = "kvfs bench --quick\n"
+		    "kvfs bench /mnt/kvfs --sizes 4M --threads 1 --json",
+	.options = options,
+	.min_operands = 0,
+	.max_operands = 1,
+	.args_bytes = sizeof(struct bench_args),
+	.run = bench_verb_run,
+};

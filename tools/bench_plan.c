@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/size.h"
+#include "tools/bench.h"
+#include "tools/verb.h"
+
+#define SIZE_MIN 4096
+#define SIZE_MAX_BYTES (256UL << 20)
+
+static bool add_size(struct bench_plan *p, const char *word)
+{
+	uint64_t bytes;
+
+	if (p->n_sizes == BENCH_LIST_MAX || size_parse(word, &bytes) ||
+	    bytes < SIZE_MIN || bytes > SIZE_MAX_BYTES)
+		return false;
+	p->sizes[p->n_sizes++] = bytes;
+	return true;
+}
+
+static bool add_threads(struct bench_plan *p, const char *word)
+{
+	char *end;
+	unsigned long n = strtoul(word, &end, 10);
+
+	if (p->n_threads == BENCH_LIST_MAX || *end || n < 1 ||
+	    n > BENCH_THREADS_MAX)
+		return false;
+	p->threads[p->n_threads++] = (unsigned)n;
+	return true;
+}
+
+static bool check_op(struct bench_plan *p, const char *word)
+{
+	(void)p;
+	for (const struct bench_op *op = bench_ops; op->name; op++)
+		if (!strcmp(op->name, word))
+			return true;
+	return false;
+}
+
+static int each_word(struct bench_plan *p, const char *option, const char *list,
+		     bool (*add)(struct bench_plan *p, const char *word))
+{
+	char word[64];
+
+	while (*list) {
+		size_t n = strcspn(list, ",");
+
+		snprintf(word, sizeof(word), "%.*s", (int)n, list);
+		if (!add(p, word))
+			return verb_fail(EXIT_USAGE, "%s: '%s' is not possible",
+					 option, word);
+		list += n + (list[n] == ',');
+	}
+	return 0;
+}
+
+int bench_plan_make(const struct bench_args *a, struct bench_plan *p)
+{
+	const char *sizes = a->sizes   ? a->sizes
+			    : a->quick ? "64K,4M"
+				       : "64K,1M,4M,16M";
+	const char *threads = a->threads ? a->threads : a->quick ? "1" : "1,2";
+	int status;
+
+	*p = (struct bench_plan){.json = a->json, .ops = a->ops};
+	p->seconds = a->seconds > 0 ? a->seconds : a->quick ? 8 : 80;
+	p->n_rounds = a->quick ? 7 : 15;
+	status = each_word(p, "--sizes", sizes, add_size);
+	if (!status)
+		status = each_word(p, "--threads", threads, add_threads);
+	if (!status && a->ops)
+		status = each_word(p, "--ops", a->ops, check_op);
+	return status;
+}
+
+bool bench_plan_has(const struct bench_plan *p, const struct bench_op *op)
+{
+	size_t n = strlen(op->name);
+
+	if (!p->ops || op->no_place)
+		return true;
+	for (const char *s = strstr(p->ops, op->name); s;
+	     s = strstr(s + 1, op->name))
+		if ((s == p->ops || s[-1] == ',') && (!s[n] || s[n] == ','))
+			return true;
+	return false;
+}
