@@ -6,8 +6,8 @@
 on_each_rung "$@"
 kvfs_mount
 mkdir "$KV/c"
-cd "$KV/c" || exit 1
-put_tmp fixed 300000 1
+TEST_CWD=$KV/c
+put_tmp "$TEST_CWD/fixed" 300000 1
 
 a_committed_block_refuses_every_writer() {
 	hand_start

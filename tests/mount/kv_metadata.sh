@@ -7,8 +7,8 @@ on_each_rung "$@"
 requires_cmd getfattr setfattr
 kvfs_mount
 mkdir "$KV/m"
-cd "$KV/m" || exit 1
-put_tmp x 100000 1
+TEST_CWD=$KV/m
+put_tmp "$TEST_CWD/x" 100000 1
 
 _time() { # X|Y|Z of stat, with nanoseconds
 	stat -c "%.9$1" "$2"

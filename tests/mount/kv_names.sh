@@ -5,7 +5,7 @@
 . "${srcdir:-.}/tests/mount/lib.sh"
 kvfs_mount
 mkdir "$KV/n"
-cd "$KV/n" || exit 1
+TEST_CWD=$KV/n
 
 _long() { # LENGTH
 	printf "%0$1d" 0

@@ -6,8 +6,8 @@
 on_each_rung "$@"
 kvfs_mount
 mkdir "$KV/r"
-cd "$KV/r" || exit 1
-put_tmp x 4497408 1
+TEST_CWD=$KV/r
+put_tmp "$TEST_CWD/x" 4497408 1
 
 a_mapping_shows_the_block() {
 	hand_start

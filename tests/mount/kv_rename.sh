@@ -6,7 +6,7 @@
 on_each_rung "$@"
 kvfs_mount
 mkdir "$KV/r"
-cd "$KV/r" || exit 1
+TEST_CWD=$KV/r
 
 _counter() { stat_of "kvfs_$1_total"; }
 

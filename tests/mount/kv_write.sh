@@ -6,7 +6,7 @@
 on_each_rung "$@"
 kvfs_mount
 mkdir "$KV/w"
-cd "$KV/w" || exit 1
+TEST_CWD=$KV/w
 
 SIZES='0 1 4095 4096 4097 65536 70272 1048576 4497408 5242880 16777215'
 

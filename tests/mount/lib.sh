@@ -12,8 +12,9 @@
 #	run_tests
 #
 # Every function of the file whose name does not begin with `_` is a test; its
-# name is a sentence. It runs in a subshell with `set -e`; a command that fails
-# fails it, and says where. Exit 77 is a skip.
+# name is a sentence. It runs in a subshell with `set -e`, in the folder TEST_CWD
+# where the file sets that; a command that fails fails it, and says where. Exit
+# 77 is a skip.
 #
 # From the environment: KVFS (the binary), HELPERS (where the helper programs
 # are built), srcdir. Set here: T (scratch), S (state directory), M (the mount
@@ -138,6 +139,21 @@ redis_cli() { # on the embedded server
 	redis-cli -s "$(echo "$S"/redis/*.sock)" "$@"
 }
 
+# A Redis of the user's: redis_start NAME [CONFIG...]; socket $T/NAME.sock.
+redis_start() {
+	local name=$1
+	shift
+	redis-server --port 0 --unixsocket "$T/$name.sock" --save '' \
+		--dir "$T" --daemonize no "$@" >"$T/$name.log" 2>&1 &
+	wait_for '[ -S "$T/'"$name"'.sock" ]'
+}
+redis_stop() { # NAME
+	local pid
+	pid=$(redis_pid "$T/$1.sock")
+	kill "$pid"
+	wait_for "gone $pid"
+}
+
 # Cleaning up, whatever happened.
 _kill_leftovers() {
 	local p
@@ -154,9 +170,9 @@ _cleanup() {
 	awk -v t="$T/" 'index($2, t) == 1 { print $2 }' /proc/self/mounts |
 		sort -r | while read -r m; do umount -l "$m"; done
 	[ -z "${WATCHDOG:-}" ] || kill -9 "$WATCHDOG" 2>/dev/null
-	if [ $rc != 0 ] && [ $rc != 77 ] && [ -s "$S/log" ]; then
+	if [ $rc != 0 ] && [ $rc != 77 ] && [ -s "$S/kvfs.log" ]; then
 		say "  end of the daemon's log:"
-		tail -20 "$S/log" | sed 's/^/  | /'
+		tail -20 "$S/kvfs.log" | sed 's/^/  | /'
 	fi
 	if [ -n "${KVFS_KEEP:-}" ]; then
 		say "kept: $T"
@@ -273,6 +289,7 @@ run_tests() {
 		(
 			trap hand_stop EXIT
 			set -eE
+			cd "${TEST_CWD:-/}"
 			trap 'say "  failed at $0:$LINENO: $BASH_COMMAND" >&2' ERR
 			"$fn"
 		)

@@ -88,13 +88,26 @@ a_state_directory_has_one_daemon() {
 	_nothing_is_left
 }
 
+a_state_directory_of_something_else_is_not_touched() {
+	mkdir -p "$T/foreign"
+	echo precious >"$T/foreign/letter"
+	_one_line "$T/foreign" _mount "$M" -o "state=$T/foreign,pool=64M"
+	expect 'foreign folder' "$(ls -A "$T/foreign")" letter
+	expect 'foreign file' "$(cat "$T/foreign/letter")" precious
+	_nothing_is_left
+}
+
 a_pool_of_something_else_is_not_touched() {
-	mkdir -p "$T/foreign/pool"
-	echo precious >"$T/foreign/pool/index"
-	echo precious >"$T/foreign/pool/letter"
-	_one_line 'pool' _mount "$M" -o "state=$T/foreign,pool=64M"
-	expect 'foreign file' "$(cat "$T/foreign/pool/letter")" precious
-	expect 'foreign file' "$(cat "$T/foreign/pool/index")" precious
+	kvfs_mount
+	kvfs_umount --discard
+	mkdir -p "$S/pool"
+	echo precious >"$S/pool/letter"
+	echo precious >"$S/pool/index"
+	_one_line 'pool' _mount "$M" -o "$(kvfs_options)"
+	wait_for '! mountpoint -q "$S/pool"'
+	expect 'foreign file' "$(cat "$S/pool/letter")" precious
+	expect 'foreign file' "$(cat "$S/pool/index")" precious
+	rm -r "$S/pool"
 	_nothing_is_left
 }
 

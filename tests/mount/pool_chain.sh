@@ -7,7 +7,7 @@ requires_cmd setfattr
 POOL=64M kvfs_mount
 MiB=1048576
 mkdir "$KV/c"
-cd "$KV/c" || exit 1
+TEST_CWD=$KV/c
 
 _chain_is_a_prefix() { # prints how many of 20 are left
 	local i left=0

@@ -9,7 +9,7 @@ MiB=1048576
 
 _present() { blocks -n "$1" -f "$2" -s $MiB -p check "$PWD" | wc -l; }
 _space() { # a namespace of its own for each test
-	rm -rf "$KV"/*
+	rm -rf "${KV:?}"/*
 	mkdir "$KV/$1"
 	cd "$KV/$1"
 }

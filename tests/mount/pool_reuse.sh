@@ -8,7 +8,7 @@ on_each_rung "$@"
 POOL=64M kvfs_mount
 MiB=1048576
 _space() {
-	rm -rf "$KV"/*
+	rm -rf "${KV:?}"/*
 	mkdir "$KV/$1"
 	cd "$KV/$1"
 }

@@ -1,0 +1,35 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# A checkpoint file far larger than the pool lies on the disk tier.
+# shellcheck source=tests/mount/lib.sh
+. "${srcdir:-.}/tests/mount/lib.sh"
+on_each_rung "$@"
+SIZE=$((512 << 20))
+[ "$(df -B1 --output=avail "$T" | tail -1)" -gt $((SIZE * 2)) ] ||
+	skip 'needs 1 GiB of disk'
+POOL=64M kvfs_mount
+mkdir "$KV/n"
+
+a_file_eight_times_the_pool_is_stored_and_read_back() {
+	put_tmp "$KV/n/x" 1000000 1
+	put "$CKPT/large.tmp" $SIZE 2
+	mv "$CKPT/large.tmp" "$CKPT/large"
+	expect 'size' "$(stat -c %s "$CKPT/large")" $SIZE
+	holds "$CKPT/large" $SIZE 2
+	holds "$KV/n/x" 1000000 1
+}
+
+it_survives_a_restart() {
+	kvfs_crash
+	POOL=64M kvfs_mount
+	holds "$CKPT/large" $SIZE 2
+}
+
+its_room_comes_back_when_it_is_removed() {
+	local before
+	before=$(df -B1 --output=avail "$S" | tail -1)
+	rm "$CKPT/large"
+	wait_for '[ "$(df -B1 --output=avail "$S" | tail -1)" -gt '$((before + SIZE / 2))' ]' 20
+}
+
+run_tests

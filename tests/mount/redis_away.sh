@@ -1,0 +1,139 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Redis slow, stopped, killed or emptied while kvfs is in use.
+# shellcheck source=tests/mount/lib.sh
+. "${srcdir:-.}/tests/mount/lib.sh"
+redis_start r
+SOCK=$T/r.sock
+redis_opts="meta=unix://$SOCK,deadline=2"
+kvfs_mount "$redis_opts"
+mkdir "$KV/n"
+blocks -n 50 -s 100000 store "$KV/n"
+put "$CKPT/before" 100000 1
+
+_records() { # names of namespace n that Redis knows
+	local key n=0
+	for key in $(redis-cli -s "$SOCK" --scan --pattern 'kvfs:{n#*'); do
+		n=$((n + $(redis-cli -s "$SOCK" hlen "$key")))
+	done
+	say $n
+}
+_clean() { wait_for '[ "$(status .redis.dirty)" = 0 ]' "${1:-20}"; }
+_stop() { kill -STOP "$(redis_pid "$SOCK")"; }
+_cont() { kill -CONT "$(redis_pid "$SOCK")"; }
+# Fails with EIO, and within the deadline and a second of grace.
+_bounded_eio() { # COMMAND...
+	local start=$EPOCHREALTIME took
+	refused "$EIO" timeout 20 "$@"
+	took=$(awk "BEGIN { print int(($EPOCHREALTIME - $start) * 1000) }")
+	[ "$took" -le 4000 ] || fail "$* took $took ms with deadline=2"
+}
+
+what_is_stored_is_published() {
+	_clean
+	[ "$(_records)" -ge 50 ] || fail "Redis has $(_records) names of 50"
+}
+
+a_paused_redis_stops_no_local_hit_and_no_store() {
+	local i loops=0 end
+	_clean
+	_stop
+	trap '_cont; hand_stop' EXIT
+	end=$((SECONDS + 10))
+	while [ $SECONDS -lt $end ]; do
+		blocks -n 50 -s 100000 check "$KV/n" >/dev/null
+		blocks -n 5 -f $((1000 + loops * 5)) -s 100000 store "$KV/n"
+		loops=$((loops + 1))
+		[ $loops -lt 200 ] || break
+	done
+	# Without Redis in the way this takes a second or two; each wait of a
+	# deadline would cost two.
+	[ $loops -ge 50 ] || fail "$loops rounds of 55 local calls in 10 s"
+	_cont
+	_clean
+	[ "$(_records)" -ge $((50 + loops * 5)) ] ||
+		fail "$(_records) of $((50 + loops * 5)) names were published"
+}
+
+a_miss_does_not_wait_for_a_paused_redis() {
+	local start took i
+	_stop
+	trap '_cont; hand_stop' EXIT
+	start=$EPOCHREALTIME
+	for i in {1..100}; do [ ! -e "$KV/n/miss$i" ]; done
+	took=$(awk "BEGIN { print int(($EPOCHREALTIME - $start) * 1000) }")
+	[ "$took" -le 5000 ] || fail "100 misses took $took ms"
+}
+
+ckpt_mutations_fail_in_bounded_time_while_it_is_paused() {
+	_stop
+	trap '_cont; hand_stop' EXIT
+	_bounded_eio mkdir "$CKPT/paused"
+	_bounded_eio bash -c 'echo x >"$1"' - "$CKPT/paused-file"
+	_bounded_eio mv "$CKPT/before" "$CKPT/after"
+	_cont
+	wait_for 'mkdir "$CKPT/healed" 2>/dev/null' 20
+	holds "$CKPT/before" 100000 1
+}
+
+a_redis_that_was_killed_heals_when_it_is_back() {
+	local log
+	_clean
+	log=$(grep -ci 'redis' "$S/kvfs.log" || :)
+	kill -9 "$(redis_pid "$SOCK")"
+	wait_for '[ -z "$(redis_pid "$SOCK")" ]'
+	rm -f "$SOCK"
+	wait_for '[ "$(status .redis.up)" = false ]' 15
+	expect 'local hits' "$(blocks -n 50 -s 100000 check "$KV/n")" \
+		'present 50 absent 0'
+	_bounded_eio mkdir "$CKPT/none1"
+	_bounded_eio mkdir "$CKPT/none2"
+	_bounded_eio rm "$CKPT/before"
+	blocks -n 50 -f 5000 -s 100000 store "$KV/n"
+	[ "$(status .redis.dirty)" -ge 50 ] || fail 'names are not kept dirty'
+	log=$(($(grep -ci 'redis' "$S/kvfs.log") - log))
+	[ "$log" -le 8 ] || fail "$log lines in the log for one outage"
+	redis_start r
+	wait_for '[ "$(status .redis.up)" = true ]' 20
+	_clean 60
+	# It came back empty: everything that the node holds is there again.
+	wait_for '[ "$(_records)" -ge 100 ]' 60
+	wait_for 'holds "$CKPT/before" 100000 1' 20
+	wait_for 'mkdir "$CKPT/healed2" 2>/dev/null' 20
+}
+
+a_redis_that_was_emptied_is_filled_again() {
+	_clean
+	redis-cli -s "$SOCK" flushall >/dev/null
+	wait_for '[ "$(_records)" -ge 100 ]' 60
+	wait_for 'holds "$CKPT/before" 100000 1' 30
+	wait_for 'rmdir "$CKPT/healed" 2>/dev/null' 30
+	expect 'local' "$(blocks -n 50 -f 5000 -s 100000 check "$KV/n")" \
+		'present 50 absent 0'
+}
+
+what_was_removed_while_it_was_away_stays_removed() {
+	_clean
+	_stop
+	trap '_cont; hand_stop' EXIT
+	rm "$KV/n/b005000" "$KV/n/b005001"
+	_cont
+	_clean
+	refused "$ENOENT" cat "$KV/n/b005000"
+	kvfs_crash
+	kvfs_mount "$redis_opts"
+	refused "$ENOENT" cat "$KV/n/b005000"
+	refused "$ENOENT" stat "$KV/n/b005001"
+}
+
+a_mount_ends_in_bounded_time_without_redis() {
+	local start=$EPOCHREALTIME took
+	_stop
+	trap '_cont; hand_stop' EXIT
+	kvfs_umount
+	wait_for '[ -z "$(kvfs_pid)" ]' 10
+	took=$(awk "BEGIN { print int(($EPOCHREALTIME - $start) * 1000) }")
+	[ "$took" -le 8000 ] || fail "took $took ms with deadline=2"
+}
+
+run_tests

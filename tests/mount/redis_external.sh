@@ -1,0 +1,131 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# A Redis of the user's: addresses, passwords, what is refused.
+# shellcheck source=tests/mount/lib.sh
+. "${srcdir:-.}/tests/mount/lib.sh"
+PORT=$((20000 + RANDOM % 20000))
+redis_start plain
+redis_start locked --requirepass 's3cret pass' --port "$PORT"
+printf 's3cret pass\n' >"$T/password"
+chmod 600 "$T/password"
+
+_refused_mount() { # PATTERN OPTIONS
+	local out rc=0
+	out=$(timeout 60 "$KVFS" mount "$M" -o "$(kvfs_options "$2")" 2>&1) ||
+		rc=$?
+	[ $rc != 0 ] || fail "this was mounted: $2"
+	expect 'lines' "$(wc -l <<<"$out")" 1
+	grep -Eqi -- "$1" <<<"$out" || fail "'$out' does not say $1"
+	is_mounted && fail 'still mounted'
+	wait_for '[ -z "$(kvfs_pid)" ]'
+}
+_stored() { # NAME
+	mkdir -p "$KV/n"
+	put_tmp "$KV/n/$1" 5000 1
+	holds "$KV/n/$1" 5000 1
+	wait_for '[ "$(status .redis.dirty)" = 0 ]'
+}
+
+a_unix_socket_is_used() {
+	kvfs_mount "meta=unix://$T/plain.sock"
+	_stored a
+	expect 'embedded' "$(status .redis.embedded)" false
+	[ -n "$(redis-cli -s "$T/plain.sock" --scan --pattern 'kvfs:*')" ] ||
+		fail 'it has no key of ours'
+	kvfs_umount
+	expect 'still there' "$(redis-cli -s "$T/plain.sock" ping)" PONG
+}
+
+another_database_is_used() {
+	kvfs_mount "discard,meta=unix://$T/plain.sock?db=3"
+	_stored a
+	[ "$(redis-cli -s "$T/plain.sock" -n 3 dbsize)" -gt 0 ] ||
+		fail 'database 3 is empty'
+	kvfs_umount
+}
+
+another_prefix_is_used() {
+	redis-cli -s "$T/plain.sock" -n 4 dbsize >/dev/null
+	kvfs_mount "discard,prefix=mine,meta=unix://$T/plain.sock?db=4"
+	_stored a
+	expect 'other keys' "$(redis-cli -s "$T/plain.sock" -n 4 --scan |
+		grep -vc '^mine:')" 0
+	kvfs_umount
+}
+
+tcp_with_a_password_file_is_used() {
+	kvfs_mount "discard,meta=redis://127.0.0.1:$PORT,password-file=$T/password"
+	_stored a
+	tr '\0' ' ' <"/proc/$(kvfs_pid)/cmdline" | grep -q s3cret &&
+		fail 'the password is on the command line'
+	grep -rq s3cret "$CTL/config" "$CTL/status" "$CTL/stats" "$CTL/events" &&
+		fail 'the password is shown'
+	kvfs_umount
+}
+
+a_password_from_the_environment_is_used() {
+	KVFS_REDIS_PASSWORD='s3cret pass' \
+		kvfs_mount "discard,meta=redis://127.0.0.1:$PORT/1"
+	_stored a
+	kvfs_umount
+}
+
+a_wrong_password_is_told() {
+	say wrong >"$T/wrong"
+	chmod 600 "$T/wrong"
+	_refused_mount 'password' \
+		"meta=redis://127.0.0.1:$PORT,password-file=$T/wrong"
+	_refused_mount 'password' "meta=redis://127.0.0.1:$PORT"
+}
+
+a_password_file_that_others_read_is_refused() {
+	cp "$T/password" "$T/open"
+	chmod 644 "$T/open"
+	_refused_mount '0?600' \
+		"meta=redis://127.0.0.1:$PORT,password-file=$T/open"
+}
+
+a_password_in_the_url_is_refused() {
+	_refused_mount 'password' "meta=redis://:s3cret@127.0.0.1:$PORT"
+}
+
+a_redis_that_evicts_is_refused_with_the_command_that_mends_it() {
+	redis_start evict --maxmemory 100mb --maxmemory-policy allkeys-lru
+	_refused_mount 'config set maxmemory-policy noeviction' \
+		"meta=unix://$T/evict.sock"
+	redis-cli -s "$T/evict.sock" config set maxmemory-policy noeviction
+	kvfs_mount "discard,meta=unix://$T/evict.sock"
+	kvfs_umount
+	redis_stop evict
+}
+
+a_redis_that_stops_writes_when_a_save_fails_is_refused() {
+	redis_start saves --save '3600 1' --stop-writes-on-bgsave-error yes
+	_refused_mount 'config set stop-writes-on-bgsave-error no' \
+		"meta=unix://$T/saves.sock"
+	redis-cli -s "$T/saves.sock" config set stop-writes-on-bgsave-error no
+	kvfs_mount "discard,meta=unix://$T/saves.sock"
+	kvfs_umount
+	redis_stop saves
+}
+
+an_acl_that_confines_kvfs_to_its_prefix_is_enough() {
+	redis-cli -s "$T/plain.sock" acl setuser kvfs on '>pw' '~kvfs:*' \
+		'&kvfs:*' +@all >/dev/null
+	say pw >"$T/pw"
+	chmod 600 "$T/pw"
+	redis-cli -s "$T/plain.sock" flushall >/dev/null
+	kvfs_mount "discard,meta=unix://kvfs@$T/plain.sock,password-file=$T/pw" \
+		2>/dev/null || {
+		redis_start tcp --port $((PORT + 1))
+		redis-cli -s "$T/tcp.sock" acl setuser kvfs on '>pw' \
+			'~kvfs:*' '&kvfs:*' +@all >/dev/null
+		kvfs_mount "discard,meta=redis://kvfs@127.0.0.1:$((PORT + 1)),password-file=$T/pw"
+	}
+	_stored a
+	put "$CKPT/x" 1000 1
+	holds "$CKPT/x" 1000 1
+	kvfs_umount
+}
+
+run_tests
