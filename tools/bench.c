@@ -22,6 +22,7 @@ struct bench {
 	struct progress progress;
 	uint64_t n_slices, done;
 	int64_t slice_ns;
+	const char *here;
 	bool failed; /* a case of the place that is measured */
 };
 
@@ -109,6 +110,7 @@ static int group_run(struct bench *b, size_t bytes, unsigned n_threads)
 		.n_threads = n_threads,
 		.n_rounds = b->plan->n_rounds,
 		.slice_ns = b->slice_ns,
+		.here = b->here,
 		.progress = &b->progress,
 		.done = &b->done,
 	};
@@ -189,6 +191,7 @@ static int bench_at(struct bench *b, const struct target *at)
 	sigaction(SIGTERM, &a, NULL);
 	if (bench_places_open(&b->places, at))
 		return EXIT_TROUBLE;
+	b->here = at->mountpoint[0] ? "kvfs" : "here";
 	count_slices(b);
 	progress_start(&b->progress, "measuring", b->n_slices, PROGRESS_COUNT);
 	err = groups_run(b);

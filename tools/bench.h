@@ -142,6 +142,7 @@ struct bench_group {
 	int64_t slice_ns;
 	struct bench_case *cases;
 	const char *source;
+	const char *here;	   /* what the report calls PLACE_KVFS */
 	struct progress *progress; /* counts slices, in *done */
 	uint64_t *done;
 };

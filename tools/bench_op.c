@@ -108,9 +108,10 @@ static int begin_kept_fd(struct bench_task *t)
 	int err = 0;
 
 	for (unsigned i = 0; i < t->set->n_blocks; i++) {
-		t->fds[i] = block_open(t, i);
-		if (t->fds[i] < 0)
-			err = t->fds[i];
+		int fd = block_open(t, i);
+
+		t->fds[block_of(t, i)] = fd;
+		err = fd < 0 ? fd : err;
 	}
 	if (err)
 		end_kept_fd(t);
@@ -119,9 +120,9 @@ static int begin_kept_fd(struct bench_task *t)
 
 static int run_kept_fd(struct bench_task *t, unsigned i)
 {
-	return whole(
-		pread(t->fds[i % t->set->n_blocks], t->buf, t->set->bytes, 0),
-		t->set->bytes);
+	size_t bytes = t->set->bytes;
+
+	return whole(pread(t->fds[block_of(t, i)], t->buf, bytes, 0), bytes);
 }
 
 /* -- open, map, copy out, unmap, close ---------------------------------- */

@@ -127,11 +127,11 @@ static void add_figure(struct table *t, double v, const char *fmt)
 	table_add(t, "%s", text);
 }
 
-static void add_row(struct table *t, const struct bench_case *k,
-		    const struct figures *f)
+static void add_row(struct table *t, const struct bench_group *g,
+		    const struct bench_case *k, const struct figures *f)
 {
-	static const char *const at[PLACES] = {"here", "tmpfs huge", "tmpfs 4k",
-					       "direct_io"};
+	const char *const at[PLACES] = {g->here, "tmpfs huge", "tmpfs 4k",
+					"direct_io"};
 
 	table_add(t, "%s", k->op->name);
 	table_add(t, "%s", k->op->no_place ? "" : at[k->place]);
@@ -247,7 +247,7 @@ void bench_report_group(struct bench_group *g, bool json)
 		if (json)
 			put_json(g, k, &f);
 		else
-			add_row(t, k, &f);
+			add_row(t, g, k, &f);
 	}
 	if (json) {
 		fflush(stdout);
