@@ -264,7 +264,9 @@ void bench_report_cpu(double us, bool json)
 {
 	cpu_us = us;
 	if (json)
-		json_put_line(json_pack("{s:s, s:i, s:f}", "op", "daemon_cpu",
-					"bytes", (int)BENCH_CPU_BYTES,
-					"us_per_op", us));
+		json_put_line(json_pack(
+			"{s:s, s:i, s:i, s:n, s:n, s:n, s:n, s:n, s:n, s:f}",
+			"op", "daemon_cpu", "bytes", (int)BENCH_CPU_BYTES,
+			"threads", 1, "p50_us", "p99_us", "mib_s", "x_memcpy",
+			"x_tmpfs_huge", "x_tmpfs_4k", "us_per_op", us));
 }
