@@ -109,9 +109,11 @@ static void print_moves(struct replay_result *r)
 	add_row(t, r, "create + write + close + rename", &r->writes);
 	table_print(t, stdout);
 	table_free(t);
-	printf("\n%severy byte of %zu hits compared: %" PRIu64 " wrong%s\n",
+	printf("\n%severy byte of %" PRIu64 " blocks compared: %" PRIu64
+	       " wrong%s\n",
 	       term_style(stdout, r->verify_errors ? TERM_BAD : TERM_GOOD),
-	       r->reads.n, r->verify_errors, term_style(stdout, TERM_PLAIN));
+	       r->reads.n + r->verify_errors, r->verify_errors,
+	       term_style(stdout, TERM_PLAIN));
 }
 
 void replay_report(struct replay_result *r, bool json)
