@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The keeper: one thread that does what nobody should wait for. In this
+ * order, one piece at a time: evict past the high watermark, recycle what
+ * was given back, prepare frames of the classes in demand (giving up READY
+ * frames that nobody asks for), probe what is aside. With nothing to do it
+ * sleeps until it is woken; a clock runs only while files are open for
+ * writing, while something is aside or while evicting finds nothing.
+ */
+#include "engine/pool_internal.h"
+
+#include <sys/prctl.h>
+
+#include "base/clock.h"
+
+#define ASIDE_EVERY_MAX_NS (2 * NS_PER_S)
+#define STUCK_EVERY_MAX_NS (100 * NS_PER_MS)
+/* No writer fills a tmpfs faster: 16 MiB in a millisecond. */
+#define FILL_PAGES_PER_MS 4096u
+
+void keeper_wake(struct pool *p)
+{
+	if (p->idle)
+		pthread_cond_signal(&p->wake);
+}
+
+void keeper_unstick(struct pool *p)
+{
+	if (!p->stuck)
+		return;
+	p->stuck = false;
+	keeper_wake(p);
+}
+
+/*
+ * Evicting stops half a percent below the capacity, unless that is less than
+ * the blocks in use are large: a pool for N blocks holds N.
+ */
+static uint64_t keeper_low_pages(const struct pool *p)
+{
+	uint64_t slack = p->cap_pages / 256;
+
+	if (slack < pool_class_pages(p->guess_cls))
+		slack = 0;
+	return p->cap_pages - slack;
+}
+
+uint64_t keeper_reclaim(struct pool *p, uint64_t pages)
+{
+	uint64_t bytes;
+
+	if (!p->ops->reclaim)
+		return 0;
+	pool_unlock_busy(p);
+	bytes = p->ops->reclaim(p->ctx, pages * POOL_PAGE);
+	pool_lock_busy(p);
+	if (bytes)
+		p->stuck = false;
+	return bytes;
+}
+
+static bool keeper_evict(struct pool *p)
+{
+	uint64_t used = books_used(p), low = keeper_low_pages(p);
+
+	if (used > p->cap_pages)
+		p->evicting = true;
+	if (used <= low)
+		p->evicting = false;
+	if (!p->evicting || (p->stuck && clock_now_ns() < p->stuck_ns))
+		return false;
+	if (keeper_reclaim(p, used - low)) {
+		p->stuck_every_ns = 0;
+		return true;
+	}
+	/* Below the capacity there is no need to insist. */
+	p->evicting = books_used(p) > p->cap_pages;
+	p->stuck = p->evicting;
+	p->stuck_every_ns = p->stuck_every_ns * 2 + NS_PER_MS;
+	if (p->stuck_every_ns > STUCK_EVERY_MAX_NS)
+		p->stuck_every_ns = STUCK_EVERY_MAX_NS;
+	p->stuck_ns = clock_now_ns() + p->stuck_every_ns;
+	return false;
+}
+
+/* Blocks and their writers took what READY frames had borrowed. */
+static bool keeper_shrink(struct pool *p)
+{
+	unsigned cls;
+
+	if (books_held(p) <= p->cap_pages + p->reserve_pages / 2)
+		return false;
+	return demand_surplus(p, &cls) && frame_give_up(p, cls);
+}
+
+static bool keeper_prepare(struct pool *p)
+{
+	unsigned cls, other;
+	uint32_t f;
+
+	if (!demand_short(p, &cls))
+		return false;
+	if (books_room(p) < pool_class_pages(cls))
+		return demand_surplus(p, &other) && frame_give_up(p, other);
+	f = slot_get(p, cls);
+	if (f == POOL_NO_FRAME)
+		return demand_surplus(p, &other) && frame_give_up(p, other);
+	if (frame_prepare(p, f, cls, true)) {
+		books_measure(p); /* fuller than we thought */
+		return false;
+	}
+	ready_push(p, f);
+	return true;
+}
+
+static void keeper_probe_aside(struct pool *p)
+{
+	if (!p->n[FRAME_ASIDE] && !p->n_retired)
+		return;
+	if (clock_now_ns() < p->aside_ns)
+		return;
+	frame_aside_pass(p);
+	p->aside_every_ns *= 2;
+	if (p->aside_every_ns > ASIDE_EVERY_MAX_NS)
+		p->aside_every_ns = ASIDE_EVERY_MAX_NS;
+	p->aside_ns = clock_now_ns() + p->aside_every_ns;
+}
+
+/* How long the room that is left lasts at the least. */
+static int64_t keeper_watch_every(const struct pool *p)
+{
+	uint64_t held = books_held(p), all = p->cap_pages + p->reserve_pages;
+	uint64_t left = held < all ? all - held : 0;
+	uint64_t ms = left / FILL_PAGES_PER_MS / 2;
+
+	return (ms < 1 ? 1 : ms > 100 ? 100 : (int64_t)ms) * NS_PER_MS;
+}
+
+static void keeper_watch(struct pool *p)
+{
+	int64_t now = clock_now_ns();
+
+	if ((!p->writers && !p->unseen_pages) || now < p->watch_ns)
+		return;
+	books_measure(p);
+	p->watch_every_ns = keeper_watch_every(p);
+	p->watch_ns = now + p->watch_every_ns;
+}
+
+static int64_t earlier(int64_t a, int64_t b)
+{
+	return b < a ? b : a;
+}
+
+static void keeper_sleep(struct pool *p)
+{
+	struct timespec until;
+
+	p->wake_ns = INT64_MAX;
+	if (p->writers || p->unseen_pages)
+		p->wake_ns = earlier(p->wake_ns, p->watch_ns);
+	if (p->stuck)
+		p->wake_ns = earlier(p->wake_ns, p->stuck_ns);
+	if (p->n[FRAME_ASIDE] || p->n_retired)
+		p->wake_ns = earlier(p->wake_ns, p->aside_ns);
+	p->idle = true;
+	if (p->wake_ns == INT64_MAX) {
+		pthread_cond_wait(&p->wake, &p->lock);
+	} else {
+		until = clock_timespec(p->wake_ns);
+		pthread_cond_timedwait(&p->wake, &p->lock, &until);
+	}
+	p->idle = false;
+}
+
+void *keeper_run(void *pool)
+{
+	struct pool *p = pool;
+
+	prctl(PR_SET_NAME, "kvfs-keeper");
+	pthread_mutex_lock(&p->lock);
+	while (!p->stop) {
+		keeper_watch(p);
+		keeper_probe_aside(p);
+		if (!keeper_evict(p) && !frame_recycle_next(p) &&
+		    !keeper_shrink(p) && !keeper_prepare(p))
+			keeper_sleep(p);
+	}
+	pthread_mutex_unlock(&p->lock);
+	return NULL;
+}
