@@ -5,11 +5,15 @@
 . "${srcdir:-.}/tests/mount/lib.sh"
 
 _shown_everywhere() { # RUNG
-	expect 'status' "$(status .rung)" "$1"
-	"$KVFS" status "$M" | grep -q "$1" || fail "kvfs status hides the rung"
+	local name
+	name=$(rung_shown "$1")
+	expect 'status' "$(status .rung.name)" "$name"
+	"$KVFS" status "$M" | grep -qF "$name" ||
+		fail "kvfs status hides the rung"
 	expect 'kvfs status --json' \
-		"$("$KVFS" status --json "$M" | jq -r .rung)" "$1"
-	grep -q "rung.*\"$1\"" "$CTL/stats" || fail "stats hide the rung"
+		"$("$KVFS" status --json "$M" | jq -r .rung.name)" "$name"
+	grep rung "$CTL/stats" | grep -qF "\"$name\"" ||
+		fail "stats hide the rung"
 }
 
 a_forced_rung_is_the_one_in_use() {

@@ -60,6 +60,14 @@ rung_lacks() { # RUNG: prints why the machine has not this rung, or nothing
 	esac
 }
 
+rung_shown() { # RUNG: what status and statistics call it
+	case $1 in
+	uring) say passthrough+uring ;;
+	clone) say passthrough+clone_fd ;;
+	direct) say direct_io ;;
+	esac
+}
+
 # on_each_rung - run this script once for each rung, and end
 on_each_rung() {
 	local rung why rc=77 r

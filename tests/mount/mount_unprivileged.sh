@@ -14,8 +14,8 @@ an_unprivileged_user_mounts_and_stores() {
 	_run mkdir "$KV/mine"
 	_run bash -c 'cp "$1" "$2.tmp" && mv "$2.tmp" "$2" && cmp "$1" "$2"' \
 		- "$KVFS" "$KV/mine/copy"
-	expect 'rung' "$(_run cat "$CTL/status" | jq -r .rung | grep -o direct)" \
-		direct
+	expect 'rung' "$(_run cat "$CTL/status" | jq -r .rung.name)" \
+		direct_io
 }
 
 an_unprivileged_user_unmounts() {
