@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "fs/ckpt.h"
+
+/*
+ * What goes on after a file was closed. ckpt_data.needs says what is still to
+ * be done; one job at a time does it:
+ *
+ *      settle   on ckpt.jobs: removes the data of a nameless file, publishes
+ *               what the last flush did not, sees whether anybody still maps
+ *               the file for writing (release does not wait for that)
+ *      sum      on ckpt.sums: takes the checksums of what was published
+ *
+ * What fails because Redis is away is kept in ckpt.retries, and the keeper
+ * tries again. Nothing is forgotten: a daemon that ends meanwhile leaves it to
+ * the scan after the next start.
+ */
+
+#define RETRY_MIN_NS (50 * NS_PER_MS)
+#define RETRY_MAX_NS (2 * NS_PER_S)
+
+/* No name and no opener: neither the record nor the bytes are needed. */
+static int remove_data(struct ckpt_data *d, bool kept)
+{
+	struct ckpt *ckpt = d->ckpt;
+	int err = kept ? ckpt_release(ckpt->fs->meta, 0, d->ino) : 0;
+
+	if (err && err != -ESTALE && err != -ENOENT)
+		return err;
+	err = cstore_remove(ckpt, d->ino);
+	if (err && err != -ENOENT)
+		log_error("ckpt: inode %" PRIu64 ": cannot remove its file: %s",
+			  d->ino, strerror(-err));
+	pthread_mutex_lock(&ckpt->lock);
+	d->inode->kept = false;
+	pthread_mutex_unlock(&ckpt->lock);
+	return 0;
+}
+
+/* A mapping outlives close(), and RELEASE comes before its last store. Only a
+ * file that nobody can write any more gives a read lease. */
+static int probe(struct ckpt_data *d)
+{
+	cleanup_close int fd = cstore_fd(d->ckpt, d->ino, O_RDONLY);
+	int err = 0;
+
+	if (fd < 0)
+		return fd == -ENOENT ? 0 : fd;
+	if (fcntl(fd, F_SETLEASE, F_RDLCK) == 0)
+		fcntl(fd, F_SETLEASE, F_UNLCK);
+	else if (errno == EAGAIN)
+		err = -EAGAIN;
+	return err;
+}
+
+struct view_of {
+	unsigned needs;
+	bool writers, open, gone, kept, passthrough;
+};
+
+static struct view_of look(struct ckpt_data *d)
+{
+	scoped_lock(&d->ckpt->lock);
+	struct view_of v = {
+		.needs = d->needs,
+		.writers = d->n_writers,
+		.open = d->n_open,
+		.gone = d->inode->gone,
+		.kept = d->inode->kept,
+		.passthrough = d->ckpt->fs->passthrough,
+	};
+
+	return v;
+}
+
+static void satisfied(struct ckpt_data *d, unsigned needs)
+{
+	scoped_lock(&d->ckpt->lock);
+
+	d->needs &= ~needs;
+}
+
+/* The record went although nobody here removed its name. */
+static void vanished(struct ckpt_data *d)
+{
+	log_warn("ckpt: inode %" PRIu64 ": its record is gone", d->ino);
+	scoped_lock(&d->ckpt->lock);
+
+	d->inode->gone = true;
+	d->inode->kept = false;
+	if (!d->n_open)
+		d->needs |= CKPT_NEED_REMOVE;
+}
+
+/*
+ * -EAGAIN while somebody maps the file for writing. A store to a page that is
+ * dirty already leaves no stamp, so the end of such a mapping is published
+ * whatever the stamps say. (Once is no mapping: close() lets go of the file a
+ * moment after RELEASE.)
+ */
+static int publish_closed(struct ckpt_data *d, bool passthrough)
+{
+	int mapped = passthrough ? probe(d) : 0;
+	int err;
+
+	if (!mapped && d->n_mapped > 1) {
+		pthread_mutex_lock(&d->ckpt->lock);
+		d->mark.valid = false;
+		pthread_mutex_unlock(&d->ckpt->lock);
+	}
+	err = cdata_publish(d, 0, true);
+	if (err)
+		return err;
+	d->n_mapped = mapped == -EAGAIN ? d->n_mapped + 1 : 0;
+	return mapped;
+}
+
+/* Serial held. 0 done, 1 the sum is to be taken, or -errno: later. */
+static int settle_now(struct ckpt_data *d)
+{
+	struct view_of v = look(d);
+	int err = 0;
+
+	if (v.gone) {
+		if (!v.open)
+			err = remove_data(d, v.kept);
+		if (!err)
+			satisfied(d, ~0u);
+		return err;
+	}
+	if (v.writers)
+		return 0; /* its release comes back here */
+	if (v.needs & CKPT_NEED_PUBLISH) {
+		err = publish_closed(d, v.passthrough);
+		if (err == -ESTALE) {
+			vanished(d);
+			return settle_now(d);
+		}
+		if (err)
+			return err;
+		satisfied(d, CKPT_NEED_PUBLISH);
+	}
+	return look(d).needs & CKPT_NEED_SUM ? 1 : 0;
+}
+
+static void settle(struct job *job)
+{
+	struct ckpt_data *d = container_of(job, struct ckpt_data, job);
+	int err = cdata_lock(d, INT64_MAX);
+
+	if (!err) {
+		err = settle_now(d);
+		cdata_unlock(d);
+	}
+	if (err == 1)
+		csum_post(d);
+	else
+		ckeep_done(d, err);
+}
+
+static void post(struct ckpt_data *d)
+{
+	d->busy = true;
+	d->again = false;
+	d->job.run = settle;
+	workers_post(d->ckpt->jobs, &d->job);
+}
+
+void ckeep_settle(struct ckpt_data *d, unsigned needs)
+{
+	d->needs |= needs;
+	if (d->busy) {
+		d->again = true;
+		return;
+	}
+	if (atomic_load(&d->ckpt->stopping))
+		return; /* ckeep_stop goes over all that is left */
+	if (list_empty(&d->retry))
+		d->refs++;
+	list_remove(&d->retry);
+	post(d);
+}
+
+/* Locked. The reference of the job becomes that of the list. */
+static void retry_later(struct ckpt_data *d)
+{
+	struct ckpt *ckpt = d->ckpt;
+
+	d->retry_ns = d->retry_ns ? d->retry_ns * 2 : RETRY_MIN_NS;
+	if (d->retry_ns > RETRY_MAX_NS)
+		d->retry_ns = RETRY_MAX_NS;
+	d->retry_at_ns = clock_now_ns() + d->retry_ns;
+	list_push_back(&ckpt->retries, &d->retry);
+	pthread_cond_signal(&ckpt->wake);
+}
+
+void ckeep_done(struct ckpt_data *d, int err)
+{
+	struct ckpt *ckpt = d->ckpt;
+	bool stopping = atomic_load(&ckpt->stopping);
+
+	pthread_mutex_lock(&ckpt->lock);
+	d->busy = false;
+	if (!err)
+		d->retry_ns = 0;
+	if (!stopping && err) {
+		retry_later(d);
+		d = NULL;
+	} else if (!stopping && d->again) {
+		post(d);
+		d = NULL;
+	} else if (stopping) {
+		d = NULL; /* ckeep_stop looks at it again */
+	}
+	pthread_mutex_unlock(&ckpt->lock);
+	if (d)
+		cdata_put(d);
+}
+
+void ckeep_gone(struct ckpt *ckpt, const struct ckpt_gone *gone)
+{
+	struct ckpt_inode *inode;
+	bool remove = gone->freed && S_ISREG(gone->mode);
+
+	if (!gone->ino || gone->nlink)
+		return;
+	pthread_mutex_lock(&ckpt->lock);
+	inode = cinode_find(ckpt, gone->ino);
+	if (inode) {
+		inode->gone = true;
+		inode->kept = !gone->freed;
+		inode->attr.nlink = 0;
+		if (inode->data) {
+			remove = false;
+			if (!inode->data->n_open)
+				ckeep_settle(inode->data, CKPT_NEED_REMOVE);
+		}
+	}
+	pthread_mutex_unlock(&ckpt->lock);
+	if (remove)
+		cstore_remove(ckpt, gone->ino);
+}
+
+/* Locked. Posts what is due; returns when the next one is. */
+static int64_t post_due(struct ckpt *ckpt)
+{
+	int64_t now = clock_now_ns(), next = INT64_MAX;
+
+	list_for_each_safe (l, &ckpt->retries) {
+		struct ckpt_data *d = container_of(l, struct ckpt_data, retry);
+
+		if (d->retry_at_ns <= now) {
+			list_remove(l);
+			post(d);
+		} else if (d->retry_at_ns < next) {
+			next = d->retry_at_ns;
+		}
+	}
+	return next;
+}
+
+static void *keep(void *arg)
+{
+	struct ckpt *ckpt = arg;
+
+	pthread_setname_np(pthread_self(), "kvfs-ckeep");
+	cstore_scan(ckpt);
+	pthread_mutex_lock(&ckpt->lock);
+	while (!atomic_load(&ckpt->stopping)) {
+		int64_t next = post_due(ckpt);
+		struct timespec t = clock_timespec(next);
+
+		if (next == INT64_MAX)
+			pthread_cond_wait(&ckpt->wake, &ckpt->lock);
+		else
+			pthread_cond_timedwait(&ckpt->wake, &ckpt->lock, &t);
+	}
+	pthread_mutex_unlock(&ckpt->lock);
+	return NULL;
+}
+
+int ckeep_start(struct ckpt *ckpt)
+{
+	pthread_condattr_t attr;
+	int err;
+
+	list_init(&ckpt->retries);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&ckpt->wake, &attr);
+	pthread_condattr_destroy(&attr);
+	err = workers_open(&ckpt->jobs, "kvfs-settle", 2, 0);
+	if (!err)
+		err = workers_open(&ckpt->sums, "kvfs-sum", 1, 10);
+	if (!err)
+		err = -pthread_create(&ckpt->keeper, NULL, keep, ckpt);
+	ckpt->keeping = !err;
+	return err;
+}
+
+/* One last time for what is not published, open or not, while Redis answers. */
+static void publish_left(struct ckpt *ckpt)
+{
+	unsigned long n_left = 0;
+	int err = 0;
+
+	for (size_t i = 0; i < ckpt->n_buckets; i++) {
+		struct ckpt_inode *inode = ckpt->buckets[i];
+
+		for (; inode; inode = inode->next) {
+			if (!inode->data)
+				continue;
+			if (!err)
+				err = settle_now(inode->data);
+			if (!err && inode->data->n_writers)
+				err = cdata_publish(inode->data, 0, true);
+			if (err > 0)
+				err = 0;
+			n_left += err != 0;
+		}
+	}
+	if (n_left)
+		log_warn("ckpt: %lu files could not be published: the next "
+			 "mount will",
+			 n_left);
+}
+
+void ckeep_stop(struct ckpt *ckpt)
+{
+	if (ckpt->keeping) {
+		atomic_store(&ckpt->stopping, true);
+		pthread_mutex_lock(&ckpt->lock);
+		pthread_cond_broadcast(&ckpt->wake);
+		pthread_mutex_unlock(&ckpt->lock);
+		pthread_join(ckpt->keeper, NULL);
+	}
+	workers_close(ckpt->jobs);
+	workers_close(ckpt->sums);
+	if (ckpt->keeping)
+		publish_left(ckpt);
+	pthread_cond_destroy(&ckpt->wake);
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "fs/ckpt.h"
+
+/*
+ * Extended attributes are fields of the record. Some are not: user.kvfs.* are
+ * answered from what kvfs knows of a file (not listed, or every copy would
+ * carry them along); ACLs and file capabilities are not supported.
+ */
+
+#define OURS "user.kvfs."
+#define VALUE_BYTES CKPT_XATTR_VALUE_MAX
+
+static bool is_ours(const char *name)
+{
+	return !strncmp(name, OURS, strlen(OURS));
+}
+
+static bool unsupported(const char *name)
+{
+	return !strncmp(name, "system.", 7) ||
+	       !strcmp(name, "security.capability");
+}
+
+static int verify(struct call *c, char *value)
+{
+	int err = csum_verify(c->fs->ckpt, cinode_of(c->inode));
+
+	if (err)
+		return err;
+	memcpy(value, "ok", 2);
+	return 2;
+}
+
+static int virtual_value(struct call *c, const char *name, char *value)
+{
+	struct ckpt_attr a = cinode_attr(c->fs->ckpt, cinode_of(c->inode));
+	struct meta_stats stats;
+
+	if (!S_ISREG(a.mode))
+		return -ENODATA;
+	if (!strcmp(name, "version"))
+		return sprintf(value, "%" PRIu64, a.version);
+	if (!strcmp(name, "checksum"))
+		return csum_text(c->fs->ckpt, c->deadline, &a, value,
+				 VALUE_BYTES);
+	if (!strcmp(name, "verify"))
+		return verify(c, value);
+	if (strcmp(name, "holders"))
+		return -ENODATA;
+	meta_stats(c->fs->meta, &stats);
+	return sprintf(value, "%" PRIu32, stats.incarnation);
+}
+
+static int value_of(struct call *c, char *value)
+{
+	if (is_ours(c->name))
+		return virtual_value(c, c->name + strlen(OURS), value);
+	return ckpt_xattr_get(c->fs->meta, c->deadline,
+			      cinode_of(c->inode)->ino, c->name, value,
+			      VALUE_BYTES);
+}
+
+void ckpt_do_getxattr(struct call *c)
+{
+	cleanup_free char *value = NULL;
+	int len;
+
+	if (unsupported(c->name)) {
+		bool acl = !strncmp(c->name, "system.", 7);
+
+		call_reply_err(c, acl ? EOPNOTSUPP : ENODATA);
+		return;
+	}
+	value = malloc(VALUE_BYTES);
+	len = value ? value_of(c, value) : -ENOMEM;
+	if (len < 0)
+		ckpt_finish(c, len);
+	else
+		call_reply_xattr(c, value, (size_t)len);
+}
+
+void ckpt_do_listxattr(struct call *c)
+{
+	cleanup_free char *names = malloc(VALUE_BYTES);
+	int len = names ? ckpt_xattr_list(c->fs->meta, c->deadline,
+					  cinode_of(c->inode)->ino, names,
+					  VALUE_BYTES)
+			: -ENOMEM;
+
+	if (len < 0)
+		ckpt_finish(c, len == -ERANGE ? E2BIG : len);
+	else
+		call_reply_xattr(c, names, (size_t)len);
+}
+
+static int may_change(const char *name)
+{
+	if (is_ours(name))
+		return -EPERM;
+	return unsupported(name) ? -EOPNOTSUPP : 0;
+}
+
+void ckpt_do_setxattr(struct call *c)
+{
+	struct ckpt *ckpt = c->fs->ckpt;
+	int err = may_change(c->name);
+
+	if (!err) {
+		cinode_changed(ckpt);
+		err = ckpt_xattr_set(c->fs->meta, c->deadline,
+				     cinode_of(c->inode)->ino, c->name,
+				     c->value, c->size, (int)c->flags,
+				     clock_stamp_ns());
+		cinode_changed(ckpt);
+	}
+	ckpt_finish(c, err);
+}
+
+void ckpt_do_removexattr(struct call *c)
+{
+	struct ckpt *ckpt = c->fs->ckpt;
+	int err = may_change(c->name);
+
+	if (!err) {
+		cinode_changed(ckpt);
+		err = ckpt_xattr_remove(c->fs->meta, c->deadline,
+					cinode_of(c->inode)->ino, c->name,
+					clock_stamp_ns());
+		cinode_changed(ckpt);
+	}
+	ckpt_finish(c, err);
+}
