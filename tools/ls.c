@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/size.h"
 #include "tools/json.h"
+#include "tools/mountinfo.h"
 #include "tools/property.h"
 #include "tools/term.h"
 #include "tools/verb.h"
@@ -237,6 +238,24 @@ static void put_summary(const struct ls *ls)
 	printf("%s\n", term_style(stdout, TERM_PLAIN));
 }
 
+static void list(struct ls *ls, const char *path)
+{
+	struct mount_entry m;
+	int rc = mountinfo_of(path, &m);
+
+	if (rc == -ENODEV)
+		ls->status = verb_fail(EXIT_TROUBLE,
+				       "%s: not in a kvfs; 'kvfs status' lists "
+				       "what is mounted",
+				       path);
+	else if (rc)
+		ls->status =
+			verb_fail(EXIT_TROUBLE, "%s: %s", path, strerror(-rc));
+	else
+		walk(path, ls->args->deep, visit, ls);
+	put_sorted(ls);
+}
+
 static int run(void *args, char **operands)
 {
 	static char here[] = ".", *none[] = {here, NULL};
@@ -257,10 +276,9 @@ static int run(void *args, char **operands)
 	for (; *operands; operands++) {
 		if (several && !ls.args->json)
 			printf("%s:\n", *operands);
-		walk(*operands, ls.args->deep, visit, &ls);
-		put_sorted(&ls);
+		list(&ls, *operands);
 	}
-	if (!ls.args->json)
+	if (!ls.args->json && (!ls.status || ls.files || ls.dirs))
 		put_summary(&ls);
 	free(ls.rows);
 	return ls.status;

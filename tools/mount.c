@@ -77,6 +77,7 @@ static const struct option_spec list[] = {
 int mount_options_parse(char *text, struct mount_options *o, char *error)
 {
 	*o = (struct mount_options){
+		.pool_bytes = MOUNT_POOL_DEFAULT,
 		.frame_bytes = 4 << 20,
 		.rung = RUNG_AUTO,
 		.deadline_ms = 5000,
@@ -199,12 +200,20 @@ const struct verb verb_mount = {
 
 /* -- mount.kvfs, as mount(8) calls it ----------------------------------- */
 
+/* mount(8)'s exit codes: 1 wrong call, 32 mount failure. */
 static int run_helper(void *args, char **operands)
 {
 	const char *source = operands[0];
+	bool is_url = strstr(source, "://");
 
-	return run_with(args, operands[1],
-			strstr(source, "://") ? source : NULL);
+	switch (run_with(args, operands[1], is_url ? source : NULL)) {
+	case EXIT_FINE:
+		return 0;
+	case EXIT_USAGE:
+		return 1;
+	default:
+		return 32;
+	}
 }
 
 #define HELPER_AT(member) offsetof(struct mount_args, member)

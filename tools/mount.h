@@ -15,6 +15,8 @@
 #include "fs/fs.h"
 #include "tools/state.h"
 
+#define MOUNT_POOL_DEFAULT UINT64_MAX /* a quarter of the memory */
+
 /* What -o may say; see the table in mount.c. */
 struct mount_options {
 	uint64_t pool_bytes, frame_bytes;

@@ -66,10 +66,9 @@ static int check_directory(const char *mountpoint)
 
 	if (stat(mountpoint, &st)) {
 		if (errno == ENOENT)
-			return verb_fail(EXIT_TROUBLE,
-					 "%s: no such directory; 'mkdir -p %s' "
-					 "first",
-					 mountpoint, mountpoint);
+			return verb_fail(
+				EXIT_TROUBLE, "%s: %s; 'mkdir -p %s' first",
+				mountpoint, strerror(ENOENT), mountpoint);
 		return verb_fail(EXIT_TROUBLE, "%s: %s", mountpoint,
 				 strerror(errno));
 	}
@@ -85,7 +84,7 @@ static int check_pool(struct mount_options *o)
 	uint64_t memory = mount_memory_bytes();
 	char has[SIZE_FORMAT_BYTES], wants[SIZE_FORMAT_BYTES];
 
-	if (!o->pool_bytes) {
+	if (o->pool_bytes == MOUNT_POOL_DEFAULT) {
 		o->pool_bytes = memory / 4 / POOL_STEP_BYTES * POOL_STEP_BYTES;
 		if (o->pool_bytes < POOL_STEP_BYTES)
 			o->pool_bytes = POOL_STEP_BYTES;

@@ -9,19 +9,21 @@
 #include "tools/term.h"
 
 /* Named in messages; set once, before the verb runs. */
-static const char *current = "help";
+static const char *current;
 
 int verb_fail(int status, const char *fmt, ...)
 {
 	va_list ap;
 
-	fprintf(stderr, "kvfs %s: ", current);
+	fprintf(stderr, "kvfs%s%s: ", current ? " " : "",
+		current ? current : "");
 	va_start(ap, fmt);
 	vfprintf(stderr, fmt, ap);
 	va_end(ap);
-	fputc('\n', stderr);
 	if (status == EXIT_USAGE)
-		fprintf(stderr, "Try 'kvfs %s --help'.\n", current);
+		fprintf(stderr, " (see 'kvfs help%s%s')", current ? " " : "",
+			current ? current : "");
+	fputc('\n', stderr);
 	return status;
 }
 

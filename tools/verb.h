@@ -64,7 +64,7 @@ void verb_help_print(const struct verb *v);
 
 /**
  * verb_fail - say "kvfs VERB: object: what; what to do" on stderr
- * @status: EXIT_NEGATIVE, EXIT_USAGE (a hint at --help follows), EXIT_TROUBLE
+ * @status: EXIT_NEGATIVE, EXIT_USAGE (a hint at the help follows), EXIT_TROUBLE
  *
  * Returns: status, so that a verb can end with `return verb_fail(…)`.
  */
