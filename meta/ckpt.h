@@ -34,7 +34,7 @@ struct ckpt_attr {
 	uint64_t rdev;
 	uint32_t mode; /* with the file type */
 	uint32_t uid, gid;
-	uint32_t nlink;	       /* a directory: 2 + subdirectories */
+	uint32_t nlink; /* a directory: 2 + subdirectories */
 	int64_t atime_ns, mtime_ns, ctime_ns;
 	uint64_t parent_ino; /* of a directory; 0 otherwise */
 };
@@ -167,8 +167,8 @@ int ckpt_xattr_get(struct meta *m, int64_t deadline, uint64_t ino,
 		   const char *name, void *value, size_t value_bytes);
 
 /** ckpt_xattr_list - names, each 0-terminated; returns the length, -ERANGE. */
-int ckpt_xattr_list(struct meta *m, int64_t deadline, uint64_t ino,
-		    char *names, size_t names_bytes);
+int ckpt_xattr_list(struct meta *m, int64_t deadline, uint64_t ino, char *names,
+		    size_t names_bytes);
 
 /** ckpt_xattr_remove - -ENODATA */
 int ckpt_xattr_remove(struct meta *m, int64_t deadline, uint64_t ino,

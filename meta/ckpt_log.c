@@ -64,7 +64,8 @@ static int segments_add(struct ckpt_segments *s, uint64_t base)
 
 static bool is_bad(const char *name)
 {
-	return !strncmp(name, "ckpt.", 5) && strstr(name, ".bad-");
+	return !strncmp(name, "ckpt.", 5) && strlen(name) < NAME_BYTES &&
+	       strstr(name, ".bad-");
 }
 
 int ckpt_segments_find(struct ckpt_segments *s, const char *dir)
@@ -250,6 +251,16 @@ static int segment_read(struct ckpt_log *l, uint64_t base)
 	return err;
 }
 
+/* A whole snapshot of the store stands in for it now. */
+static void bad_replaced(struct ckpt_log *l, const char *name)
+{
+	char old[NAME_BYTES + 32];
+
+	snprintf(old, sizeof(old), "%s", name);
+	memcpy(strstr(old, ".bad-"), ".old-", 5);
+	renameat(l->dirfd, name, l->dirfd, old);
+}
+
 /* What was set aside stays a reason to refuse until it is mended or removed:
  * going on without it loses what it held. */
 void ckpt_log_bad_find(struct ckpt_log *l, bool drop)
@@ -262,7 +273,7 @@ void ckpt_log_bad_find(struct ckpt_log *l, bool drop)
 			continue;
 		l->info.damaged = true;
 		if (drop)
-			unlinkat(l->dirfd, e->d_name, 0);
+			bad_replaced(l, e->d_name);
 	}
 	if (d)
 		closedir(d);

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: MIT
+#include "meta/ckpt_call.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+
+#define ANSWER_HEAD_BYTES 16u
+#define ERRNO_MAX 133u
+#define GAP_WAIT_NS (20 * NS_PER_MS)
+#define CHECK_WAIT_NS (1000 * NS_PER_MS)
+
+/* --- answers ----------------------------------------------------------- */
+
+int ckpt_malformed(const char *fn)
+{
+	log_error("ckpt: redis answered %s with what is no answer of ours", fn);
+	return -EIO;
+}
+
+void ckpt_answer_fini(struct ckpt_answer *a)
+{
+	redis_reply_free(a->reply);
+	a->reply = NULL;
+}
+
+static int answer_parse(const char *fn, struct ckpt_answer *a)
+{
+	uint32_t record_bytes;
+	const char *p;
+	size_t n;
+
+	if (redis_reply_type(a->reply) != REPLY_STRING ||
+	    redis_reply_str(a->reply, &p, &n) || n < ANSWER_HEAD_BYTES)
+		return ckpt_malformed(fn);
+	memcpy(&a->status, p, 4);
+	memcpy(&a->seq, p + 4, 8);
+	memcpy(&record_bytes, p + 12, 4);
+	if (record_bytes > n - ANSWER_HEAD_BYTES || (a->seq && !record_bytes) ||
+	    (a->status > ERRNO_MAX &&
+	     (a->status < CKPT_BEHIND || a->status > CKPT_OLD)))
+		return ckpt_malformed(fn);
+	a->record = p + ANSWER_HEAD_BYTES;
+	a->record_bytes = record_bytes;
+	a->result = a->record + record_bytes;
+	a->result_bytes = n - ANSWER_HEAD_BYTES - record_bytes;
+	return 0;
+}
+
+/* --- commands ---------------------------------------------------------- */
+
+void ckpt_cmd_begin(struct meta *m, struct redis_cmd *cmd, const char *fn)
+{
+	char name[48];
+
+	snprintf(name, sizeof(name), "ckpt_%s", fn);
+	meta_fcall(cmd, name, 1);
+	meta_cmd_key(cmd, m, "c", "%s", "");
+}
+
+void ckpt_cmd_gate(struct meta_ckpt *c, struct redis_cmd *cmd)
+{
+	struct ckpt_log_info info;
+
+	ckpt_log_info(c->log, &info);
+	redis_cmd_printf(cmd, "%016" PRIx64, info.tree);
+	redis_cmd_uint(cmd, info.seq);
+}
+
+static void cmd_append(struct redis_cmd *cmd, const struct redis_cmd *args)
+{
+	size_t from = 0;
+
+	for (size_t i = 0; i < args->n_args; i++) {
+		redis_cmd_bin(cmd, args->bytes + from, args->ends[i] - from);
+		from = args->ends[i];
+	}
+	if (args->err)
+		cmd->err = args->err;
+}
+
+int ckpt_page(struct meta *m, const struct redis_cmd *cmd, size_t min_count,
+	      struct redis_reply **reply)
+{
+	struct redis_reply *r;
+	uint64_t status;
+	int err = meta_call(m, META_CKPT, "c", 0, cmd, &r);
+
+	if (err)
+		return err;
+	if (redis_reply_uint(redis_reply_at(r, 0), &status))
+		err = ckpt_malformed("a page");
+	else if (status)
+		err = -EAGAIN;
+	else if (redis_reply_count(r) < min_count)
+		err = ckpt_malformed("a page");
+	if (err)
+		redis_reply_free(r);
+	else
+		*reply = r;
+	return err;
+}
+
+/* --- what waits for what ----------------------------------------------- */
+
+static int wait_until(struct meta_ckpt *c, int64_t when)
+{
+	struct timespec t = clock_timespec(when);
+
+	return pthread_cond_timedwait(&c->cond, &c->lock, &t);
+}
+
+static int64_t min64(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+/* A store that is being mended is waited for; its tree is no lie meanwhile. */
+static int wait_ready(struct meta_ckpt *c, int64_t deadline, bool write)
+{
+	scoped_lock(&c->lock);
+	while (c->state != CKPT_READY) {
+		if (c->stop || c->state == CKPT_REFUSED)
+			return -EIO;
+		if (wait_until(c, deadline) == ETIMEDOUT)
+			return write && c->state == CKPT_LOADING ? -EROFS
+								 : -EIO;
+	}
+	return 0;
+}
+
+static void ask_check(struct meta_ckpt *c)
+{
+	scoped_lock(&c->lock);
+	if (c->state == CKPT_READY)
+		c->state = CKPT_CHECK;
+	pthread_cond_broadcast(&c->cond);
+}
+
+/* How a try ended: final, or again with the same or another number. */
+enum again { DONE, AGAIN, AGAIN_NEW };
+
+static enum again judge(struct meta_ckpt *c, int *err,
+			const struct ckpt_answer *a, int64_t deadline)
+{
+	if (*err == -ECONNRESET && clock_now_ns() < deadline)
+		return AGAIN;
+	if (*err == -ETIMEDOUT || *err == -ENOTCONN || *err == -ECONNRESET ||
+	    *err == -ESHUTDOWN || *err == -EAGAIN)
+		*err = -EIO;
+	if (*err)
+		return DONE;
+	switch (a->status) {
+	case CKPT_BEHIND:
+	case CKPT_UNREADY:
+	case CKPT_FOREIGN:
+		ask_check(c);
+		return AGAIN;
+	case CKPT_OLD:
+		*err = -EIO;
+		return DONE;
+	default:
+		*err = -(int)a->status;
+		return DONE;
+	}
+}
+
+static int call_once(struct meta *m, int64_t deadline, const char *fn,
+		     const struct redis_cmd *cmd, struct ckpt_answer *a)
+{
+	int err;
+
+	ckpt_answer_fini(a);
+	err = meta_call(m, META_CKPT, "c", deadline, cmd, &a->reply);
+	return err ? err : answer_parse(fn, a);
+}
+
+int ckpt_read(struct meta *m, int64_t deadline, const char *fn,
+	      const struct redis_cmd *args, struct ckpt_answer *a)
+{
+	redis_cmd_auto struct redis_cmd cmd = {0};
+	struct meta_ckpt *c = m->ckpt;
+	int err;
+
+	deadline = meta_deadline(m, deadline);
+	do {
+		err = wait_ready(c, deadline, false);
+		if (err)
+			return err;
+		redis_cmd_reset(&cmd);
+		ckpt_cmd_begin(m, &cmd, fn);
+		ckpt_cmd_gate(c, &cmd);
+		cmd_append(&cmd, args);
+		err = call_once(m, deadline, fn, &cmd, a);
+	} while (judge(c, &err, a, deadline) != DONE);
+	return err;
+}
+
+/* --- inodes that go ---------------------------------------------------- */
+
+void ckpt_letgo(struct meta_ckpt *c, uint64_t ino)
+{
+	scoped_lock(&c->lock);
+	if (c->n_letgo == c->cap_letgo) {
+		size_t cap = c->cap_letgo ? 2 * c->cap_letgo : 64;
+		uint64_t *more = realloc(c->letgo, cap * sizeof(*more));
+
+		if (!more)
+			return; /* it is freed at the next mount */
+		c->letgo = more;
+		c->cap_letgo = cap;
+	}
+	c->letgo[c->n_letgo++] = ino;
+}
+
+bool ckpt_letgo_has(struct meta_ckpt *c, uint64_t ino)
+{
+	scoped_lock(&c->lock);
+	for (size_t i = 0; i < c->n_letgo; i++)
+		if (c->letgo[i] == ino)
+			return true;
+	return false;
+}
+
+static size_t letgo_take(struct meta_ckpt *c, uint64_t inos[CKPT_LETGO_MAX])
+{
+	size_t n;
+
+	scoped_lock(&c->lock);
+	n = c->n_letgo < CKPT_LETGO_MAX ? c->n_letgo : CKPT_LETGO_MAX;
+	c->n_letgo -= n;
+	memcpy(inos, c->letgo + c->n_letgo, n * sizeof(*inos));
+	return n;
+}
+
+void ckpt_letgo_flush(struct meta_ckpt *c, int64_t deadline)
+{
+	redis_cmd_auto struct redis_cmd args = {0};
+	ckpt_answer_auto struct ckpt_answer a = {0};
+	bool any;
+
+	do {
+		pthread_mutex_lock(&c->lock);
+		any = c->n_letgo > 0;
+		pthread_mutex_unlock(&c->lock);
+		redis_cmd_reset(&args);
+		redis_cmd_bin(&args, "", 0);
+	} while (any && !ckpt_write(c->m, deadline, "sweep", &args, &a));
+}
+
+/* --- mutations --------------------------------------------------------- */
+
+static void writing(struct meta_ckpt *c, int n)
+{
+	scoped_lock(&c->lock);
+	c->n_writing += (unsigned)n;
+	pthread_cond_broadcast(&c->cond);
+}
+
+/*
+ * Records before ours are missing in the log. Most often their threads are on
+ * the way with them; if nobody is, or too slow, the store's stream has them.
+ */
+static int gap_wait(struct meta_ckpt *c, uint64_t seq, int64_t deadline)
+{
+	int64_t until = min64(deadline, clock_now_ns() + GAP_WAIT_NS);
+	bool mine = false;
+	int err = 0;
+
+	pthread_mutex_lock(&c->lock);
+	c->n_gap++;
+	if (c->catching_up || c->n_gap < c->n_writing)
+		mine = wait_until(c, until) == ETIMEDOUT && !c->catching_up;
+	else
+		mine = true;
+	c->catching_up |= mine;
+	pthread_mutex_unlock(&c->lock);
+	if (mine)
+		err = ckpt_catch_up(c, seq - 1);
+	pthread_mutex_lock(&c->lock);
+	c->n_gap--;
+	if (mine) {
+		c->catching_up = false;
+		pthread_cond_broadcast(&c->cond);
+	}
+	pthread_mutex_unlock(&c->lock);
+	return err;
+}
+
+/*
+ * Returns: 0; -ESTALE the store has another history than the log since this
+ *          call was made; -EIO.
+ */
+static int log_answer(struct meta_ckpt *c, const struct ckpt_answer *a,
+		      int64_t deadline)
+{
+	uint64_t seen = c->seen_seq;
+	int err;
+
+	while (seen < a->seq &&
+	       !atomic_compare_exchange_weak(&c->seen_seq, &seen, a->seq))
+		;
+	if (fault_hit("ckpt.skip_log"))
+		return -EIO;
+	while ((err = ckpt_log_append(c->log, a->seq, a->record,
+				      a->record_bytes)) == -ESRCH) {
+		err = gap_wait(c, a->seq, deadline);
+		if (err == -ESRCH) {
+			ask_check(c);
+			err = wait_ready(c, deadline, true);
+		}
+		if (err || clock_now_ns() > deadline)
+			break;
+	}
+	if (err == -EEXIST) {
+		ask_check(c);
+		return -ESTALE;
+	}
+	return err ? -EIO : 0;
+}
+
+struct write {
+	const char *fn;
+	const struct redis_cmd *args;
+	uint64_t number;
+	uint64_t inos[CKPT_LETGO_MAX];
+	size_t n_inos;
+};
+
+static void write_cmd(struct meta_ckpt *c, struct redis_cmd *cmd,
+		      const struct write *w)
+{
+	redis_cmd_reset(cmd);
+	ckpt_cmd_begin(c->m, cmd, w->fn);
+	ckpt_cmd_gate(c, cmd);
+	redis_cmd_bin(cmd, c->session, sizeof(c->session));
+	redis_cmd_uint(cmd, w->number);
+	redis_cmd_uint(cmd, meta_incarnation(c->m));
+	redis_cmd_bin(cmd, w->inos, w->n_inos * sizeof(w->inos[0]));
+	cmd_append(cmd, w->args);
+}
+
+static enum again write_once(struct meta_ckpt *c, int64_t deadline,
+			     const struct write *w, struct ckpt_answer *a,
+			     int *err)
+{
+	redis_cmd_auto struct redis_cmd cmd = {0};
+	enum again again;
+
+	*err = wait_ready(c, deadline, true);
+	if (*err)
+		return DONE;
+	write_cmd(c, &cmd, w);
+	writing(c, 1);
+	*err = call_once(c->m, deadline, w->fn, &cmd, a);
+	again = judge(c, err, a, deadline);
+	if (again == DONE && a->reply && a->seq && a->status <= ERRNO_MAX) {
+		int logged = log_answer(c, a, deadline);
+
+		if (logged == -ESTALE)
+			again = AGAIN_NEW;
+		else if (logged)
+			*err = logged;
+	}
+	writing(c, -1);
+	return again;
+}
+
+int ckpt_write(struct meta *m, int64_t deadline, const char *fn,
+	       const struct redis_cmd *args, struct ckpt_answer *a)
+{
+	struct meta_ckpt *c = m->ckpt;
+	struct write w = {.fn = fn, .args = args};
+	enum again again;
+	int err;
+
+	deadline = meta_deadline(m, deadline);
+	w.n_inos = letgo_take(c, w.inos);
+	w.number = ++c->n_calls;
+	while ((again = write_once(c, deadline, &w, a, &err)) != DONE)
+		if (again == AGAIN_NEW)
+			w.number = ++c->n_calls;
+	/* Without an answer nobody knows; letting go twice does no harm. */
+	if (!a->reply || a->status > ERRNO_MAX)
+		for (size_t i = 0; i < w.n_inos; i++)
+			ckpt_letgo(c, w.inos[i]);
+	return err;
+}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: MIT
+/* ckpt comes up and goes down, and its thread between the two. */
+#include "meta/ckpt_call.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+#define COMPACT_BYTES (64u << 20)
+#define COMPACT_AGAIN_NS (60 * NS_PER_S)
+#define TICK_NS NS_PER_S
+#define CHECK_TICK_NS (50 * NS_PER_MS)
+#define LETGO_NS NS_PER_S
+#define OPEN_TRIES 100
+
+/* --- the thread -------------------------------------------------------- */
+
+/* Returns false once it is time to end. */
+static bool tick(struct meta_ckpt *c, bool failed, enum ckpt_state *state)
+{
+	scoped_lock(&c->lock);
+	if (!c->stop && (c->state != CKPT_CHECK || failed)) {
+		int64_t pause = failed ? CHECK_TICK_NS : TICK_NS;
+		struct timespec t = clock_timespec(clock_now_ns() + pause);
+
+		pthread_cond_timedwait(&c->cond, &c->lock, &t);
+	}
+	*state = c->state;
+	return !c->stop;
+}
+
+static void compact_if_long(struct meta_ckpt *c, int64_t *not_before)
+{
+	struct ckpt_log_info info;
+	uint64_t limit = c->compact_bytes;
+	int err;
+
+	ckpt_log_info(c->log, &info);
+	if (limit < 4 * info.snap_bytes)
+		limit = 4 * info.snap_bytes;
+	if (info.log_bytes <= limit || clock_now_ns() < *not_before)
+		return;
+	err = ckpt_compact(c);
+	*not_before = clock_now_ns() + (err ? COMPACT_AGAIN_NS : 0);
+	ckpt_log_info(c->log, &info);
+	log_debug("ckpt: snapshot: %s, as of record %" PRIu64,
+		  err ? strerror(-err) : "taken", info.snap_seq);
+}
+
+static void *run(void *arg)
+{
+	struct meta_ckpt *c = arg;
+	int64_t compact_not_before = 0;
+	enum ckpt_state state;
+	bool failed = false;
+
+	while (tick(c, failed, &state)) {
+		bool up = redis_up(c->m->links[META_CKPT]);
+
+		failed = false;
+		if (state == CKPT_CHECK)
+			failed = !up || ckpt_attach(c);
+		if (state != CKPT_READY || !up)
+			continue;
+		ckpt_letgo_flush(c, clock_now_ns() + LETGO_NS);
+		compact_if_long(c, &compact_not_before);
+	}
+	return NULL;
+}
+
+/* --- up and down ------------------------------------------------------- */
+
+static struct meta_ckpt *state_new(struct meta *m)
+{
+	struct meta_ckpt *c = calloc(1, sizeof(*c));
+	pthread_condattr_t attr;
+
+	if (!c)
+		return NULL;
+	c->m = m;
+	c->state = CKPT_CHECK;
+	c->compact_bytes = COMPACT_BYTES;
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&c->cond, &attr);
+	pthread_condattr_destroy(&attr);
+	return c;
+}
+
+static void state_free(struct meta_ckpt *c)
+{
+	ckpt_log_close(c->log);
+	pthread_cond_destroy(&c->cond);
+	pthread_mutex_destroy(&c->lock);
+	free(c->letgo);
+	free(c);
+}
+
+/* Another node may be filling the store: wait for it, within reason. */
+static int attach_first(struct meta_ckpt *c)
+{
+	struct timespec pause = clock_timespec(CHECK_TICK_NS);
+	int64_t deadline = meta_deadline(c->m, 0);
+	int err;
+
+	while ((err = ckpt_attach(c)) == -EAGAIN && clock_now_ns() < deadline)
+		nanosleep(&pause, NULL);
+	if (err == -EAGAIN) {
+		log_error("ckpt: another node is filling redis with the tree "
+			  "and has not finished");
+		err = -ETIMEDOUT;
+	}
+	return err;
+}
+
+static int start(struct meta_ckpt *c)
+{
+	int err = ckpt_log_open(&c->log, c->m->state_dir);
+
+	if (!err && getrandom(c->session, sizeof(c->session), 0) !=
+			    (ssize_t)sizeof(c->session))
+		err = -EIO;
+	if (!err)
+		err = attach_first(c);
+	if (!err)
+		err = ckpt_sweep(c);
+	if (!err)
+		err = -pthread_create(&c->thread, NULL, run, c);
+	c->has_thread = !err;
+	return err;
+}
+
+int meta_ckpt_open(struct meta *m)
+{
+	int err;
+
+	m->ckpt = state_new(m);
+	if (!m->ckpt)
+		return -ENOMEM;
+	err = start(m->ckpt);
+	if (err) {
+		state_free(m->ckpt);
+		m->ckpt = NULL;
+	}
+	return err;
+}
+
+void meta_ckpt_store_changed(struct meta *m)
+{
+	struct meta_ckpt *c = m->ckpt;
+
+	scoped_lock(&c->lock);
+	if (c->state == CKPT_READY || c->state == CKPT_REFUSED)
+		c->state = CKPT_CHECK;
+	pthread_cond_broadcast(&c->cond);
+}
+
+void meta_ckpt_close(struct meta *m)
+{
+	struct meta_ckpt *c = m->ckpt;
+
+	if (!c)
+		return;
+	if (redis_up(m->links[META_CKPT]))
+		ckpt_letgo_flush(c, clock_now_ns() + LETGO_NS);
+	pthread_mutex_lock(&c->lock);
+	c->stop = true;
+	pthread_cond_broadcast(&c->cond);
+	pthread_mutex_unlock(&c->lock);
+	if (c->has_thread)
+		pthread_join(c->thread, NULL);
+	ckpt_log_fdatasync(c->log);
+	state_free(c);
+	m->ckpt = NULL;
+}
+
+void meta_ckpt_stats(struct meta *m, struct meta_stats *stats)
+{
+	struct meta_ckpt *c = m->ckpt;
+	struct ckpt_log_info info;
+
+	if (!c)
+		return;
+	ckpt_log_info(c->log, &info);
+	stats->ckpt_logged_seq = info.seq;
+	stats->ckpt_seq = c->seen_seq > info.seq ? c->seen_seq : info.seq;
+	pthread_mutex_lock(&c->lock);
+	stats->ckpt_read_only = c->state != CKPT_READY;
+	pthread_mutex_unlock(&c->lock);
+}
+
+int ckpt_log_sync(struct meta *m)
+{
+	return ckpt_log_fdatasync(m->ckpt->log);
+}
+
+/* --- every inode ------------------------------------------------------- */
+
+static int ino_page(const struct redis_reply *r,
+		    void (*fn)(void *arg, uint64_t ino), void *arg)
+{
+	for (size_t i = 2; i < redis_reply_count(r); i++) {
+		const char *key = redis_reply_text(redis_reply_at(r, i));
+		uint64_t ino;
+		char *end;
+
+		ino = strtoull(*key ? key + 1 : key, &end, 10);
+		if (*key != 'i' || *end || !ino)
+			return ckpt_malformed("inos");
+		fn(arg, ino);
+	}
+	return 0;
+}
+
+int ckpt_each_ino(struct meta *m, void (*fn)(void *arg, uint64_t ino),
+		  void *arg)
+{
+	char cursor[24] = "0";
+	int err;
+
+	do {
+		redis_cmd_auto struct redis_cmd cmd = {0};
+		redis_reply_auto struct redis_reply *r = NULL;
+
+		ckpt_cmd_begin(m, &cmd, "inos");
+		ckpt_cmd_gate(m->ckpt, &cmd);
+		redis_cmd_str(&cmd, cursor);
+		err = ckpt_page(m, &cmd, 2, &r);
+		snprintf(cursor, sizeof(cursor), "%s",
+			 redis_reply_text(redis_reply_at(r, 1)));
+		if (!err)
+			err = ino_page(r, fn, arg);
+	} while (!err && strcmp(cursor, "0"));
+	return err == -EAGAIN ? -EIO : err;
+}
