@@ -115,6 +115,16 @@ void frame_list_push(struct pool *p, struct frame_list *l, uint32_t f)
 	l->tail = f;
 }
 
+/* Last in, first out: what was recycled last is still in the cache. */
+static void frame_list_push_front(struct pool *p, struct frame_list *l,
+				  uint32_t f)
+{
+	p->frames[f].next = l->head;
+	if (l->head == POOL_NO_FRAME)
+		l->tail = f;
+	l->head = f;
+}
+
 uint32_t frame_list_pop(struct pool *p, struct frame_list *l)
 {
 	uint32_t f = l->head;
@@ -129,7 +139,7 @@ void ready_push(struct pool *p, uint32_t f)
 	struct frame *fr = &p->frames[f];
 
 	books_move(p, f, FRAME_READY, fr->pages);
-	frame_list_push(p, &p->ready[fr->cls], f);
+	frame_list_push_front(p, &p->ready[fr->cls], f);
 	p->n_ready[fr->cls]++;
 }
 
