@@ -36,8 +36,8 @@ static inline void cleanup_unlock_fn(pthread_mutex_t **m)
 #define cleanup_file __attribute__((cleanup(cleanup_file_fn)))
 
 /** scoped_lock - hold a mutex to the end of the enclosing block. */
-#define scoped_lock(m)                                                        \
-	__attribute__((cleanup(cleanup_unlock_fn), unused))                   \
+#define scoped_lock(m)                                      \
+	__attribute__((cleanup(cleanup_unlock_fn), unused)) \
 	pthread_mutex_t *scoped_lock_held = scoped_lock_take(m)
 
 static inline pthread_mutex_t *scoped_lock_take(pthread_mutex_t *m)

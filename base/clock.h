@@ -35,7 +35,7 @@ static inline int64_t clock_stamp_ns(void)
 
 static inline struct timespec clock_timespec(int64_t ns)
 {
-	struct timespec t = { .tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S };
+	struct timespec t = {.tv_sec = ns / NS_PER_S, .tv_nsec = ns % NS_PER_S};
 
 	if (t.tv_nsec < 0) {
 		t.tv_sec--;

@@ -41,7 +41,8 @@ void fault_init(void)
 	}
 	fault_armed = n_faults > 0;
 	if (fault_armed)
-		log_warn("fault: KVFS_FAULT is set: calls will fail on purpose");
+		log_warn(
+			"fault: KVFS_FAULT is set: calls will fail on purpose");
 }
 
 bool fault_count(const char *point)

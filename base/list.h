@@ -13,14 +13,14 @@ struct list {
 	struct list *prev, *next;
 };
 
-#define container_of(ptr, type, member)                                       \
+#define container_of(ptr, type, member) \
 	((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
-#define list_for_each(pos, head)                                              \
+#define list_for_each(pos, head) \
 	for (struct list *pos = (head)->next; pos != (head); pos = pos->next)
 
-#define list_for_each_safe(pos, head)                                         \
-	for (struct list *pos = (head)->next, *pos##_next = pos->next;        \
+#define list_for_each_safe(pos, head)                                  \
+	for (struct list *pos = (head)->next, *pos##_next = pos->next; \
 	     pos != (head); pos = pos##_next, pos##_next = pos->next)
 
 static inline void list_init(struct list *l)
@@ -40,7 +40,8 @@ static inline void list_remove(struct list *l)
 	list_init(l);
 }
 
-/** list_push_back - append; a list read from head->next is first in, first out. */
+/** list_push_back - append; a list read from head->next is first in, first out.
+ */
 static inline void list_push_back(struct list *head, struct list *l)
 {
 	l->prev = head->prev;

@@ -66,7 +66,7 @@ static void rotate(void)
 
 static int stamp(char *line, size_t size, enum log_level level)
 {
-	static const char *const names[] = { "error", "warn", "info", "debug" };
+	static const char *const names[] = {"error", "warn", "info", "debug"};
 	struct timespec now;
 	struct tm tm;
 	int n;
@@ -74,8 +74,8 @@ static int stamp(char *line, size_t size, enum log_level level)
 	clock_gettime(CLOCK_REALTIME, &now);
 	gmtime_r(&now.tv_sec, &tm);
 	n = (int)strftime(line, size, "%Y-%m-%dT%H:%M:%S", &tm);
-	n += snprintf(line + n, size - (size_t)n, ".%03ldZ %s: ",
-		      now.tv_nsec / 1000000, names[level]);
+	n += snprintf(line + n, size - (size_t)n,
+		      ".%03ldZ %s: ", now.tv_nsec / 1000000, names[level]);
 	return n;
 }
 
@@ -127,8 +127,8 @@ void log_last_error(char *line, size_t line_bytes)
 void log_recent(void (*fn)(void *arg, const char *line), void *arg)
 {
 	scoped_lock(&lock);
-	unsigned i = n_recent > LOG_RECENT_LINES ? n_recent - LOG_RECENT_LINES
-						 : 0;
+	unsigned i =
+		n_recent > LOG_RECENT_LINES ? n_recent - LOG_RECENT_LINES : 0;
 
 	for (; i < n_recent; i++)
 		fn(arg, recent[i % LOG_RECENT_LINES]);

@@ -75,7 +75,8 @@ int workers_open(struct workers **out, const char *name, unsigned n, int nice)
 	snprintf(w->name, sizeof(w->name), "%s", name);
 	w->nice = nice;
 	for (; w->n_threads < n; w->n_threads++) {
-		err = pthread_create(&w->threads[w->n_threads], NULL, worker, w);
+		err = pthread_create(&w->threads[w->n_threads], NULL, worker,
+				     w);
 		if (err) {
 			workers_close(w);
 			return -err;

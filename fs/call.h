@@ -49,15 +49,15 @@ struct call {
 	struct inode *inode;	 /* what is operated on; a parent directory */
 	struct inode *new_inode; /* rename, link: the new parent */
 	const char *name, *new_name; /* entry, xattr, symlink target */
-	const void *value; /* setxattr's; write's payload */
-	size_t size;	   /* of value; wanted by read, readdir, get/listxattr */
-	off_t off;	   /* read, write, readdir, fallocate */
-	off_t length;	   /* fallocate */
-	mode_t mode;	   /* create, mkdir, mknod (umask applied); fallocate */
+	const void *value;	     /* setxattr's; write's payload */
+	size_t size;  /* of value; wanted by read, readdir, get/listxattr */
+	off_t off;    /* read, write, readdir, fallocate */
+	off_t length; /* fallocate */
+	mode_t mode;  /* create, mkdir, mknod (umask applied); fallocate */
 	dev_t rdev;
-	unsigned flags; /* rename, setxattr; fsync: datasync; lseek: whence */
-	bool plus;	/* readdir: with attributes */
-	bool has_fi;	/* fi is the kernel's */
+	unsigned flags;	  /* rename, setxattr; fsync: datasync; lseek: whence */
+	bool plus;	  /* readdir: with attributes */
+	bool has_fi;	  /* fi is the kernel's */
 	struct stat attr; /* setattr */
 	int to_set;
 	struct fuse_file_info fi;

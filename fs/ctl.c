@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -56,10 +57,14 @@ static const struct {
 	const char *name;
 	char *(*text)(struct fs *fs);
 } entries[] = {
-	{ "", NULL },		     { ".kvfs", NULL },
-	{ "stats", ctl_stats },	     { "status", ctl_status },
-	{ "nodes", ctl_nodes },	     { "config", ctl_config },
-	{ "events", ctl_events },    { "version", ctl_version },
+	{"", NULL},
+	{".kvfs", NULL},
+	{"stats", ctl_stats},
+	{"status", ctl_status},
+	{"nodes", ctl_nodes},
+	{"config", ctl_config},
+	{"events", ctl_events},
+	{"version", ctl_version},
 };
 enum { CTL_ROOT, CTL_DIR, CTL_FIRST_FILE, CTL_ENTRIES = 8 };
 
@@ -196,14 +201,19 @@ static void do_releasedir(struct call *c)
 	call_reply_err(c, 0);
 }
 
+/* Appends one entry; with READDIRPLUS one that leaves the lookup for later. */
 static bool add_name(struct call *c, char *buf, size_t *used, const char *name,
-		     ino_t ino, mode_t type, off_t next)
+		     unsigned index, off_t next)
 {
-	struct stat st = { .st_ino = ino, .st_mode = type };
-	size_t n = fuse_add_direntry(c->req, buf + *used, c->size - *used,
-				     name, &st, next);
+	struct fuse_entry_param e = {.ino = 0};
+	size_t room = c->size - *used, n;
 
-	if (n > c->size - *used)
+	fill_attr(c->fs, index, &e.attr);
+	n = c->plus ? fuse_add_direntry_plus(c->req, buf + *used, room, name,
+					     &e, next)
+		    : fuse_add_direntry(c->req, buf + *used, room, name,
+					&e.attr, next);
+	if (n > room)
 		return false;
 	*used += n;
 	return true;
@@ -212,9 +222,11 @@ static bool add_name(struct call *c, char *buf, size_t *used, const char *name,
 /* Both directories are short: the offset is the place in this order. */
 static void do_readdir(struct call *c)
 {
-	static const char *const root[] = { ".", "..", ".kvfs", "kv", "ckpt" };
+	static const char *const root[] = {".", "..", ".kvfs", "kv", "ckpt"};
+	static const unsigned root_index[] = {CTL_ROOT, CTL_ROOT, CTL_DIR,
+					      CTL_ROOT, CTL_ROOT};
 	bool is_root = index_of(c->inode) == CTL_ROOT;
-	off_t n = is_root ? 5 : 2 + CTL_ENTRIES - CTL_FIRST_FILE;
+	off_t n = is_root ? 5 : CTL_ENTRIES;
 	size_t used = 0;
 	char *buf = malloc(c->size);
 
@@ -223,24 +235,14 @@ static void do_readdir(struct call *c)
 		return;
 	}
 	for (off_t i = c->off; i < n; i++) {
-		bool dir = is_root || i < 2;
-		const char *name = dir ? root[i]
-				       : entries[CTL_FIRST_FILE + i - 2].name;
+		bool dir = is_root || i < CTL_FIRST_FILE;
 
-		if (!add_name(c, buf, &used, name, CTL_INO((ino_t)i + 16),
-			      dir ? S_IFDIR : S_IFREG, i + 1))
+		if (!add_name(c, buf, &used, dir ? root[i] : entries[i].name,
+			      is_root ? root_index[i] : (unsigned)i, i + 1))
 			break;
 	}
 	call_reply_buf(c, buf, used);
 	free(buf);
-}
-
-static void do_readdirplus_or_plain(struct call *c)
-{
-	if (c->plus)
-		call_reply_err(c, ENOSYS); /* the kernel falls back at once */
-	else
-		do_readdir(c);
 }
 
 static void do_statfs(struct call *c)
@@ -281,7 +283,7 @@ static const struct view ctl_view = {
 	.read = do_read,
 	.release = do_release,
 	.opendir = do_opendir,
-	.readdir = do_readdirplus_or_plain,
+	.readdir = do_readdir,
 	.releasedir = do_releasedir,
 	.statfs = do_statfs,
 	.getxattr = no_xattr,
@@ -297,7 +299,7 @@ int ctl_open(struct ctl **out, struct fs *fs)
 	ctl->fs = fs;
 	for (unsigned i = 0; i < CTL_ENTRIES; i++)
 		ctl->inodes[i] = (struct ctl_inode){
-			.head = { INODE_MAGIC, &ctl_view },
+			.head = {INODE_MAGIC, &ctl_view},
 			.index = i,
 		};
 	*out = ctl;

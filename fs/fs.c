@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,6 +112,8 @@ static void *start_parts(void *arg)
  */
 static void close_parts(struct fs *fs)
 {
+	if (fs->kv)
+		kv_quiesce(fs->kv);
 	session_close(fs);
 	workers_close(fs->workers);
 	workers_close(fs->background);

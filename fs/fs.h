@@ -60,7 +60,7 @@ struct fs_config {
 
 /* Counted by the views; shown in .kvfs/stats. */
 struct fs_counters {
-	_Atomic uint64_t hits, misses;	 /* kv opens and lookups of finals */
+	_Atomic uint64_t hits, misses; /* kv opens and lookups of finals */
 	_Atomic uint64_t stores, evictions, conflicts, deduplicated;
 	_Atomic uint64_t copied_commits; /* a writer was still there */
 	_Atomic uint64_t bytes_stored, bytes_evicted;
@@ -83,12 +83,12 @@ struct fs {
 	enum fs_rung rung;	    /* in use, known after INIT */
 	bool passthrough;
 	bool killpriv_v2;
-	bool mmap_direct; /* the kernel maps direct_io files */
+	bool mmap_direct;	 /* the kernel maps direct_io files */
 	const char *rung_reason; /* why not a higher one; NULL on the highest */
 	int init_error;		 /* chosen in INIT: the mount fails with it */
 	int ready_fd;		 /* told once when the mount is usable */
 	atomic_bool stopping;	 /* calls are answered ENOTCONN */
-	int64_t started_ns; /* wall clock */
+	int64_t started_ns;	 /* wall clock */
 	struct fs_counters counters;
 };
 
@@ -97,6 +97,9 @@ struct fs {
 /* kv_*.c */
 int kv_open(struct kv **kv, struct fs *fs);
 int kv_adopt(struct kv *kv); /* the pool's committed blocks */
+/** kv_quiesce - tell the kernel nothing more: before the session ends, and
+ *  while it is still served (a notice may wait for a caller that waits). */
+void kv_quiesce(struct kv *kv);
 void kv_close(struct kv *kv);
 struct inode *kv_root(struct kv *kv);
 
@@ -109,7 +112,7 @@ struct kv_usage { /* of a namespace, or of all of them */
 void kv_each_namespace(struct kv *kv,
 		       void (*fn)(void *arg, const struct kv_usage *u),
 		       void *arg);
-extern const struct pool_ops kv_pool_ops;	/* reclaim, bind, unbind */
+extern const struct pool_ops kv_pool_ops; /* reclaim, bind, unbind */
 extern const struct meta_kv_ops kv_meta_ops;
 
 /* ckpt_*.c: data files lie in STATE/ckpt/ */

@@ -35,7 +35,7 @@ void passthrough_attach(int fd)
 
 int passthrough_bind(struct fs *fs, int fd)
 {
-	struct backing_map map = { .fd = fd };
+	struct backing_map map = {.fd = fd};
 	int id;
 	scoped_lock(&lock);
 

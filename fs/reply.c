@@ -27,11 +27,11 @@ static void end(struct call *c, bool gated)
 		free(c);
 }
 
-#define ANSWER(c, reply)                                                      \
-	do {                                                                  \
-		bool gated = begin(c);                                        \
-		(void)(reply);                                                \
-		end(c, gated);                                                \
+#define ANSWER(c, reply)               \
+	do {                           \
+		bool gated = begin(c); \
+		(void)(reply);         \
+		end(c, gated);         \
 	} while (0)
 
 void call_reply_err(struct call *c, int err)

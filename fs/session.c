@@ -123,12 +123,14 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
 
 	if (fs->rung != RUNG_DIRECT &&
 	    !(conn->capable_ext & FUSE_CAP_PASSTHROUGH))
-		step_down(fs, RUNG_DIRECT, "the kernel has no FUSE "
-					   "passthrough (Linux 6.9)");
+		step_down(fs, RUNG_DIRECT,
+			  "the kernel has no FUSE "
+			  "passthrough (Linux 6.9)");
 	if (fs->rung == RUNG_URING &&
 	    !(conn->capable_ext & FUSE_CAP_OVER_IO_URING))
-		step_down(fs, RUNG_CLONE, "the kernel has no FUSE over "
-					  "io_uring (Linux 6.14)");
+		step_down(fs, RUNG_CLONE,
+			  "the kernel has no FUSE over "
+			  "io_uring (Linux 6.14)");
 	if (asked != RUNG_AUTO && fs->rung != asked) {
 		log_error("mount: rung %s: %s", fs_rung_name(asked),
 			  fs->rung_reason);
@@ -200,9 +202,8 @@ int session_open(struct fs *fs)
 	    fuse_opt_add_arg(&args, options)) {
 		err = -ENOMEM;
 	} else {
-		fs->session =
-			fuse_session_new(&args, dispatch_ops(on_init),
-					 dispatch_ops_size(), fs);
+		fs->session = fuse_session_new(&args, dispatch_ops(on_init),
+					       dispatch_ops_size(), fs);
 		if (!fs->session)
 			err = -EINVAL;
 	}
@@ -247,6 +248,7 @@ static void *watch_signals(void *arg)
 	umount2(fs->config.mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW);
 	atomic_store(&fs->stopping, true);
 	workers_drain(fs->workers);
+	kv_quiesce(fs->kv);
 	fuse_session_exit(fs->session);
 	return NULL;
 }

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: MIT
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/pool.h"
+#include "fs/ctl.h"
+#include "fs/fs.h"
+#include "meta/meta.h"
+
+/*
+ * .kvfs/stats: Prometheus text format. Each metric stands in one list with
+ * its help text, and the manual is checked against that list.
+ */
+
+struct sample {
+	const struct fs *fs;
+	struct pool_stats pool;
+	struct meta_stats meta;
+};
+
+#define FS(field) (double)atomic_load(&s->fs->counters.field)
+#define METRICS(M)                                                             \
+	M(hits_total, counter, "opens of a block that was there", FS(hits))    \
+	M(misses_total, counter, "lookups of a block that was not",            \
+	  FS(misses))                                                          \
+	M(stores_total, counter, "blocks committed", FS(stores))               \
+	M(stored_bytes_total, counter, "bytes committed", FS(bytes_stored))    \
+	M(evictions_total, counter, "blocks evicted", FS(evictions))           \
+	M(evicted_bytes_total, counter, "bytes evicted", FS(bytes_evicted))    \
+	M(deduplicated_total, counter, "stores of an equal block",             \
+	  FS(deduplicated))                                                    \
+	M(conflicts_total, counter, "stores that lost to another version",     \
+	  FS(conflicts))                                                       \
+	M(copied_commits_total, counter,                                       \
+	  "commits by copy: the writer was still there", FS(copied_commits))   \
+	M(checksums_total, counter, "checksums taken", FS(checksums))          \
+	M(damaged_total, counter, "blocks dropped for a wrong checksum",       \
+	  FS(damaged))                                                         \
+	M(daemon_read_bytes_total, counter,                                    \
+	  "bytes read through the daemon (no passthrough)", FS(bytes_read))    \
+	M(daemon_written_bytes_total, counter,                                 \
+	  "bytes written through the daemon", FS(bytes_written))               \
+	M(ckpt_published_total, counter, "checkpoint files published",         \
+	  FS(ckpt_published))                                                  \
+	M(ckpt_failed_total, counter, "publishes that failed",                 \
+	  FS(ckpt_failed))                                                     \
+	M(pool_capacity_bytes, gauge, "what blocks may take",                  \
+	  (double)s->pool.capacity_bytes)                                      \
+	M(pool_committed_bytes, gauge, "held by blocks",                       \
+	  (double)s->pool.committed_bytes)                                     \
+	M(pool_writing_bytes, gauge, "held by files being written",            \
+	  (double)s->pool.writing_bytes)                                       \
+	M(pool_ready_bytes, gauge, "preallocated",                             \
+	  (double)s->pool.ready_bytes)                                         \
+	M(pool_aside_bytes, gauge, "not reusable yet: still mapped",           \
+	  (double)s->pool.aside_bytes)                                         \
+	M(pool_blocks, gauge, "committed blocks", (double)s->pool.n_committed) \
+	M(pool_recycled_total, counter, "frames recycled",                     \
+	  (double)s->pool.recycled)                                            \
+	M(pool_retired_total, counter, "frames given up",                      \
+	  (double)s->pool.retired)                                             \
+	M(pool_taken_cold_total, counter, "frames prepared in a caller",       \
+	  (double)s->pool.taken_cold)                                          \
+	M(redis_up, gauge, "1: Redis answers", (double)s->meta.up)             \
+	M(redis_dirty_names, gauge, "names whose publish is not answered",     \
+	  (double)s->meta.n_dirty)                                             \
+	M(redis_published_total, counter, "publishes answered",                \
+	  (double)s->meta.n_published)                                         \
+	M(redis_commands_total, counter, "commands sent",                      \
+	  (double)s->meta.n_commands)                                          \
+	M(redis_timeouts_total, counter, "commands not answered in time",      \
+	  (double)s->meta.n_timeouts)                                          \
+	M(redis_reconnects_total, counter, "connections made anew",            \
+	  (double)s->meta.n_reconnects)                                        \
+	M(redis_restarts_total, counter, "private redis-server restarts",      \
+	  (double)s->meta.n_redis_restarts)                                    \
+	M(nodes, gauge, "live members", (double)s->meta.n_nodes)
+
+#define PRINT(name, type, help, value)                                         \
+	fprintf(f,                                                             \
+		"# HELP kvfs_" #name " " help "\n# TYPE kvfs_" #name " " #type \
+		"\nkvfs_" #name " %.17g\n",                                    \
+		value);
+
+static void print_metrics(FILE *f, const struct sample *s)
+{
+	METRICS(PRINT)
+}
+
+static void print_class(void *arg, uint64_t bytes, uint32_t n_ready,
+			uint32_t n_committed)
+{
+	fprintf(arg,
+		"kvfs_pool_frames{class=\"%" PRIu64 "\",state=\"ready\"} %u\n"
+		"kvfs_pool_frames{class=\"%" PRIu64
+		"\",state=\"committed\"} %u\n",
+		bytes, n_ready, bytes, n_committed);
+}
+
+/* A label value: quotes, backslashes and newlines are escaped. */
+static void print_label(FILE *f, const char *s)
+{
+	for (; *s; s++) {
+		if (*s == '\n')
+			fputs("\\n", f);
+		else if (*s == '"' || *s == '\\')
+			fprintf(f, "\\%c", *s);
+		else
+			fputc(*s, f);
+	}
+}
+
+static void print_ns(FILE *f, const char *metric, const char *name,
+		     uint64_t value)
+{
+	fprintf(f, "kvfs_namespace_%s{namespace=\"", metric);
+	print_label(f, name);
+	fprintf(f, "\"} %" PRIu64 "\n", value);
+}
+
+/* One family per metric: the format wants a family's lines together. */
+struct ns_family {
+	FILE *f;
+	const char *metric, *type;
+	size_t offset;
+};
+
+static void print_namespace(void *arg, const struct kv_usage *u)
+{
+	const struct ns_family *n = arg;
+
+	print_ns(
+		n->f, n->metric, u->name,
+		*(const uint64_t *)(const void *)((const char *)u + n->offset));
+}
+
+static void print_namespaces(FILE *f, struct fs *fs)
+{
+	struct ns_family families[] = {
+		{f, "blocks", "gauge", offsetof(struct kv_usage, blocks)},
+		{f, "bytes", "gauge", offsetof(struct kv_usage, bytes)},
+		{f, "hits_total", "counter", offsetof(struct kv_usage, hits)},
+		{f, "misses_total", "counter",
+		 offsetof(struct kv_usage, misses)},
+		{f, "stores_total", "counter",
+		 offsetof(struct kv_usage, stores)},
+		{f, "evictions_total", "counter",
+		 offsetof(struct kv_usage, evictions)},
+	};
+
+	for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++) {
+		fprintf(f, "# TYPE kvfs_namespace_%s %s\n", families[i].metric,
+			families[i].type);
+		kv_each_namespace(fs->kv, print_namespace, &families[i]);
+	}
+}
+
+static void print_hist(FILE *f, const char *op, const struct hist *h)
+{
+	uint64_t seen = 0;
+
+	for (int i = 0; i < HIST_BUCKETS; i++) {
+		seen += atomic_load(&h->count[i]);
+		if (i < HIST_BUCKETS - 1)
+			fprintf(f,
+				"kvfs_latency_seconds_bucket{op=\"%s\","
+				"le=\"%g\"} %" PRIu64 "\n",
+				op, (double)(1ULL << i) / 1e6, seen);
+	}
+	fprintf(f,
+		"kvfs_latency_seconds_bucket{op=\"%s\",le=\"+Inf\"} %" PRIu64
+		"\nkvfs_latency_seconds_sum{op=\"%s\"} %g\n"
+		"kvfs_latency_seconds_count{op=\"%s\"} %" PRIu64 "\n",
+		op, seen, op, (double)atomic_load(&h->sum_ns) / 1e9, op, seen);
+}
+
+static void print_latencies(FILE *f, const struct fs_counters *c)
+{
+	fputs("# HELP kvfs_latency_seconds time in the daemon\n"
+	      "# TYPE kvfs_latency_seconds histogram\n",
+	      f);
+	print_hist(f, "lookup", &c->lookup);
+	print_hist(f, "open", &c->open);
+	print_hist(f, "create", &c->create);
+	print_hist(f, "rename", &c->rename);
+	print_hist(f, "ckpt", &c->ckpt_call);
+}
+
+char *ctl_stats(struct fs *fs)
+{
+	struct sample s = {.fs = fs};
+	char *text = NULL;
+	size_t size;
+	FILE *f = open_memstream(&text, &size);
+
+	if (!f)
+		return NULL;
+	pool_stats(fs->pool, &s.pool);
+	meta_stats(fs->meta, &s.meta);
+	print_metrics(f, &s);
+	fputs("# TYPE kvfs_pool_frames gauge\n", f);
+	pool_classes(fs->pool, print_class, f);
+	print_namespaces(f, fs);
+	fprintf(f, "# TYPE kvfs_rung gauge\nkvfs_rung{name=\"%s\"} 1\n",
+		fs_rung_name(fs->rung));
+	print_latencies(f, &fs->counters);
+	fclose(f);
+	return text;
+}

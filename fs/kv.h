@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef KVFS_FS_KV_H
+#define KVFS_FS_KV_H
+
+/*
+ * The view kv/: namespaces of blocks. Private to fs/kv_*.c.
+ *
+ *      kv_tree.c    nodes, the name table, directories, namespaces
+ *      kv_name.c    lookup, mkdir, unlink, rmdir, rename
+ *      kv_file.c    create, open, read, write, release
+ *      kv_commit.c  from a written file to a block; a rename onto a block
+ *      kv_evict.c   recency, quota, reclaim, telling the kernel
+ *      kv_attr.c    getattr, setattr, statfs      kv_xattr.c  user.kvfs.*
+ *      kv_dir.c     opendir, readdir
+ *      kv_sum.c     checksums, verify
+ *      kv_meta.c    what the publisher asks and answers
+ *      kv_dirs.c    directories across restarts
+ *
+ * One lock, kv->lock, guards the tree, the recency lists and all fields of
+ * nodes. It is held for microseconds, never over Redis, a copy or an answer
+ * to the kernel. Lock order: kv->lock, then the pool's.
+ *
+ * A file's life: WRITING from create until it commits, then COMMITTED, never
+ * changed again. `unlinked` files have left the tree and live on for those
+ * who have them open.
+ */
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "engine/pool.h"
+#include "fs/call.h"
+#include "fs/fs.h"
+
+#define KV_ENTRY_TIMEOUT 3600.0		  /* of what cannot change unseen */
+#define KV_MISS_TIMEOUT 0.1		  /* a miss is remembered no longer */
+#define KV_ORPHAN_NS (600LL * 1000000000) /* a closed temp may go then */
+
+enum kv_type { KV_ROOT, KV_NAMESPACE, KV_DIR, KV_FILE };
+enum kv_state { KV_WRITING, KV_COMMITTED };
+
+/* A place in a directory. cookie 0: no entry but an open directory's mark. */
+struct kv_link {
+	struct list list;
+	uint64_t cookie;
+};
+
+struct kv_node {
+	struct inode head;
+	struct kv_node *parent; /* also after unlink: counted by child_refs */
+	struct kv_node *hash_next;
+	struct kv_link sibling; /* in the parent's children */
+	uint64_t nlookup;	/* the kernel's references */
+	uint32_t pins;		/* daemon's own: a checksum, a copy */
+	uint8_t type, state;
+	bool unlinked : 1;  /* left the tree */
+	bool temp : 1;	    /* WRITING: its name is a temp name */
+	bool sync : 1;	    /* fsync came before the commit */
+	bool published : 1; /* Redis said so */
+	bool damaged : 1;
+	uint8_t name_len;
+	char *name; /* points into the allocation; a rename replaces it */
+};
+
+/* Directories, namespaces and the root. */
+struct kv_dir {
+	struct kv_node node;
+	struct list children; /* kv_link.list, by cookie */
+	uint64_t last_cookie;
+	uint64_t child_refs; /* nodes whose parent this is, linked or not */
+	uint64_t n_dirs;     /* linked subdirectories: nlink - 2 */
+	struct kv_ns *ns;    /* NULL: the root */
+	uint64_t ino;
+	uint32_t mode, uid, gid;
+	int64_t mtime_ns, atime_ns, ctime_ns;
+};
+
+struct kv_ns {
+	struct kv_dir dir;
+	struct list all;    /* kv->namespaces */
+	struct list by_use; /* committed files, least recently used first */
+	uint64_t quota_bytes;
+	uint32_t replicas;
+	bool checksum;
+	uint64_t expect_bytes; /* what the next file will probably take */
+	uint64_t recent[8];    /* sizes of the last commits */
+	unsigned n_recent;
+	uint64_t n_blocks, n_bytes;
+	_Atomic uint64_t hits, misses, stores, evictions;
+};
+
+struct kv_file {
+	struct kv_node node;
+	struct list by_use; /* committed and linked: in ns->by_use */
+	struct kv_ns *ns;
+	uint32_t frame;
+	uint32_t opens;	    /* handles the kernel holds */
+	uint32_t writers;   /* of them for writing */
+	uint32_t rewriters; /* of the writers those that came by open, not by
+			       create: their backing may open at any time */
+	uint32_t unflushed; /* direct rung: writers that have not closed */
+	uint32_t kids;	    /* chain: blocks that name this one as parent */
+	pid_t writer;	    /* thread that created it, while WRITING */
+	uint64_t ino;
+};
+
+struct kv {
+	struct fs *fs;
+	pthread_mutex_t lock;
+	struct kv_dir root;
+	struct list namespaces;
+	struct kv_node **table; /* by (parent, name) */
+	size_t table_mask;
+	size_t n_nodes;
+	uint64_t last_ino;
+	uint64_t use_clock;
+	struct kv_file **by_frame; /* committed files; POOL frames at most */
+	size_t n_by_frame;
+	struct kv_gone **gone; /* unlinked names whose tombstone is not out */
+	size_t n_gone, gone_mask;
+	struct list orphans; /* kv_file.by_use: closed, never committed */
+	int dirs_fd;	     /* kv_dirs.c */
+
+	pthread_mutex_t inval_lock; /* guards those below */
+	pthread_cond_t inval_some;
+	pthread_t inval_thread;
+	struct list inval; /* entries the kernel shall forget */
+	bool inval_stop;
+};
+
+/* fi->fh of a kv handle: what release must give back. */
+#define KV_FH_WRITE 1u
+#define KV_FH_REWRITE 2u
+#define KV_FH_FLUSHED 4u
+
+extern const struct view kv_view;
+
+static inline struct kv_node *kv_node(struct inode *inode)
+{
+	return container_of(inode, struct kv_node, head);
+}
+
+static inline struct kv_dir *kv_dir(struct kv_node *node)
+{
+	return container_of(node, struct kv_dir, node);
+}
+
+static inline struct kv_ns *kv_ns(struct kv_dir *dir)
+{
+	return container_of(dir, struct kv_ns, dir);
+}
+
+static inline struct kv_file *kv_file(struct kv_node *node)
+{
+	return container_of(node, struct kv_file, node);
+}
+
+static inline bool kv_is_dir(const struct kv_node *node)
+{
+	return node->type != KV_FILE;
+}
+
+static inline struct pool_record *kv_record(struct kv *kv, struct kv_file *f)
+{
+	return pool_record(kv->fs->pool, f->frame);
+}
+
+/* kv_tree.c — all with kv->lock held, but kv_name_is_temp */
+bool kv_name_is_temp(const char *name);
+struct kv_node *kv_find(struct kv *kv, struct kv_dir *dir, const char *name);
+/** kv_find_path - "NAMESPACE/a/b": the node, or NULL. */
+struct kv_node *kv_find_path(struct kv *kv, const char *path, size_t len);
+/** kv_path - write "NAMESPACE/path" of a node, or of name below dir.
+ *  Returns its length, or -ENAMETOOLONG past POOL_PATH_MAX. */
+int kv_path(struct kv_dir *dir, const char *name, char path[POOL_PATH_MAX + 1]);
+struct kv_dir *kv_dir_new(struct kv *kv, struct kv_dir *parent,
+			  const char *name, uint32_t mode, uint32_t uid,
+			  uint32_t gid);
+struct kv_file *kv_file_new(struct kv *kv, struct kv_dir *parent,
+			    const char *name, uint32_t frame);
+/** kv_link - put a node into its parent; kv_unlink_node - take it out. */
+void kv_link_node(struct kv *kv, struct kv_node *node);
+void kv_unlink_node(struct kv *kv, struct kv_node *node);
+/** kv_move - another directory and name; 0 or -ENOMEM, nothing done. */
+int kv_move(struct kv *kv, struct kv_node *node, struct kv_dir *to,
+	    const char *name);
+/** kv_settle - free an unlinked node that nobody holds any more. */
+void kv_settle(struct kv_node *node);
+void kv_entry(struct kv *kv, struct kv_node *node, struct fuse_entry_param *e);
+
+/* kv_name.c */
+void kv_refuse(struct call *c);
+bool kv_is_writer(const struct call *c, const struct kv_file *f);
+struct kv_node *kv_visible(struct call *c, struct kv_dir *dir,
+			   const char *name);	/* lock held */
+bool kv_dir_is_empty(const struct kv_dir *dir); /* kv_dir.c */
+
+/* kv_attr.c — with kv->lock held */
+void kv_fill_attr(struct kv *kv, struct kv_node *node, struct stat *st);
+double kv_timeout(const struct kv_node *node);
+
+/* kv_commit.c */
+/** kv_try_commit - commit a WRITING final name if no writer is left.
+ *  With kv->lock held. Returns: 0, -EBUSY a writer is there, or -errno. */
+int kv_try_commit(struct kv *kv, struct kv_file *f);
+/** kv_writers_gone - may this file's bytes be taken as final? */
+bool kv_writers_gone(struct kv *kv, struct kv_file *f);
+/** kv_rename_file - move f to c->new_inode/new_name, over target if any.
+ *  Lock held. Returns: 0, an errno, or -EINPROGRESS: copying or comparing
+ *  goes on on a worker, which answers c. */
+int kv_rename_file(struct call *c, struct kv_file *f, struct kv_file *target);
+/** kv_drop - a file leaves the tree; its frame goes when nobody has it.
+ *  @by_user: unlinked, not evicted. Lock held. */
+void kv_drop(struct kv *kv, struct kv_file *f, bool by_user);
+/** kv_let_go - a handle or pin is gone: maybe the frame and the node too. */
+void kv_let_go(struct kv *kv, struct kv_file *f);
+/** kv_count_in - f is a block of its namespace now; kv_count_out: no more. */
+int kv_count_in(struct kv *kv, struct kv_file *f); /* 0 or -ENOMEM */
+void kv_count_out(struct kv *kv, struct kv_file *f);
+
+/* kv_evict.c */
+void kv_touch(struct kv *kv, struct kv_file *f); /* lock held */
+/** kv_enforce_quota - evict from this namespace until it fits; lock held. */
+void kv_enforce_quota(struct kv *kv, struct kv_ns *ns);
+uint64_t kv_reclaim(void *ctx, uint64_t need_bytes);
+/** kv_invalidate - the kernel shall forget this entry; lock held. */
+void kv_invalidate(struct kv *kv, struct kv_dir *dir, const char *name);
+int kv_inval_start(struct kv *kv);
+/** kv_set_parent - the chain: f continues parent (or nothing); lock held. */
+void kv_set_parent(struct kv *kv, struct kv_file *f, struct kv_file *parent);
+struct kv_file *kv_parent(struct kv *kv, struct kv_file *f);
+
+/* kv_xattr.c */
+struct meta_namespace;
+void kv_ns_record(const struct kv_ns *ns, struct meta_namespace *m);
+
+/* kv_sum.c */
+/** kv_sum_later - take the checksum if it is missing and wanted, then
+ *  publish; lock held. */
+void kv_sum_later(struct kv *kv, struct kv_file *f);
+/** kv_sum_now - take (or check) a block's checksum; no lock held, may read
+ *  the whole block. Returns 0, -EIO it is damaged and has been dropped. */
+int kv_sum_now(struct kv *kv, struct kv_file *f);
+
+/** kv_read_sum - XXH3-128 of a frame that the caller pins; no lock held. */
+int kv_read_sum(struct kv *kv, uint32_t frame, uint64_t sum[2]);
+void kv_unpin(struct kv *kv, struct kv_file *f); /* lock held */
+
+/* kv_meta.c */
+void kv_publish(struct kv *kv, struct kv_file *f); /* lock held */
+/** kv_retract - a name is no longer held: evicted or unlinked; lock held. */
+void kv_retract(struct kv *kv, struct kv_file *f, bool unlinked);
+void kv_gone_free(struct kv *kv);
+
+/* kv_dirs.c */
+int kv_dirs_load(struct kv *kv);
+void kv_dirs_note(struct kv *kv, struct kv_dir *dir, bool removed);
+
+/* handlers */
+void kv_do_lookup(struct call *c);
+void kv_do_getattr(struct call *c);
+void kv_do_setattr(struct call *c);
+void kv_do_mkdir(struct call *c);
+void kv_do_unlink(struct call *c);
+void kv_do_rmdir(struct call *c);
+void kv_do_rename(struct call *c);
+void kv_do_open(struct call *c);
+void kv_do_create(struct call *c);
+void kv_do_read(struct call *c);
+void kv_do_write(struct call *c);
+void kv_do_flush(struct call *c);
+void kv_do_release(struct call *c);
+void kv_do_fsync(struct call *c);
+void kv_do_fallocate(struct call *c);
+void kv_do_lseek(struct call *c);
+void kv_do_opendir(struct call *c);
+void kv_do_readdir(struct call *c);
+void kv_do_releasedir(struct call *c);
+void kv_do_statfs(struct call *c);
+void kv_do_setxattr(struct call *c);
+void kv_do_getxattr(struct call *c);
+void kv_do_listxattr(struct call *c);
+void kv_do_removexattr(struct call *c);
+void kv_do_forget(struct fs *fs, struct inode *inode, uint64_t nlookup);
+
+#endif

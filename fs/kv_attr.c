@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "fs/kv.h"
+#include "meta/kv.h"
+
+/*
+ * Attributes. A block's stand in its record and change only through us, so
+ * the kernel may keep them; a file being written changes behind our back, so
+ * it is asked for each time.
+ */
+
+double kv_timeout(const struct kv_node *node)
+{
+	if (kv_is_dir(node) || node->state == KV_COMMITTED)
+		return KV_ENTRY_TIMEOUT;
+	return 0;
+}
+
+static void fill_dir(struct kv_dir *dir, struct stat *st)
+{
+	st->st_ino = dir->ino;
+	st->st_mode = S_IFDIR | dir->mode;
+	st->st_uid = dir->uid;
+	st->st_gid = dir->gid;
+	st->st_nlink = dir->node.unlinked ? 0 : 2 + dir->n_dirs;
+	st->st_atim = clock_timespec(dir->atime_ns);
+	st->st_mtim = clock_timespec(dir->mtime_ns);
+	st->st_ctim = clock_timespec(dir->ctime_ns);
+}
+
+/* What the writer has done so far, the frame's file knows. */
+static void fill_writing(struct kv *kv, struct kv_file *f, struct stat *st)
+{
+	cleanup_close int fd = pool_fd(kv->fs->pool, f->frame, O_PATH);
+	struct pool_record *r = kv_record(kv, f);
+	struct stat own;
+
+	if (fd < 0 || fstat(fd, &own))
+		return;
+	st->st_size = own.st_size;
+	st->st_mtim = own.st_mtim;
+	if (clock_from_timespec(own.st_ctim) > r->ctime_ns)
+		st->st_ctim = own.st_ctim;
+}
+
+static void fill_file(struct kv *kv, struct kv_file *f, struct stat *st)
+{
+	struct pool_record *r;
+
+	st->st_ino = f->ino;
+	st->st_mode = S_IFREG;
+	st->st_nlink = f->node.unlinked ? 0 : 1;
+	if (f->frame == POOL_NO_FRAME)
+		return; /* evicted: only the kernel's memory of it is left */
+	r = kv_record(kv, f);
+	st->st_mode = S_IFREG | (r->mode & 07777);
+	st->st_uid = r->uid;
+	st->st_gid = r->gid;
+	st->st_size = (off_t)r->size_bytes;
+	st->st_atim = clock_timespec(r->atime_ns);
+	st->st_mtim = clock_timespec(r->mtime_ns);
+	st->st_ctim = clock_timespec(r->ctime_ns);
+	if (f->node.state == KV_WRITING)
+		fill_writing(kv, f, st);
+}
+
+void kv_fill_attr(struct kv *kv, struct kv_node *node, struct stat *st)
+{
+	memset(st, 0, sizeof(*st));
+	if (kv_is_dir(node))
+		fill_dir(kv_dir(node), st);
+	else
+		fill_file(kv, kv_file(node), st);
+	st->st_blksize = 4096;
+	st->st_blocks = (st->st_size + 511) / 512;
+}
+
+void kv_do_getattr(struct call *c)
+{
+	struct kv *kv = c->fs->kv;
+	struct kv_node *node = kv_node(c->inode);
+	struct stat st;
+	double timeout;
+
+	pthread_mutex_lock(&kv->lock);
+	kv_fill_attr(kv, node, &st);
+	timeout = kv_timeout(node);
+	pthread_mutex_unlock(&kv->lock);
+	call_reply_attr(c, &st, timeout);
+}
+
+static int64_t wanted_time(const struct call *c, int now, struct timespec t)
+{
+	return c->to_set & now ? clock_stamp_ns() : clock_from_timespec(t);
+}
+
+static void set_owner(const struct call *c, uint32_t *mode, uint32_t *uid,
+		      uint32_t *gid)
+{
+	if (c->to_set & FUSE_SET_ATTR_MODE)
+		*mode = c->attr.st_mode & 07777;
+	if (c->to_set & FUSE_SET_ATTR_UID)
+		*uid = c->attr.st_uid;
+	if (c->to_set & FUSE_SET_ATTR_GID)
+		*gid = c->attr.st_gid;
+}
+
+static void set_dir(struct kv *kv, const struct call *c, struct kv_dir *dir)
+{
+	set_owner(c, &dir->mode, &dir->uid, &dir->gid);
+	if (c->to_set & FUSE_SET_ATTR_ATIME)
+		dir->atime_ns = wanted_time(c, FUSE_SET_ATTR_ATIME_NOW,
+					    c->attr.st_atim);
+	if (c->to_set & FUSE_SET_ATTR_MTIME)
+		dir->mtime_ns = wanted_time(c, FUSE_SET_ATTR_MTIME_NOW,
+					    c->attr.st_mtim);
+	dir->ctime_ns = clock_stamp_ns();
+	if (dir->node.type == KV_DIR)
+		kv_dirs_note(kv, dir, false);
+}
+
+static int set_size(struct kv *kv, const struct call *c, struct kv_file *f)
+{
+	cleanup_close int fd = -1;
+	int err;
+
+	if (f->node.state == KV_COMMITTED)
+		return EPERM;
+	err = pool_make_room(kv->fs->pool, 0);
+	if (err)
+		return -err;
+	fd = pool_fd(kv->fs->pool, f->frame, O_RDWR);
+	if (fd < 0)
+		return -fd;
+	return ftruncate(fd, c->attr.st_size) ? errno : 0;
+}
+
+/* mtime of a file that is written lives in the frame's file: a later write
+ * must move it. */
+static void set_written_mtime(struct kv *kv, struct kv_file *f, int64_t ns)
+{
+	cleanup_close int fd = pool_fd(kv->fs->pool, f->frame, O_RDWR);
+	struct timespec t[2] = {{.tv_nsec = UTIME_OMIT}, clock_timespec(ns)};
+
+	if (fd >= 0)
+		futimens(fd, t);
+}
+
+static int set_file(struct kv *kv, const struct call *c, struct kv_file *f)
+{
+	struct pool_record *r;
+	int err;
+
+	if (f->frame == POOL_NO_FRAME)
+		return ESTALE;
+	r = kv_record(kv, f);
+	if (c->to_set & FUSE_SET_ATTR_SIZE) {
+		err = set_size(kv, c, f);
+		if (err)
+			return err;
+	}
+	set_owner(c, &r->mode, &r->uid, &r->gid);
+	if (c->to_set & FUSE_SET_ATTR_ATIME) {
+		r->atime_ns = wanted_time(c, FUSE_SET_ATTR_ATIME_NOW,
+					  c->attr.st_atim);
+		kv_touch(kv, f);
+	}
+	if (c->to_set & FUSE_SET_ATTR_MTIME) {
+		r->mtime_ns = wanted_time(c, FUSE_SET_ATTR_MTIME_NOW,
+					  c->attr.st_mtim);
+		if (f->node.state == KV_WRITING)
+			set_written_mtime(kv, f, r->mtime_ns);
+	}
+	/* KILLPRIV_V2: nothing named means "clear set-id bits" */
+	if (!c->to_set || (c->to_set & (FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID)))
+		r->mode &= ~(uint32_t)(S_ISUID | S_ISGID);
+	r->ctime_ns = clock_stamp_ns();
+	if (c->to_set &
+	    (FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID))
+		kv_publish(kv, f);
+	return 0;
+}
+
+static void setattr_here(struct call *c)
+{
+	struct kv *kv = c->fs->kv;
+	struct kv_node *node = kv_node(c->inode);
+	struct stat st;
+	double timeout;
+	int err = 0;
+
+	pthread_mutex_lock(&kv->lock);
+	if (kv_is_dir(node))
+		set_dir(kv, c, kv_dir(node));
+	else
+		err = set_file(kv, c, kv_file(node));
+	kv_fill_attr(kv, node, &st);
+	timeout = kv_timeout(node);
+	pthread_mutex_unlock(&kv->lock);
+	if (err)
+		call_reply_err(c, err);
+	else
+		call_reply_attr(c, &st, timeout);
+}
+
+/* A namespace's mode and owner stand in Redis as well. */
+static void setattr_namespace(struct call *c)
+{
+	struct kv *kv = c->fs->kv;
+	struct kv_ns *ns = kv_ns(kv_dir(kv_node(c->inode)));
+	struct meta_namespace m;
+	int err;
+
+	pthread_mutex_lock(&kv->lock);
+	kv_ns_record(ns, &m);
+	pthread_mutex_unlock(&kv->lock);
+	set_owner(c, &m.mode, &m.uid, &m.gid);
+	err = meta_namespace_put(c->fs->meta, ns->dir.node.name, &m, false);
+	if (err)
+		call_reply_err(c, err);
+	else
+		setattr_here(c);
+}
+
+void kv_do_setattr(struct call *c)
+{
+	int own = FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID;
+
+	if (kv_node(c->inode)->type == KV_NAMESPACE && (c->to_set & own))
+		call_defer(c, setattr_namespace);
+	else
+		setattr_here(c);
+}
+
+void kv_do_statfs(struct call *c)
+{
+	struct statvfs st = {
+		.f_bsize = 4096, .f_frsize = 4096, .f_namemax = 255};
+	struct pool_stats s;
+	uint64_t used;
+
+	pool_stats(c->fs->pool, &s);
+	used = s.committed_bytes + s.writing_bytes;
+	st.f_blocks = s.capacity_bytes / 4096;
+	st.f_bfree =
+		used < s.capacity_bytes ? (s.capacity_bytes - used) / 4096 : 0;
+	st.f_bavail = st.f_bfree;
+	st.f_files = s.n_committed + s.n_writing + st.f_bfree;
+	st.f_ffree = st.f_favail = st.f_bfree;
+	call_reply_statfs(c, &st);
+}

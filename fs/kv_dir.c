@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/cleanup.h"
+#include "fs/kv.h"
+
+/*
+ * Listing a directory. Entries are chained in the order of their cookies, and
+ * an open directory keeps a mark of its own in that chain: the next call goes
+ * on there in constant time, whatever came and went in between. Only a seek
+ * has to look for its place.
+ */
+
+struct kv_handle {
+	struct kv_link mark; /* cookie 0; what follows it comes next */
+	off_t next;	     /* the offset that belongs to the mark */
+};
+
+/* Offsets: 0 ".", 1 "..", then cookie + 1 of the entry given last. */
+#define DOTS 2
+
+bool kv_dir_is_empty(const struct kv_dir *dir)
+{
+	list_for_each (l, &dir->children) {
+		if (container_of(l, struct kv_link, list)->cookie)
+			return false;
+	}
+	return true;
+}
+
+void kv_do_opendir(struct call *c)
+{
+	struct kv *kv = c->fs->kv;
+	struct kv_dir *dir = kv_dir(kv_node(c->inode));
+	struct kv_handle *h = calloc(1, sizeof(*h));
+
+	if (!h) {
+		call_reply_err(c, ENOMEM);
+		return;
+	}
+	pthread_mutex_lock(&kv->lock);
+	list_push_front(&dir->children, &h->mark.list);
+	pthread_mutex_unlock(&kv->lock);
+	c->fi.fh = (uint64_t)(uintptr_t)h;
+	call_reply_open(c, &c->fi);
+}
+
+void kv_do_releasedir(struct call *c)
+{
+	struct kv *kv = c->fs->kv;
+	struct kv_handle *h = (struct kv_handle *)(uintptr_t)c->fi.fh;
+
+	pthread_mutex_lock(&kv->lock);
+	list_remove(&h->mark.list);
+	pthread_mutex_unlock(&kv->lock);
+	free(h);
+	call_reply_err(c, 0);
+}
+
+/* Puts the mark before the first entry whose offset lies past `off`. */
+static void seek(struct kv_dir *dir, struct kv_handle *h, off_t off)
+{
+	struct list *at = dir->children.next;
+
+	if (h->next == off && off >= DOTS)
+		return;
+	while (at != &dir->children) {
+		struct kv_link *l = container_of(at, struct kv_link, list);
+
+		if (l->cookie && (off_t)l->cookie + DOTS > off)
+			break;
+		at = at->next;
+	}
+	if (at == &h->mark.list)
+		at = at->next;
+	list_remove(&h->mark.list);
+	list_push_back(at, &h->mark.list);
+	h->next = off;
+}
+
+struct fill {
+	struct call *c;
+	char *buf;
+	size_t used;
+};
+
+static bool add(struct fill *f, const char *name, struct kv_node *node,
+		off_t next)
+{
+	struct call *c = f->c;
+	struct kv *kv = c->fs->kv;
+	size_t room = c->size - f->used, n;
+	struct fuse_entry_param e = {.ino = 0};
+
+	if (c->plus && node) {
+		kv_entry(kv, node, &e);
+		n = fuse_add_direntry_plus(c->req, f->buf + f->used, room, name,
+					   &e, next);
+		if (n > room)
+			node->nlookup--; /* it will be asked for again */
+	} else {
+		kv_fill_attr(kv, node ? node : kv_node(c->inode), &e.attr);
+		n = c->plus ? fuse_add_direntry_plus(c->req, f->buf + f->used,
+						     room, name, &e, next)
+			    : fuse_add_direntry(c->req, f->buf + f->used, room,
+						name, &e.attr, next);
+	}
+	if (n > room)
+		return false;
+	f->used += n;
+	return true;
+}
+
+/* A file that is not committed is listed for what walks its temp name. */
+static bool is_listed(const struct kv_node *node)
+{
+	return kv_is_dir(node) || node->state == KV_COMMITTED || node->temp;
+}
+
+static void list_entries(struct fill *f, struct kv_dir *dir,
+			 struct kv_handle *h)
+{
+	while (h->mark.list.next != &dir->children) {
+		struct list *next = h->mark.list.next;
+		struct kv_link *l = container_of(next, struct kv_link, list);
+		off_t after = (off_t)l->cookie + DOTS;
+		struct kv_node *node;
+
+		if (l->cookie) {
+			node = container_of(l, struct kv_node, sibling);
+			if (is_listed(node) && !add(f, node->name, node, after))
+				return;
+			h->next = after;
+		}
+		list_remove(&h->mark.list);
+		list_push_front(next, &h->mark.list);
+	}
+}
+
+void kv_do_readdir(struct call *c)
+{
+	struct kv *kv = c->fs->kv;
+	struct kv_dir *dir = kv_dir(kv_node(c->inode));
+	struct kv_handle *h = (struct kv_handle *)(uintptr_t)c->fi.fh;
+	struct fill f = {.c = c, .buf = malloc(c->size)};
+
+	if (!f.buf) {
+		call_reply_err(c, ENOMEM);
+		return;
+	}
+	pthread_mutex_lock(&kv->lock);
+	seek(dir, h, c->off);
+	if (c->off > 0 || add(&f, ".", NULL, 1)) {
+		if (c->off > 1 || add(&f, "..", NULL, DOTS))
+			list_entries(&f, dir, h);
+	}
+	pthread_mutex_unlock(&kv->lock);
+	call_reply_buf(c, f.buf, f.used);
+	free(f.buf);
+}

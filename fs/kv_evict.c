@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "fs/kv.h"
+
+/*
+ * What goes when room is needed: the least recently used block of all
+ * namespaces, but a leaf before what it continues where the chain is known,
+ * and never one that is open, pinned or mapped. Each namespace keeps its
+ * blocks by use; the oldest of all is the oldest of the namespaces' oldest.
+ *
+ * The kernel caches entries for long, so it is told what went; by a thread of
+ * its own, because a caller that holds the directory's lock may be waiting
+ * for us (a create that had to evict).
+ */
+
+#define LEAF_SEARCH 1024 /* how far to look for a leaf before giving up */
+
+struct inval {
+	struct list list;
+	fuse_ino_t dir;
+	uint8_t name_len;
+	char name[];
+};
+
+struct kv_file *kv_parent(struct kv *kv, struct kv_file *f)
+{
+	const struct pool_record *r = kv_record(kv, f);
+	struct kv_file *parent;
+
+	if (r->parent_frame >= kv->n_by_frame)
+		return NULL;
+	parent = kv->by_frame[r->parent_frame];
+	if (!parent || kv_record(kv, parent)->epoch != r->parent_epoch)
+		return NULL;
+	return parent;
+}
+
+void kv_set_parent(struct kv *kv, struct kv_file *f, struct kv_file *parent)
+{
+	struct pool_record *r = kv_record(kv, f);
+	struct kv_file *old = kv_parent(kv, f);
+
+	if (old && old->kids)
+		old->kids--;
+	r->parent_frame = parent ? parent->frame : POOL_NO_FRAME;
+	r->parent_epoch = parent ? kv_record(kv, parent)->epoch : 0;
+	if (parent)
+		parent->kids++;
+}
+
+void kv_touch(struct kv *kv, struct kv_file *f)
+{
+	struct pool_record *r = kv_record(kv, f);
+
+	if (f->node.state != KV_COMMITTED || f->node.unlinked)
+		return;
+	r->last_use = ++kv->use_clock;
+	list_remove(&f->by_use);
+	list_push_back(&f->ns->by_use, &f->by_use);
+}
+
+static bool is_held(struct kv *kv, struct kv_file *f)
+{
+	return f->opens || f->node.pins ||
+	       pool_probe(kv->fs->pool, f->frame) != 0;
+}
+
+/*
+ * The oldest block of a namespace that may go, or NULL. One that somebody
+ * has open or mapped is in use: it becomes the youngest. `spare` is never
+ * chosen.
+ */
+static struct kv_file *victim_in(struct kv *kv, struct kv_ns *ns,
+				 const struct kv_file *spare)
+{
+	struct kv_file *oldest = NULL;
+	uint64_t budget = ns->n_blocks;
+	unsigned seen = 0;
+
+	list_for_each_safe (l, &ns->by_use) {
+		struct kv_file *f = container_of(l, struct kv_file, by_use);
+
+		if (budget-- == 0 || f == spare || seen == LEAF_SEARCH)
+			break;
+		if (f->kids && !oldest)
+			oldest = f;
+		if (f->kids) {
+			seen++;
+			continue;
+		}
+		if (!is_held(kv, f))
+			return f;
+		kv_touch(kv, f);
+	}
+	return oldest && !is_held(kv, oldest) ? oldest : NULL;
+}
+
+static struct kv_file *oldest_of(struct kv_ns *ns)
+{
+	if (list_empty(&ns->by_use))
+		return NULL;
+	return container_of(ns->by_use.next, struct kv_file, by_use);
+}
+
+static struct kv_file *choose_victim(struct kv *kv)
+{
+	struct kv_file *victim = NULL;
+	uint64_t before = UINT64_MAX, best;
+	struct kv_ns *oldest;
+
+	/* Oldest namespace first; the next one where nothing of it may go. */
+	for (uint64_t after = 0; !victim; after = before + 1) {
+		oldest = NULL;
+		best = UINT64_MAX;
+		list_for_each (l, &kv->namespaces) {
+			struct kv_ns *ns = container_of(l, struct kv_ns, all);
+			struct kv_file *f = oldest_of(ns);
+			uint64_t use = f ? kv_record(kv, f)->last_use : 0;
+
+			if (f && use >= after && use < best) {
+				best = use;
+				oldest = ns;
+			}
+		}
+		if (!oldest)
+			return NULL;
+		before = best;
+		victim = victim_in(kv, oldest, NULL);
+	}
+	return victim;
+}
+
+static uint64_t evict(struct kv *kv, struct kv_file *f)
+{
+	struct fs_counters *counters = &kv->fs->counters;
+	uint64_t bytes = kv_record(kv, f)->alloc_bytes;
+
+	atomic_fetch_add_explicit(&counters->evictions, 1,
+				  memory_order_relaxed);
+	atomic_fetch_add_explicit(&counters->bytes_evicted, bytes,
+				  memory_order_relaxed);
+	atomic_fetch_add_explicit(&f->ns->evictions, 1, memory_order_relaxed);
+	kv_invalidate(kv, kv_dir(f->node.parent), f->node.name);
+	kv_drop(kv, f, false);
+	return bytes ? bytes : 1;
+}
+
+/* A temp that nobody finished for ten minutes. */
+static struct kv_file *stale_orphan(struct kv *kv)
+{
+	struct kv_file *f;
+
+	if (list_empty(&kv->orphans))
+		return NULL;
+	f = container_of(kv->orphans.next, struct kv_file, by_use);
+	if (clock_now_ns() - (int64_t)kv_record(kv, f)->last_use < KV_ORPHAN_NS)
+		return NULL;
+	return f;
+}
+
+uint64_t kv_reclaim(void *ctx, uint64_t need_bytes)
+{
+	struct kv *kv = ((struct fs *)ctx)->kv;
+	uint64_t done = 0;
+	scoped_lock(&kv->lock);
+
+	while (done < need_bytes) {
+		struct kv_file *f = stale_orphan(kv);
+
+		if (!f)
+			f = choose_victim(kv);
+		if (!f)
+			break;
+		done += evict(kv, f);
+	}
+	return done;
+}
+
+void kv_enforce_quota(struct kv *kv, struct kv_ns *ns)
+{
+	struct kv_file *youngest, *f;
+
+	while (ns->quota_bytes && ns->n_bytes > ns->quota_bytes) {
+		youngest =
+			container_of(ns->by_use.prev, struct kv_file, by_use);
+		f = victim_in(kv, ns, youngest);
+		if (!f)
+			break;
+		evict(kv, f);
+	}
+}
+
+void kv_invalidate(struct kv *kv, struct kv_dir *dir, const char *name)
+{
+	size_t n = strlen(name);
+	struct inval *i;
+
+	if (!dir->node.nlookup)
+		return; /* the kernel does not know the directory */
+	i = malloc(sizeof(*i) + n + 1);
+	if (!i)
+		return; /* an open of the entry is answered ESTALE all the same
+			 */
+	i->dir = inode_fuse(kv->fs, &dir->node.head);
+	i->name_len = (uint8_t)n;
+	memcpy(i->name, name, n + 1);
+	pthread_mutex_lock(&kv->inval_lock);
+	if (!kv->inval_stop) {
+		list_push_back(&kv->inval, &i->list);
+		pthread_cond_signal(&kv->inval_some);
+		i = NULL;
+	}
+	pthread_mutex_unlock(&kv->inval_lock);
+	free(i);
+}
+
+static struct inval *next_inval(struct kv *kv)
+{
+	scoped_lock(&kv->inval_lock);
+	struct list *l;
+
+	while (!(l = list_pop_front(&kv->inval))) {
+		if (kv->inval_stop)
+			return NULL;
+		pthread_cond_wait(&kv->inval_some, &kv->inval_lock);
+	}
+	return container_of(l, struct inval, list);
+}
+
+static void *tell_kernel(void *arg)
+{
+	struct kv *kv = arg;
+	struct inval *i;
+
+	pthread_setname_np(pthread_self(), "kvfs-inval");
+	while ((i = next_inval(kv))) {
+		/* ENOENT: the kernel had forgotten it by itself */
+		fuse_lowlevel_notify_inval_entry(kv->fs->session, i->dir,
+						 i->name, i->name_len);
+		free(i);
+	}
+	return NULL;
+}
+
+int kv_inval_start(struct kv *kv)
+{
+	int err = -pthread_create(&kv->inval_thread, NULL, tell_kernel, kv);
+
+	kv->inval_stop = err != 0;
+	return err;
+}
+
+void kv_quiesce(struct kv *kv)
+{
+	bool stopped;
+
+	pthread_mutex_lock(&kv->inval_lock);
+	stopped = kv->inval_stop;
+	kv->inval_stop = true;
+	pthread_cond_signal(&kv->inval_some);
+	pthread_mutex_unlock(&kv->inval_lock);
+	if (!stopped)
+		pthread_join(kv->inval_thread, NULL);
+}

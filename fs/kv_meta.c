@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "base/cleanup.h"
+#include "fs/kv.h"
+#include "meta/kv.h"
+
+/*
+ * What the publisher asks of this node's index, and what it hears. A name
+ * that its user removed is remembered until its tombstone is written, so that
+ * the publisher can tell "removed" from "evicted".
+ */
+
+#define GONE_START 256
+#define GONE_MAX 1000000 /* past it a removal is published as an eviction */
+
+struct kv_gone {
+	struct kv_gone *next;
+	uint64_t generation;
+	uint16_t path_len;
+	char path[];
+};
+
+static struct kv_gone **gone_slot(struct kv *kv, const char *path, size_t len)
+{
+	struct kv_gone **slot =
+		&kv->gone[XXH3_64bits(path, len) & kv->gone_mask];
+
+	while (*slot &&
+	       ((*slot)->path_len != len || memcmp((*slot)->path, path, len)))
+		slot = &(*slot)->next;
+	return slot;
+}
+
+static int gone_grow(struct kv *kv)
+{
+	size_t size = kv->gone ? (kv->gone_mask + 1) * 2 : GONE_START;
+	struct kv_gone **old = kv->gone, **table;
+	size_t old_size = old ? kv->gone_mask + 1 : 0;
+
+	if (kv->n_gone < old_size)
+		return 0;
+	table = calloc(size, sizeof(*table));
+	if (!table)
+		return -ENOMEM;
+	kv->gone = table;
+	kv->gone_mask = size - 1;
+	for (size_t i = 0; i < old_size; i++) {
+		while (old[i]) {
+			struct kv_gone *g = old[i];
+			struct kv_gone **slot;
+
+			old[i] = g->next;
+			slot = gone_slot(kv, g->path, g->path_len);
+			g->next = NULL;
+			*slot = g;
+		}
+	}
+	free(old);
+	return 0;
+}
+
+static void gone_add(struct kv *kv, const char *path, size_t len,
+		     uint64_t generation)
+{
+	struct kv_gone **slot, *g;
+
+	if (kv->n_gone >= GONE_MAX || gone_grow(kv))
+		return;
+	slot = gone_slot(kv, path, len);
+	if (*slot) {
+		(*slot)->generation = generation;
+		return;
+	}
+	g = malloc(sizeof(*g) + len);
+	if (!g)
+		return;
+	g->next = NULL;
+	g->generation = generation;
+	g->path_len = (uint16_t)len;
+	memcpy(g->path, path, len);
+	*slot = g;
+	kv->n_gone++;
+}
+
+static void gone_remove(struct kv *kv, const char *path, size_t len)
+{
+	struct kv_gone **slot, *g;
+
+	if (!kv->gone)
+		return;
+	slot = gone_slot(kv, path, len);
+	g = *slot;
+	if (!g)
+		return;
+	*slot = g->next;
+	free(g);
+	kv->n_gone--;
+}
+
+void kv_gone_free(struct kv *kv)
+{
+	for (size_t i = 0; kv->gone && i <= kv->gone_mask; i++) {
+		while (kv->gone[i]) {
+			struct kv_gone *g = kv->gone[i];
+
+			kv->gone[i] = g->next;
+			free(g);
+		}
+	}
+	free(kv->gone);
+}
+
+void kv_publish(struct kv *kv, struct kv_file *f)
+{
+	char path[POOL_PATH_MAX + 1];
+	int n;
+
+	if (f->node.unlinked || f->node.state != KV_COMMITTED)
+		return;
+	n = kv_path(kv_dir(f->node.parent), f->node.name, path);
+	if (n < 0)
+		return;
+	gone_remove(kv, path, (size_t)n);
+	meta_kv_dirty(kv->fs->meta, path, (uint16_t)n);
+}
+
+void kv_retract(struct kv *kv, struct kv_file *f, bool unlinked)
+{
+	char path[POOL_PATH_MAX + 1];
+	int n = kv_path(kv_dir(f->node.parent), f->node.name, path);
+
+	if (n < 0)
+		return;
+	if (unlinked)
+		gone_add(kv, path, (size_t)n, kv_record(kv, f)->generation);
+	meta_kv_dirty(kv->fs->meta, path, (uint16_t)n);
+}
+
+static struct kv_file *find_block(struct kv *kv, const char *path, size_t len)
+{
+	struct kv_node *node = kv_find_path(kv, path, len);
+
+	if (!node || kv_is_dir(node) || node->state != KV_COMMITTED)
+		return NULL;
+	return kv_file(node);
+}
+
+/* Not before its checksum is taken: every fetch will carry it. */
+static bool is_publishable(const struct kv_file *f, const struct pool_record *r)
+{
+	return !f->ns->checksum || (r->flags & POOL_HAS_CHECKSUM);
+}
+
+static void state(void *ctx, const char *path, uint16_t len,
+		  struct meta_kv_state *s)
+{
+	struct kv *kv = ((struct fs *)ctx)->kv;
+	struct kv_file *f;
+	scoped_lock(&kv->lock);
+
+	memset(s, 0, sizeof(*s));
+	f = find_block(kv, path, len);
+	if (f && is_publishable(f, kv_record(kv, f))) {
+		struct pool_record *r = kv_record(kv, f);
+
+		s->held = true;
+		s->generation = r->generation;
+		s->size_bytes = r->size_bytes;
+		s->mode = r->mode;
+		s->uid = r->uid;
+		s->gid = r->gid;
+		if (f->ns->checksum)
+			memcpy(s->checksum, r->checksum, sizeof(s->checksum));
+	} else if (!f && kv->gone) {
+		struct kv_gone *g = *gone_slot(kv, path, len);
+
+		s->unlinked = g != NULL;
+		s->generation = g ? g->generation : 0;
+	}
+}
+
+static void verdict(void *ctx, const char *path, uint16_t len,
+		    enum meta_kv_verdict v, uint64_t generation)
+{
+	struct fs *fs = ctx;
+	struct kv *kv = fs->kv;
+	struct kv_file *f;
+	scoped_lock(&kv->lock);
+
+	if (v == META_KV_GONE) {
+		gone_remove(kv, path, len);
+		return;
+	}
+	f = find_block(kv, path, len);
+	if (!f) {
+		/* gone meanwhile: the publish that just landed has this
+		 * generation, and its tombstone must not be older */
+		struct kv_gone **slot =
+			kv->gone ? gone_slot(kv, path, len) : NULL;
+
+		if (slot && *slot)
+			(*slot)->generation = generation;
+		return;
+	}
+	if (v == META_KV_PUBLISHED) {
+		kv_record(kv, f)->generation = generation;
+		f->node.published = true;
+		return;
+	}
+	if (v == META_KV_CONFLICT)
+		atomic_fetch_add(&fs->counters.conflicts, 1);
+	kv_invalidate(kv, kv_dir(f->node.parent), f->node.name);
+	kv_drop(kv, f, false);
+}
+
+/* The cursor counts frames: an order that holds still while blocks come and
+ * go. */
+static bool each(void *ctx, uint64_t *cursor, unsigned n,
+		 void (*fn)(void *arg, const char *path, uint16_t len),
+		 void *arg)
+{
+	struct kv *kv = ((struct fs *)ctx)->kv;
+	char path[POOL_PATH_MAX + 1];
+	scoped_lock(&kv->lock);
+
+	for (; *cursor < kv->n_by_frame && n; (*cursor)++) {
+		struct kv_file *f = kv->by_frame[*cursor];
+		int len;
+
+		if (!f)
+			continue;
+		len = kv_path(kv_dir(f->node.parent), f->node.name, path);
+		if (len > 0)
+			fn(arg, path, (uint16_t)len);
+		n--;
+	}
+	return *cursor < kv->n_by_frame;
+}
+
+const struct meta_kv_ops kv_meta_ops = {
+	.state = state,
+	.verdict = verdict,
+	.each = each,
+};
+
+static int bind_frame(void *ctx, int fd)
+{
+	return passthrough_bind(ctx, fd);
+}
+
+static void unbind_frame(void *ctx, int backing_id)
+{
+	passthrough_unbind(ctx, backing_id);
+}
+
+const struct pool_ops kv_pool_ops = {
+	.bind = bind_frame,
+	.unbind = unbind_frame,
+	.reclaim = kv_reclaim,
+};
