@@ -314,7 +314,7 @@ static int parse_word(const struct option_spec *table, char *word, void *args,
 
 	if (value)
 		*value++ = 0;
-	while (!ends(s) && strcmp(s->name, word))
+	while (!ends(s) && (!s->name || strcmp(s->name, word)))
 		s++;
 	if (ends(s)) /* "x-…" is for those who read fstab */
 		return strncmp(word, "x-", 2) ? unknown(table, "", word, error)
