@@ -10,11 +10,13 @@
  * leaves.
  */
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "meta/key.h"
+#include "meta/library.h"
 #include "meta/meta.h"
 #include "meta/redis.h"
 #include "meta/url.h"
@@ -27,10 +29,6 @@ enum meta_link {
 	META_LINKS,
 };
 
-/* The function library inside Redis: kvfs.lua and ckpt.lua, each in a scope
- * of its own, loaded as one library of this name. Functions: kvfs1_…  */
-#define META_LIBRARY "kvfs1"
-
 struct meta {
 	char *state_dir;
 	char *node_name;
@@ -42,14 +40,25 @@ struct meta {
 	bool discard;
 	_Atomic bool closing;
 
-	struct redis *links[META_LINKS];
-	_Atomic unsigned links_down; /* how many; 0: all is well */
-	_Atomic int64_t down_since;
+	const char *library, *library_build;
+	struct redis *links[META_LINKS]; /* fixed once open */
+	struct link_ctx {
+		struct meta *m;
+		enum meta_link link;
+	} link_ctx[META_LINKS];
 
-	struct embedded *embedded; /* NULL: a server of the user's */
-	struct node *node;	   /* node.h */
-	struct kv_pub *kv;	   /* kv.c */
-	struct meta_ckpt *ckpt;	   /* ckpt.c: its own state */
+	pthread_mutex_t
+		lock; /* guards links and the four below; before redis' own */
+	bool link_down[META_LINKS];
+	unsigned links_down;
+	int64_t down_since;
+	bool opened; /* from here on outages are logged */
+
+	struct embedded *embedded;     /* NULL: a server of the user's */
+	struct node *node;	       /* node.h */
+	struct namespaces *namespaces; /* namespace.h */
+	struct kv_pub *kv;	       /* kv.c */
+	struct meta_ckpt *ckpt;	       /* ckpt.c: its own state */
 
 	const struct meta_kv_ops *kv_ops;
 	void *kv_ctx;
@@ -128,8 +137,8 @@ int meta_kv_start(struct meta *m);
 void meta_kv_store_changed(struct meta *m);
 /** meta_kv_audit - compare the whole index with Redis soon. */
 void meta_kv_audit(struct meta *m, const char *why);
-/** meta_kv_link - the publishing connection changed. Must not wait. */
-void meta_kv_link(struct meta *m, bool up, bool fresh);
+/** meta_kv_wake - sending may be possible again. Must not wait. */
+void meta_kv_wake(struct meta *m);
 void meta_kv_stop(struct meta *m); /* flush until the deadline */
 void meta_kv_close(struct meta *m);
 void meta_kv_stats(struct meta *m, struct meta_stats *stats);
@@ -145,8 +154,8 @@ void meta_kv_stats(struct meta *m, struct meta_stats *stats);
 int meta_ckpt_open(struct meta *m);
 
 /**
- * meta_ckpt_store_changed - another store id or another run_id: compare the
- *                           sequence numbers, reload if the store is behind
+ * meta_ckpt_store_changed - another store id, run_id or incarnation: compare
+ *                           the sequence numbers, reload if the store is behind
  *
  * On the heartbeat's thread: must not wait; hand it to a thread of your own.
  * Never called before meta_ckpt_open returned 0 nor after meta_ckpt_close.

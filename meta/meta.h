@@ -5,12 +5,15 @@
 /*
  * Names: who holds what, kept in Redis. One struct meta per daemon; its parts:
  *
- *      redis.c     one connection: pipelined commands, deadlines, reconnect;
- *                  the only file that knows hiredis. meta_send(tag, …) is the
- *                  one place that would learn of slots, Sentinel, Cluster.
+ *      redis.c     one connection: pipelined commands, deadlines, reconnect
+ *      resp.c      the wire format; the only file that knows hiredis
+ *      call.c      meta_call and meta_send(tag, …), the one place that would
+ *                  learn of slots, Sentinel, Cluster
  *      embedded.c  the private redis-server of a mount without -o meta=
  *      node.c      incarnation, heartbeat, membership, store id
- *      kv.c        the dirty set and the publisher (kv.h)
+ *      namespace.c the namespaces' records
+ *      kv.c        the dirty set (kv.h); kv_send.c publishes it, kv_audit.c
+ *                  compares it with Redis
  *      ckpt.c      the ckpt tree, one script call per operation (ckpt.h)
  *      ckpt_log.c  ckpt's truth: log, snapshot, reload
  *      kvfs.lua    the function library that runs inside Redis
@@ -37,7 +40,7 @@ struct meta_config {
 };
 
 struct meta_stats {
-	bool up;	/* the last command was answered in time */
+	bool up; /* the last command was answered in time */
 	bool embedded;
 	const char *address; /* without password */
 	uint32_t incarnation;

@@ -8,8 +8,8 @@
 /* Where Redis is: redis://[user@]host[:port][/db], unix:///path[?db=n]. */
 struct url {
 	bool is_unix;
-	char host[256]; /* or the socket's path */
-	char user[65];	/* "": the default user */
+	char host[1024]; /* or the socket's path */
+	char user[65];	 /* "": the default user */
 	uint16_t port;
 	uint32_t db;
 };
@@ -25,6 +25,6 @@ int url_parse(struct url *u, const char *text, const char **why);
 
 /** url_format - as shown to people; buf holds URL_TEXT_MAX bytes. */
 void url_format(const struct url *u, char *buf);
-#define URL_TEXT_MAX 400
+#define URL_TEXT_MAX 1200
 
 #endif

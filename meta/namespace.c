@@ -1,0 +1,454 @@
+// SPDX-License-Identifier: MIT
+#include "meta/namespace.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/list.h"
+#include "base/log.h"
+#include "meta/internal.h"
+#include "meta/node.h"
+#include "meta/record.h"
+
+#define NAME_MAX_BYTES 255
+
+struct entry {
+	struct list link;
+	struct meta_namespace ns;
+	uint32_t n_sub;
+	char name[NAME_MAX_BYTES + 1];
+};
+
+struct namespaces {
+	pthread_mutex_t lock; /* a leaf; guards the list and the file */
+	struct list entries;
+	char *path;
+};
+
+/* --- what is known here; the caller holds the lock --------------------- */
+
+static struct entry *find(struct namespaces *s, const char *name, size_t len)
+{
+	list_for_each (l, &s->entries) {
+		struct entry *e = container_of(l, struct entry, link);
+
+		if (strlen(e->name) == len && !memcmp(e->name, name, len))
+			return e;
+	}
+	return NULL;
+}
+
+static int set(struct namespaces *s, const char *name, size_t len,
+	       const struct meta_namespace *ns, uint32_t n_sub)
+{
+	struct entry *e = find(s, name, len);
+
+	if (!e) {
+		e = calloc(1, sizeof(*e));
+		if (!e)
+			return -ENOMEM;
+		memcpy(e->name, name, len);
+		list_push_back(&s->entries, &e->link);
+	}
+	e->ns = *ns;
+	e->n_sub = n_sub;
+	return 0;
+}
+
+static void forget(struct namespaces *s, const char *name)
+{
+	struct entry *e = find(s, name, strlen(name));
+
+	if (!e)
+		return;
+	list_remove(&e->link);
+	free(e);
+}
+
+static void forget_all(struct namespaces *s)
+{
+	struct list *l;
+
+	while ((l = list_pop_front(&s->entries)))
+		free(container_of(l, struct entry, link));
+}
+
+/* --- the file: "store ID", then a line "%XX-escaped-name record" each --- */
+
+static void name_write(FILE *f, const char *name)
+{
+	for (const unsigned char *p = (const unsigned char *)name; *p; p++)
+		if (*p <= ' ' || *p == '%' || *p >= 127)
+			fprintf(f, "%%%02X", *p);
+		else
+			fputc(*p, f);
+}
+
+static int name_read(const char *text, size_t n, char out[NAME_MAX_BYTES + 1])
+{
+	size_t len = 0;
+	unsigned byte;
+
+	for (size_t i = 0; i < n; i++, len++) {
+		if (len >= NAME_MAX_BYTES)
+			return -EPROTO;
+		byte = (unsigned char)text[i];
+		if (byte == '%') {
+			if (i + 2 >= n ||
+			    sscanf(text + i + 1, "%2X", &byte) != 1 || !byte)
+				return -EPROTO;
+			i += 2;
+		}
+		out[len] = (char)byte;
+	}
+	out[len] = '\0';
+	return len ? 0 : -EPROTO;
+}
+
+static int file_write(struct meta *m, FILE *f)
+{
+	char record[RECORD_NS_MAX];
+
+	fprintf(f, "store %" PRIu64 "\n", meta_node_store_id(m));
+	list_for_each (l, &m->namespaces->entries) {
+		struct entry *e = container_of(l, struct entry, link);
+
+		record_ns_encode(&e->ns, e->n_sub, record);
+		name_write(f, e->name);
+		fprintf(f, " %s\n", record);
+	}
+	return fflush(f) || fsync(fileno(f)) ? -errno : 0;
+}
+
+/* Best effort: Redis has been told already. */
+static void file_store(struct meta *m)
+{
+	struct namespaces *s = m->namespaces;
+	cleanup_free char *tmp = NULL;
+	cleanup_file FILE *f = NULL;
+	int err;
+
+	if (asprintf(&tmp, "%s.tmp", s->path) < 0)
+		return;
+	f = fopen(tmp, "we");
+	err = f ? file_write(m, f) : -errno;
+	if (!err && rename(tmp, s->path))
+		err = -errno;
+	if (err)
+		log_warn("namespaces: %s: %s", s->path, strerror(-err));
+}
+
+static void line_read(struct namespaces *s, char *line, unsigned number)
+{
+	char *blank = strchr(line, ' ');
+	char name[NAME_MAX_BYTES + 1];
+	struct meta_namespace ns;
+	uint32_t n_sub;
+
+	line[strcspn(line, "\n")] = '\0';
+	if (!blank || name_read(line, (size_t)(blank - line), name) ||
+	    record_ns_decode(blank + 1, strlen(blank + 1), &ns, &n_sub))
+		log_warn("namespaces: %s: line %u is damaged, left out",
+			 s->path, number);
+	else
+		set(s, name, strlen(name), &ns, n_sub);
+}
+
+/* Returns: the store that the file is of, 0 where there is none. */
+static uint64_t file_load(struct namespaces *s)
+{
+	cleanup_file FILE *f = fopen(s->path, "re");
+	cleanup_free char *line = NULL;
+	uint64_t store = 0;
+	size_t room = 0;
+	unsigned number = 1;
+
+	if (!f || getline(&line, &room, f) < 0)
+		return 0;
+	if (sscanf(line, "store %" SCNu64, &store) != 1)
+		store = 0;
+	while (getline(&line, &room, f) > 0)
+		line_read(s, line, ++number);
+	return store;
+}
+
+/* --- Redis ------------------------------------------------------------- */
+
+static void add_name(struct redis_cmd *c, struct meta *m, const char *verb,
+		     const char *name)
+{
+	redis_cmd_str(c, verb);
+	meta_cmd_key(c, m, "n", "ns");
+	if (name)
+		redis_cmd_str(c, name);
+}
+
+/* Returns: 1 written, 0 there was one (with create), or -errno. */
+static int record_put(struct meta *m, const char *name,
+		      const struct meta_namespace *ns, uint32_t n_sub,
+		      bool create)
+{
+	redis_reply_auto struct redis_reply *reply = NULL;
+	redis_cmd_auto struct redis_cmd c = {0};
+	char record[RECORD_NS_MAX];
+	int64_t fresh = 0;
+	int err;
+
+	record_ns_encode(ns, n_sub, record);
+	add_name(&c, m, create ? "HSETNX" : "HSET", name);
+	redis_cmd_str(&c, record);
+	err = meta_call(m, META_LOOKUP, "n", 0, &c, &reply);
+	err = err ? err : redis_reply_int(reply, &fresh);
+	if (err)
+		return err;
+	return fresh || !create;
+}
+
+static int fetch_all(struct meta *m)
+{
+	redis_reply_auto struct redis_reply *reply = NULL;
+	redis_cmd_auto struct redis_cmd c = {0};
+	struct namespaces *s = m->namespaces;
+	int err;
+
+	add_name(&c, m, "HGETALL", NULL);
+	err = meta_call(m, META_LOOKUP, "n", 0, &c, &reply);
+	if (err)
+		return err;
+	scoped_lock(&s->lock);
+	forget_all(s);
+	for (size_t i = 0; i + 1 < redis_reply_count(reply); i += 2) {
+		const char *name = "", *record = "";
+		size_t name_len = 0, len = 0;
+		struct meta_namespace ns;
+		uint32_t n_sub;
+
+		redis_reply_str(redis_reply_at(reply, i), &name, &name_len);
+		redis_reply_str(redis_reply_at(reply, i + 1), &record, &len);
+		if (!name_len || name_len > NAME_MAX_BYTES ||
+		    memchr(name, '/', name_len) || memchr(name, 0, name_len) ||
+		    record_ns_decode(record, len, &ns, &n_sub))
+			log_warn("namespaces: %.40s: its record in Redis is "
+				 "damaged, left out",
+				 name);
+		else
+			set(s, name, name_len, &ns, n_sub);
+	}
+	file_store(m);
+	return 0;
+}
+
+/* A copy of the list, to walk without the lock. */
+static struct entry *copy_all(struct namespaces *s, size_t *count)
+{
+	struct entry *all;
+	size_t n = 0;
+
+	scoped_lock(&s->lock);
+	list_for_each (l, &s->entries)
+		n++;
+	all = calloc(n + 1, sizeof(*all));
+	*count = 0;
+	if (!all)
+		return NULL;
+	list_for_each (l, &s->entries)
+		all[(*count)++] = *container_of(l, struct entry, link);
+	return all;
+}
+
+int meta_namespace_store_changed(struct meta *m)
+{
+	cleanup_free struct entry *all = NULL;
+	size_t count;
+
+	all = copy_all(m->namespaces, &count);
+	if (!all)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++) {
+		int r = record_put(m, all[i].name, &all[i].ns, all[i].n_sub,
+				   true);
+
+		if (r < 0)
+			return r;
+	}
+	return fetch_all(m);
+}
+
+/* --- for the other parts ----------------------------------------------- */
+
+int meta_namespace_open(struct meta *m)
+{
+	struct namespaces *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return -ENOMEM;
+	pthread_mutex_init(&s->lock, NULL);
+	list_init(&s->entries);
+	m->namespaces = s;
+	if (asprintf(&s->path, "%s/namespaces", m->state_dir) < 0) {
+		s->path = NULL;
+		return -ENOMEM;
+	}
+	if (file_load(s) != meta_node_store_id(m))
+		return meta_namespace_store_changed(m);
+	return fetch_all(m);
+}
+
+void meta_namespace_close(struct meta *m)
+{
+	struct namespaces *s = m->namespaces;
+
+	if (!s)
+		return;
+	forget_all(s);
+	free(s->path);
+	pthread_mutex_destroy(&s->lock);
+	free(s);
+	m->namespaces = NULL;
+}
+
+static uint32_t subs_known(struct namespaces *s, const char *name, size_t len)
+{
+	struct entry *e;
+
+	scoped_lock(&s->lock);
+	e = find(s, name, len);
+	return e ? e->n_sub : 0;
+}
+
+int meta_namespace_subs(struct meta *m, const char *name, size_t len,
+			bool create)
+{
+	struct meta_namespace ns = {.mode = 040755, .checksum = true};
+	uint32_t n_sub = subs_known(m->namespaces, name, len);
+	char text[NAME_MAX_BYTES + 1];
+	int r;
+
+	if (n_sub)
+		return (int)n_sub;
+	if (!len || len > NAME_MAX_BYTES || memchr(name, 0, len))
+		return -EINVAL;
+	memcpy(text, name, len);
+	text[len] = '\0';
+	r = create ? record_put(m, text, &ns, NAMESPACE_SUBS, true) : 0;
+	r = r < 0 ? r : fetch_all(m);
+	if (r < 0)
+		return r;
+	n_sub = subs_known(m->namespaces, name, len);
+	return n_sub ? (int)n_sub : -ENOENT;
+}
+
+void meta_namespace_names(struct meta *m,
+			  void (*fn)(void *arg, const char *name,
+				     uint32_t n_sub),
+			  void *arg)
+{
+	cleanup_free struct entry *all = NULL;
+	size_t count;
+
+	all = copy_all(m->namespaces, &count);
+	for (size_t i = 0; i < count; i++)
+		fn(arg, all[i].name, all[i].n_sub);
+}
+
+/* kv.h's errors: whatever kept Redis from answering is EIO. */
+static int public_err(int err)
+{
+	return err == -ENOMEM || err == -EINVAL || err == -ENOSPC ? err : -EIO;
+}
+
+int meta_namespace_put(struct meta *m, const char *name,
+		       const struct meta_namespace *ns, bool create)
+{
+	struct namespaces *s = m->namespaces;
+	size_t len = strlen(name);
+	uint32_t n_sub;
+	int r;
+
+	if (!len || len > NAME_MAX_BYTES || strchr(name, '/'))
+		return -EINVAL;
+	n_sub = subs_known(s, name, len);
+	if (!n_sub)
+		n_sub = NAMESPACE_SUBS;
+	r = record_put(m, name, ns, n_sub, create);
+	if (r < 0)
+		return public_err(r);
+	if (!r) {
+		fetch_all(m); /* another node's: learn of it */
+		return -EEXIST;
+	}
+	scoped_lock(&s->lock);
+	r = set(s, name, len, ns, n_sub);
+	file_store(m);
+	return r;
+}
+
+/* UNLINK, not DEL: freeing a million fields would stall Redis for 0.9 s. */
+static int keys_remove(struct meta *m, const char *name, uint32_t n_sub)
+{
+	char tag[KEY_TAG_MAX];
+
+	for (uint32_t g = 0; g < KEY_GROUPS; g++) {
+		redis_reply_auto struct redis_reply *reply = NULL;
+		redis_cmd_auto struct redis_cmd c = {0};
+		int err;
+
+		key_tag_kv(tag, name, strlen(name), g);
+		redis_cmd_str(&c, "UNLINK");
+		for (uint32_t s = 0; s < n_sub; s++)
+			meta_cmd_key(&c, m, tag, "b%u", s);
+		meta_cmd_key(&c, m, tag, "t");
+		meta_cmd_key(&c, m, tag, "x");
+		err = meta_call(m, META_LOOKUP, tag, 0, &c, &reply);
+		if (err)
+			return err;
+	}
+	return 0;
+}
+
+int meta_namespace_remove(struct meta *m, const char *name)
+{
+	redis_reply_auto struct redis_reply *reply = NULL;
+	redis_cmd_auto struct redis_cmd c = {0};
+	struct namespaces *s = m->namespaces;
+	uint32_t n_sub = subs_known(s, name, strlen(name));
+	int64_t removed = 0;
+	int err;
+
+	err = keys_remove(m, name, n_sub ? n_sub : NAMESPACE_SUBS);
+	add_name(&c, m, "HDEL", name);
+	err = err ? err : meta_call(m, META_LOOKUP, "n", 0, &c, &reply);
+	err = err ? err : redis_reply_int(reply, &removed);
+	if (err)
+		return public_err(err);
+	scoped_lock(&s->lock);
+	forget(s, name);
+	file_store(m);
+	return removed ? 0 : -ENOENT;
+}
+
+int meta_namespace_each(struct meta *m,
+			void (*fn)(void *arg, const char *name,
+				   const struct meta_namespace *ns),
+			void *arg)
+{
+	cleanup_free struct entry *all = NULL;
+	size_t count;
+	int err = fetch_all(m);
+
+	if (err)
+		return public_err(err);
+	all = copy_all(m->namespaces, &count);
+	if (!all)
+		return -ENOMEM;
+	for (size_t i = 0; i < count; i++)
+		fn(arg, all[i].name, &all[i].ns);
+	return 0;
+}

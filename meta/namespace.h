@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef KVFS_META_NAMESPACE_H
+#define KVFS_META_NAMESPACE_H
+
+/*
+ * The namespaces' records. Redis is their directory, STATE/namespaces this
+ * node's memory of them: a store that comes back empty gets them from there.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct meta;
+
+#define NAMESPACE_SUBS 16u /* buckets of a group, fixed at creation */
+
+int meta_namespace_open(struct meta *m); /* sets m->namespaces */
+void meta_namespace_close(struct meta *m);
+
+/** meta_namespace_store_changed - write what we know where it is missing.
+ *  Waits for Redis. */
+int meta_namespace_store_changed(struct meta *m);
+
+/**
+ * meta_namespace_subs - buckets of a group of this namespace
+ *
+ * @create: make a record with common values where there is none: a block is
+ *          to be stored there
+ *
+ * From memory, or one round trip the first time.
+ * Returns: 1 or more, -ENOENT, or another -errno.
+ */
+int meta_namespace_subs(struct meta *m, const char *name, size_t len,
+			bool create);
+
+/** meta_namespace_names - visit the names known here, without Redis. */
+void meta_namespace_names(struct meta *m,
+			  void (*fn)(void *arg, const char *name,
+				     uint32_t n_sub),
+			  void *arg);
+
+#endif

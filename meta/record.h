@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef KVFS_META_RECORD_H
+#define KVFS_META_RECORD_H
+
+/* What stands in a kv bucket; the layout is in kvfs.lua. Pure functions. */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "meta/kv.h"
+
+#define RECORD_HEAD_BYTES 45
+#define RECORD_DIR_BYTES 13
+#define RECORD_HOLDERS_MAX 16
+
+struct record {
+	uint64_t generation, size_bytes;
+	uint64_t checksum[2];
+	uint32_t mode, uid, gid;
+	uint32_t n_holders;
+	uint32_t holders[RECORD_HOLDERS_MAX];
+};
+
+/** record_encode - a record up to its holders, from the local state. */
+void record_encode(const struct meta_kv_state *s,
+		   uint8_t out[static RECORD_HEAD_BYTES]);
+
+/** record_decode - 0 or -EPROTO; r is set only on success. */
+int record_decode(const void *bytes, size_t n, struct record *r);
+
+/** record_dir_encode, record_dir_decode - the attributes of a directory. */
+void record_dir_encode(uint32_t mode, uint32_t uid, uint32_t gid,
+		       uint8_t out[static RECORD_DIR_BYTES]);
+int record_dir_decode(const void *bytes, size_t n, uint32_t *mode,
+		      uint32_t *uid, uint32_t *gid);
+
+/* A namespace's record is text, "mode uid gid quota replicas checksum subs",
+ * so that redis-cli shows it; subs: buckets of a group, for ever. */
+#define RECORD_NS_MAX 128
+void record_ns_encode(const struct meta_namespace *ns, uint32_t n_sub,
+		      char out[static RECORD_NS_MAX]);
+int record_ns_decode(const char *text, size_t n, struct meta_namespace *ns,
+		     uint32_t *n_sub);
+
+#endif
