@@ -30,10 +30,10 @@ static const struct {
 	const char *name;
 	enum property_kind kind;
 } properties[] = {
-	{"state", TEXT},    {"class_bytes", BYTES}, {"generation", NUMBER},
-	{"hits", NUMBER},   {"checksum", TEXT},	    {"holders", TEXT},
-	{"parent", TEXT},   {"quota", BYTES},	    {"replicas", NUMBER},
-	{"blocks", NUMBER}, {"bytes", BYTES},	    {"version", NUMBER},
+	{"state", TEXT},    {"class", BYTES},	{"generation", NUMBER},
+	{"hits", NUMBER},   {"checksum", TEXT}, {"holders", TEXT},
+	{"parent", TEXT},   {"quota", BYTES},	{"replicas", NUMBER},
+	{"blocks", NUMBER}, {"bytes", BYTES},	{"version", NUMBER},
 };
 #define N_PROPERTIES (sizeof(properties) / sizeof(*properties))
 
@@ -134,6 +134,17 @@ static void print_owner(const struct stat *st)
 	       gr ? gr->gr_name : "?", st->st_gid);
 }
 
+/* A shard's checksum a line: those after the first are indented too. */
+static void print_text(const char *what, const char *text)
+{
+	size_t n;
+
+	for (; *text || *what; text += n + (text[n] == '\n'), what = "") {
+		n = strcspn(text, "\n");
+		printf("  %-12s %.*s\n", what, (int)n, text);
+	}
+}
+
 static void print_properties(const char *path, char *value)
 {
 	for (size_t i = 0; i < N_PROPERTIES; i++) {
@@ -144,7 +155,7 @@ static void print_properties(const char *path, char *value)
 			print_bytes(properties[i].name,
 				    strtoull(value, NULL, 10));
 		else
-			printf("  %-12s %s\n", properties[i].name, value);
+			print_text(properties[i].name, value);
 	}
 }
 

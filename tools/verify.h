@@ -29,8 +29,10 @@ struct verify {
 	struct progress progress;
 	uint64_t bytes; /* read so far, of all files */
 	char *buf;
-	char *expected, *computed; /* lists of checksums */
-	char why[256];		   /* of the last result but OK */
+	char *expected, *computed; /* checksums as text */
+	uint8_t *sums;		   /* n_sums of 16 bytes */
+	size_t n_sums, room;
+	char why[256]; /* of the last result but OK */
 };
 
 /** verify_open, verify_close - the buffers; 0 or -ENOMEM. */

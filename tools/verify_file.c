@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,16 +16,24 @@
 #include <xxhash.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "tools/property.h"
 
 /*
  * A checksum is XXH3-128, as 32 hex digits, high half first. A block has one;
- * a file in ckpt/ has one per shard of 64 MiB, separated by commas. Both are
- * asked of the open file, so they are of the version that is read.
+ * a file in ckpt/ has one per shard of 64 MiB, a line each, or, of more shards
+ * than an xattr has room for, "N shards HEX": the checksum of all of them. It
+ * is asked of the open file, so it is of the version that is read.
  */
+#define SUM_BYTES 16
 #define HEX_DIGITS 32
 #define BUF_BYTES (1u << 20)
 #define LIST_BYTES (1u << 16) /* an xattr's most */
+
+/* How long to wait for one that is taken in the background. */
+#define WAIT_TAKEN_NS (30 * NS_PER_S)
+#define WAIT_WRITER_NS (NS_PER_S / 2)
+#define WAIT_STEP_MS 20
 
 int verify_open(struct verify *v)
 {
@@ -42,6 +52,7 @@ void verify_close(struct verify *v)
 	free(v->buf);
 	free(v->expected);
 	free(v->computed);
+	free(v->sums);
 }
 
 static enum verify_result say(struct verify *v, enum verify_result r,
@@ -59,26 +70,38 @@ static enum verify_result say(struct verify *v, enum verify_result r,
 	return r;
 }
 
-static int add_checksum(char *list, size_t *len, XXH128_hash_t h)
+/* -- reading ------------------------------------------------------------ */
+
+static int add_sum(struct verify *v, XXH128_hash_t h)
 {
-	if (*len + HEX_DIGITS + 2 > LIST_BYTES)
-		return -E2BIG;
-	*len += (size_t)sprintf(list + *len, "%s%016llx%016llx",
-				*len ? "," : "", (unsigned long long)h.high64,
-				(unsigned long long)h.low64);
+	size_t room = v->room ? 2 * v->room : 64;
+	uint8_t *sum, *more;
+
+	if (v->n_sums == v->room) {
+		more = realloc(v->sums, room * SUM_BYTES);
+		if (!more)
+			return -ENOMEM;
+		v->sums = more;
+		v->room = room;
+	}
+	sum = v->sums + v->n_sums++ * SUM_BYTES;
+	for (int i = 0; i < 8; i++) { /* low byte first, as they are stored */
+		sum[i] = (uint8_t)(h.low64 >> (8 * i));
+		sum[8 + i] = (uint8_t)(h.high64 >> (8 * i));
+	}
 	return 0;
 }
 
-/* Read the file and write the list of its checksums. `shard` is their size;
- * UINT64_MAX: one over all. An empty file has one, over nothing. */
+/* Read the file and take its checksums, one per `shard` bytes. An empty file
+ * has one, over nothing. */
 static int compute(struct verify *v, int fd, uint64_t shard)
 {
 	XXH3_state_t state;
 	uint64_t room = shard;
-	size_t len = 0;
 	ssize_t n;
 	int rc = 0;
 
+	v->n_sums = 0;
 	XXH3_128bits_reset(&state);
 	while (!rc && (n = read(fd, v->buf,
 				room < BUF_BYTES ? room : BUF_BYTES)) > 0) {
@@ -88,47 +111,101 @@ static int compute(struct verify *v, int fd, uint64_t shard)
 		room -= (uint64_t)n;
 		if (room)
 			continue;
-		rc = add_checksum(v->computed, &len,
-				  XXH3_128bits_digest(&state));
+		rc = add_sum(v, XXH3_128bits_digest(&state));
 		XXH3_128bits_reset(&state);
 		room = shard;
 	}
 	if (!rc && n < 0)
 		return -errno;
-	if (!rc && (room != shard || !len))
-		rc = add_checksum(v->computed, &len,
-				  XXH3_128bits_digest(&state));
+	if (!rc && (room != shard || !v->n_sums))
+		rc = add_sum(v, XXH3_128bits_digest(&state));
 	return rc;
 }
 
-/* One is taken in the background after a commit: where it is not there yet,
- * user.kvfs.verify takes it now. */
-static ssize_t get_expected(struct verify *v, int fd)
+static bool is_digest(const char *expected)
 {
-	ssize_t n = property_fget(fd, "checksum", v->expected, LIST_BYTES);
+	return strstr(expected, " shards ");
+}
 
-	if (n != -ENODATA)
-		return n;
-	if (property_fget(fd, "verify", v->expected, LIST_BYTES) < 0)
-		return -ENODATA;
-	return property_fget(fd, "checksum", v->expected, LIST_BYTES);
+/* What we computed, in the form of what is expected. */
+static void format(struct verify *v, const char *expected)
+{
+	XXH128_hash_t all;
+	char *to = v->computed;
+	size_t most = (LIST_BYTES - 1) / (HEX_DIGITS + 1);
+
+	if (is_digest(expected)) {
+		all = XXH3_128bits(v->sums, v->n_sums * SUM_BYTES);
+		sprintf(to, "%zu shards %016" PRIx64 "%016" PRIx64, v->n_sums,
+			(uint64_t)all.high64, (uint64_t)all.low64);
+		return;
+	}
+	*to = 0;
+	for (size_t i = 0; i < v->n_sums && i < most; i++) {
+		if (i)
+			*to++ = '\n';
+		for (int b = SUM_BYTES - 1; b >= 0; b--)
+			to += sprintf(to, "%02x", v->sums[i * SUM_BYTES + b]);
+	}
 }
 
 static uint64_t shard_of(const char *expected)
 {
-	return strchr(expected, ',') ? VERIFY_SHARD_BYTES : UINT64_MAX;
+	return strchr(expected, '\n') || is_digest(expected)
+		       ? VERIFY_SHARD_BYTES
+		       : UINT64_MAX;
 }
 
+/* -- what is expected --------------------------------------------------- */
+
+static bool has_writer(int fd, ssize_t why)
+{
+	char state[16];
+
+	return why == -EBUSY ||
+	       (property_fget(fd, "state", state, sizeof(state)) > 0 &&
+		!strcmp(state, "writing"));
+}
+
+/* One is taken in the background, after a commit or the last close. Asking
+ * for user.kvfs.verify takes a block's at once. */
+static ssize_t get_expected(struct verify *v, int fd)
+{
+	int64_t start = clock_now_ns(), limit;
+	ssize_t n, rc;
+
+	while ((n = property_fget(fd, "checksum", v->expected, LIST_BYTES)) ==
+	       -ENODATA) {
+		rc = property_fget(fd, "verify", v->expected, LIST_BYTES);
+		if (rc >= 0)
+			continue;
+		if (rc != -ENODATA && rc != -EBUSY)
+			return rc;
+		limit = has_writer(fd, rc) ? WAIT_WRITER_NS : WAIT_TAKEN_NS;
+		if (clock_now_ns() - start > limit)
+			return rc;
+		poll(NULL, 0, WAIT_STEP_MS);
+	}
+	return n;
+}
+
+/* -- comparing ---------------------------------------------------------- */
+
 /* Tell the daemon, who looks for itself and serves it no more. */
-static enum verify_result report_damage(struct verify *v, const char *path)
+static enum verify_result report_damage(struct verify *v, const char *path,
+					int fd)
 {
 	char answer[64];
+	ssize_t n = property_fget(fd, "verify", answer, sizeof(answer));
 
-	if (property_get(path, "verify", answer, sizeof(answer)) < 0)
-		snprintf(answer, sizeof(answer), "%s", strerror(errno));
+	if (n == -EIO)
+		return say(v, VERIFY_DAMAGED,
+			   "its bytes are not those that were stored; it is "
+			   "not served any more");
 	return say(v, VERIFY_DAMAGED,
-		   "stored as %.32s, read as %.32s; the daemon says: %s",
-		   v->expected, v->computed, answer);
+		   "its bytes are not those that were stored; the daemon says "
+		   "of %s: %s",
+		   path, n < 0 ? strerror((int)-n) : answer);
 }
 
 static bool changed(int fd, const struct stat *before)
@@ -148,6 +225,8 @@ static enum verify_result check(struct verify *v, const char *path, int fd,
 
 	if (!n && !st->st_size)
 		return VERIFY_OK;
+	if (n == -EBUSY || (n == -ENODATA && has_writer(fd, n)))
+		return say(v, VERIFY_UNCHECKED, "it is being written");
 	if (n == -ENODATA || !n)
 		return say(v, VERIFY_UNCHECKED, "it has no checksum");
 	if (n < 0)
@@ -156,13 +235,13 @@ static enum verify_result check(struct verify *v, const char *path, int fd,
 	rc = compute(v, fd, shard_of(v->expected));
 	if (rc)
 		return say(v, VERIFY_ERROR, "%s", strerror(-rc));
+	format(v, v->expected);
 	if (!strcmp(v->expected, v->computed))
 		return VERIFY_OK;
 	if (changed(fd, st))
-		return say(v, VERIFY_UNCHECKED,
-			   "it is being written; try again");
+		return say(v, VERIFY_UNCHECKED, "it is being written");
 	if (again)
-		return report_damage(v, path);
+		return report_damage(v, path, fd);
 	/* What was compared may have been replaced between the two steps. */
 	if (lseek(fd, 0, SEEK_SET))
 		return say(v, VERIFY_ERROR, "%s", strerror(errno));
@@ -177,6 +256,9 @@ enum verify_result verify_file(struct verify *v, const char *path)
 	v->why[0] = 0;
 	if (fd < 0 && errno == ENOENT)
 		return VERIFY_GONE;
+	if (fd < 0 && errno == EIO)
+		return say(v, VERIFY_DAMAGED,
+			   "not served; known to be damaged, or Redis is away");
 	if (fd < 0 || fstat(fd, &st))
 		return say(v, VERIFY_ERROR, "%s", strerror(errno));
 	return check(v, path, fd, &st, false);
