@@ -53,9 +53,12 @@ static int format(char line[LINE_MAX_BYTES], const char *path, int len,
 static void note(struct kv *kv, struct kv_dir *dir, uint32_t mode)
 {
 	char path[POOL_PATH_MAX + 1], line[LINE_MAX_BYTES];
-	int n = kv_path(kv_dir(dir->node.parent), dir->node.name, path);
+	int n;
 
-	if (kv->dirs_fd < 0 || n < 0 || dir->node.type != KV_DIR)
+	if (kv->dirs_fd < 0 || dir->node.type != KV_DIR)
+		return;
+	n = kv_path(kv_dir(dir->node.parent), dir->node.name, path);
+	if (n < 0)
 		return;
 	n = format(line, path, n, mode, dir->uid, dir->gid);
 	if (write(kv->dirs_fd, line, (size_t)n) != n)
