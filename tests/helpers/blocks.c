@@ -139,7 +139,7 @@ static int each(int (*fn)(uint64_t n, const char *path))
 		}
 		present += (uint64_t)r;
 	}
-	if (!o.print)
+	if (fn != store && !o.print)
 		printf("present %llu absent %llu\n",
 		       (unsigned long long)present,
 		       (unsigned long long)(o.count - present));

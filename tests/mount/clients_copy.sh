@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # cp, rsync, tar, dd, sha256sum and find, on both views.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 on_each_rung "$@"
 requires_cmd rsync tar sha256sum
 POOL=256M kvfs_mount
@@ -22,7 +22,7 @@ touch -d @1500000000.123456789 "$T/src/sub/f1"
 
 _check() { (cd "$1" && sha256sum --quiet -c "$T/sums"); }
 _moved() { # FROM TO: what rsync would still move
-	rsync -a --checksum --itemize-changes "$1" "$2" | grep -c '^[<>c]'
+	rsync -a --checksum --itemize-changes "$1" "$2" | grep -c '^[<>c]' || :
 }
 
 cp_copies_a_tree_into_either_view() {

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # fio writes and verifies, on both views.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 on_each_rung "$@"
 requires_cmd fio
 POOL=128M kvfs_mount

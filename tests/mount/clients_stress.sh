@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # stress-ng's filesystem stressors, and git and sqlite3, in ckpt/.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 requires_cmd stress-ng
 kvfs_mount
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # The command: help, errors, and the verbs that look at a mount.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 kvfs_mount
 mkdir "$KV/n"
 blocks -n 20 -s 100000 store "$KV/n"

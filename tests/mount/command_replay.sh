@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # kvfs replay and kvfs bench, on a mount.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 POOL=256M kvfs_mount
 
 # 200 requests, each a growing prefix of one of ten chains.

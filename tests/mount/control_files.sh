@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # .kvfs/: statistics for Prometheus, status for programs.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 kvfs_mount
 mkdir "$KV/n" "$KV/we\"ird\\name"
 blocks -n 20 -s 100000 store "$KV/n"

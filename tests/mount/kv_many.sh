@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Twenty thousand names: listing, memory, restart.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 POOL=256M kvfs_mount
 N=20000
 

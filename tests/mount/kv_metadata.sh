@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Times, owners, modes and extended attributes of blocks.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 on_each_rung "$@"
 requires_cmd getfattr setfattr
 kvfs_mount

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Namespaces: their folders, their policy.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 requires_cmd getfattr setfattr
 kvfs_mount
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Reading blocks, in all the ways that clients do.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 on_each_rung "$@"
 kvfs_mount
 mkdir "$KV/r"

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Which rung is taken, and that it is shown.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 
 _shown_everywhere() { # RUNG
 	local name

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # A checkpoint file far larger than the pool lies on the disk tier.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 on_each_rung "$@"
 SIZE=$((512 << 20))
 [ "$(df -B1 --output=avail "$T" | tail -1)" -gt $((SIZE * 2)) ] ||

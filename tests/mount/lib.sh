@@ -4,7 +4,7 @@
 # What every mount test stands on. A test file sources this, says what it
 # needs, mounts, defines functions and ends with `run_tests`:
 #
-#	. "${srcdir:-.}/tests/mount/lib.sh"
+#	. "$(dirname "$0")/lib.sh" || exit 99
 #	on_each_rung "$@"
 #	kvfs_mount
 #	mkdir "$KV/n"
@@ -231,7 +231,7 @@ EROFS='Read-only file system'
 refused() { # PATTERN (egrep) COMMAND...
 	local pattern=$1 out rc=0
 	shift
-	out=$("$@" 2>&1 </dev/null) || rc=$?
+	out=$("$@" 2>&1 >/dev/null </dev/null) || rc=$?
 	[ $rc != 0 ] || fail "this succeeded: $*"
 	grep -Eqi -- "$pattern" <<<"$out" ||
 		fail "$*: got '$out' (code $rc), wanted $pattern"

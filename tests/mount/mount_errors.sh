@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # A mount that cannot be says why, in one line, and leaves nothing behind.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 
 _mount() { timeout 60 "$KVFS" mount "$@"; }
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # mount -t kvfs, as fstab and systemd call it.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 requires_cmd unshare
 
 # A folder /sbin of our own, in a mount namespace of our own: nothing is

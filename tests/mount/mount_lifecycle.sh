@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # From mount to unmount, by every way there is.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 
 _all_gone() {
 	wait_for '[ -z "$(kvfs_pid)$(redis_pid)" ]' 10

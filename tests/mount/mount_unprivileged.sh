@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Somebody who is not root mounts with fusermount3, on the lowest rung.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 requires_cmd fusermount3
 
 chmod 777 "$T"

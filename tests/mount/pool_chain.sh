@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Chains of blocks are evicted from the leaf.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 requires_cmd setfattr
 POOL=64M kvfs_mount
 MiB=1048576

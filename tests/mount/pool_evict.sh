@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Eviction: a store larger than the pool goes on, and only takes what it may.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 on_each_rung "$@"
 POOL=64M kvfs_mount
 MiB=1048576

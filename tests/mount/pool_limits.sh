@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # The ends of the pool: a file larger than it, all of it pinned, its figures.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 on_each_rung "$@"
 POOL=64M kvfs_mount
 MiB=1048576

@@ -3,7 +3,7 @@
 # Frames are reused, bytes are not: nobody sees another block's, in a mapping,
 # a pipe or a new file.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 on_each_rung "$@"
 POOL=64M kvfs_mount
 MiB=1048576

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # Redis slow, stopped, killed or emptied while kvfs is in use.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 redis_start r
 SOCK=$T/r.sock
 redis_opts="meta=unix://$SOCK,deadline=2"

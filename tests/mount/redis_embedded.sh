@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # The private redis-server of a mount without meta=.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 kvfs_mount
 mkdir "$KV/n"
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # A Redis of the user's: addresses, passwords, what is refused.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 PORT=$((20000 + RANDOM % 20000))
 redis_start plain
 redis_start locked --requirepass 's3cret pass' --port "$PORT"

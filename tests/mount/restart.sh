@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # A warm restart: all that was committed, nothing that was not.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 on_each_rung "$@"
 requires_cmd setfattr getfattr
 kvfs_mount

@@ -3,7 +3,7 @@
 # kill -9 at random points under load: nothing half-written is ever visible,
 # nothing committed is lost.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 on_each_rung "$@"
 ROUNDS=${KVFS_TEST_ROUNDS:-5}
 SIZE=300001

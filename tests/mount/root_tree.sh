@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # The root of the mount and what holds the views apart.
 # shellcheck source=tests/mount/lib.sh
-. "${srcdir:-.}/tests/mount/lib.sh"
+. "$(dirname "$0")/lib.sh" || exit 99
 kvfs_mount
 mkdir "$KV/a" "$KV/b"
 
