@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
 
@@ -208,6 +209,7 @@ static void commit_fill(struct pool *p, uint32_t frame, const struct stat *st,
 
 	r->size_bytes = st->st_size;
 	r->alloc_bytes = st->st_blocks * 512ull;
+	r->mtime_ns = clock_from_timespec(st->st_mtim);
 	r->generation = 0;
 	r->checksum[0] = r->checksum[1] = 0;
 	r->flags &= POOL_HAS_XATTR;

@@ -64,6 +64,8 @@ struct pool_record {
 };
 
 #define POOL_HAS_CHECKSUM 1u
+#define POOL_HAS_XATTR 2u /* extended attributes are on the frame's file: kept by
+			     pool_commit, removed with the attributes by recycling */
 
 struct pool_ops {
 	/**
@@ -185,7 +187,7 @@ int pool_probe(struct pool *pool, uint32_t frame);
  * pool_commit - turn a WRITING frame into a block
  * @path: its name, "NAMESPACE/path", at most POOL_PATH_MAX bytes, binary
  *
- * The caller has probed. Fills size_bytes and alloc_bytes from fstat, clears
+ * The caller has probed. Fills size_bytes, alloc_bytes and mtime_ns from fstat, clears
  * flags, generation, hits and the chain; takes mode, uid, gid and times as
  * they stand in the record. State becomes COMMITTED with the last store.
  * Returns: 0, -ENAMETOOLONG, or -errno.

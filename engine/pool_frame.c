@@ -206,7 +206,7 @@ static void file_strip(int fd)
 	names = malloc(n);
 	n = names ? flistxattr(fd, names, n) : 0;
 	for (char *at = names; n > 0 && at < names + n; at += strlen(at) + 1)
-		if (!strncmp(at, "user.", 5))
+		if (!strncmp(at, "user.", 5) || !strncmp(at, "trusted.", 8))
 			fremovexattr(fd, at);
 }
 

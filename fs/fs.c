@@ -8,8 +8,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
@@ -79,30 +81,51 @@ static int open_parts(struct fs *fs)
 	return 0;
 }
 
-/*
- * Called inside INIT. The kernel holds all requests back until INIT is
- * answered, so whoever is told now finds the mount usable.
- */
-void fs_started(struct fs *fs)
+/* Does the kernel take backing files from this process? Only trying tells. */
+static int check_passthrough(struct fs *fs)
 {
-	session_ready(fs, NULL);
+	cleanup_close int fd = memfd_create("kvfs-probe", MFD_CLOEXEC);
+	int id = fd < 0 ? -errno : passthrough_bind(fs, fd);
+
+	passthrough_unbind(fs, id);
+	if (id >= 0)
+		return 0;
+	if (fs->config.rung != RUNG_AUTO)
+		return id;
+	fs->passthrough = false;
+	fs->rung = RUNG_DIRECT;
+	fs->rung_reason = "the kernel refuses backing files here";
+	return 0;
 }
 
-/* Binding frames needs an answered INIT: a request of our own waits for it. */
+/*
+ * What needs an answered INIT: binding frames. A request of our own waits for
+ * it; the mount is called usable only after this.
+ */
 static void *start_parts(void *arg)
 {
 	struct fs *fs = arg;
-	int err;
+	int err = access(fs->config.mountpoint, F_OK) ? -errno : 0;
 
-	access(fs->config.mountpoint, F_OK);
-	if (fs->init_error || atomic_load(&fs->stopping))
-		return NULL;
-	err = pool_start(fs->pool);
+	if (fs->init_error)
+		return NULL; /* session_serve returns it */
+	if (!err)
+		err = check_passthrough(fs);
+	if (!err)
+		err = pool_start(fs->pool);
 	if (!err)
 		err = meta_start(fs->meta);
-	if (err)
+	if (err) {
 		log_error("mount: %s: cannot start: %s", fs->config.mountpoint,
 			  strerror(-err));
+		fs->init_error = err;
+		kill(getpid(), SIGTERM);
+		return NULL;
+	}
+	log_info("mount: %s: %s%s%s", fs->config.mountpoint,
+		 fs_rung_name(fs->rung), fs->rung_reason ? ": " : "",
+		 fs->rung_reason ? fs->rung_reason : "");
+	session_ready(fs, NULL);
 	return NULL;
 }
 

@@ -152,8 +152,6 @@ void passthrough_unbind(struct fs *fs, int backing_id);
 void passthrough_attach(int fd);
 
 /* fs.c */
-/** fs_started - INIT is answered: frames can be bound, the mount is usable. */
-void fs_started(struct fs *fs);
 /**
  * fs_run - mount, serve until unmounted, take down
  * @ready_fd: one line is written here once the mount is usable: empty, or why

@@ -121,8 +121,7 @@ static void set_dir(struct kv *kv, const struct call *c, struct kv_dir *dir)
 		dir->mtime_ns = wanted_time(c, FUSE_SET_ATTR_MTIME_NOW,
 					    c->attr.st_mtim);
 	dir->ctime_ns = clock_stamp_ns();
-	if (dir->node.type == KV_DIR)
-		kv_dirs_note(kv, dir, false);
+	kv_dirs_note(kv, dir, false);
 }
 
 static int set_size(struct kv *kv, const struct call *c, struct kv_file *f)

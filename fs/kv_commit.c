@@ -355,8 +355,14 @@ static int rename_written(struct call *c, struct kv_file *f,
 	if (temp)
 		return 0;
 	err = commit(kv, f);
-	if (err || !f->node.sync)
+	if (err) {
+		/* the caller is told so, and finds it where it was */
+		f->node.temp = true;
+		kv_move(kv, &f->node, kv_dir(kv_node(c->inode)), c->name);
 		return err;
+	}
+	if (!f->node.sync)
+		return 0;
 	call_defer(c, wait_published);
 	return -EINPROGRESS;
 }

@@ -52,12 +52,14 @@ static int format(char line[LINE_MAX_BYTES], const char *path, int len,
 
 static void note(struct kv *kv, struct kv_dir *dir, uint32_t mode)
 {
-	char path[POOL_PATH_MAX + 1], line[LINE_MAX_BYTES];
+	char path[POOL_PATH_MAX + 1] = "", line[LINE_MAX_BYTES];
 	int n;
 
-	if (kv->dirs_fd < 0 || dir->node.type != KV_DIR)
+	if (kv->dirs_fd < 0 || dir->node.type == KV_NAMESPACE)
 		return;
-	n = kv_path(kv_dir(dir->node.parent), dir->node.name, path);
+	n = dir == &kv->root
+		    ? 0
+		    : kv_path(kv_dir(dir->node.parent), dir->node.name, path);
 	if (n < 0)
 		return;
 	n = format(line, path, n, mode, dir->uid, dir->gid);
@@ -89,6 +91,14 @@ static bool sane_path(const char *path, size_t len)
 	return true;
 }
 
+static void set_owner(struct kv_dir *dir, uint32_t mode, uint32_t uid,
+		      uint32_t gid)
+{
+	dir->mode = mode & 07777;
+	dir->uid = uid;
+	dir->gid = gid;
+}
+
 static void apply(struct kv *kv, char *path, size_t len, uint32_t mode,
 		  uint32_t uid, uint32_t gid)
 {
@@ -96,6 +106,10 @@ static void apply(struct kv *kv, char *path, size_t len, uint32_t mode,
 	struct kv_node *up, *node;
 	struct kv_dir *dir;
 
+	if (len == 0) {
+		set_owner(&kv->root, mode, uid, gid);
+		return;
+	}
 	if (!slash || !sane_path(path, len))
 		return;
 	up = kv_find_path(kv, path, (size_t)(slash - path));
@@ -115,9 +129,7 @@ static void apply(struct kv *kv, char *path, size_t len, uint32_t mode,
 		      : kv_dir_new(kv, kv_dir(up), slash + 1, mode, uid, gid);
 	if (!dir)
 		return;
-	dir->mode = mode & 07777;
-	dir->uid = uid;
-	dir->gid = gid;
+	set_owner(dir, mode, uid, gid);
 }
 
 /* One line at `at`; returns where the next begins, or NULL at a torn one. */

@@ -153,14 +153,8 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
 	want(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
 	fs->killpriv_v2 = conn->want_ext & FUSE_CAP_HANDLE_KILLPRIV_V2;
 	fs->mmap_direct = conn->want_ext & FUSE_CAP_DIRECT_IO_ALLOW_MMAP;
-	if (fs->init_error) {
+	if (fs->init_error)
 		fuse_session_exit(fs->session);
-		return;
-	}
-	log_info("mount: %s: %s%s%s", fs->config.mountpoint,
-		 fs_rung_name(fs->rung), fs->rung_reason ? ": " : "",
-		 fs->rung_reason ? fs->rung_reason : "");
-	fs_started(fs);
 }
 
 static void log_fuse(enum fuse_log_level level, const char *fmt, va_list ap)
