@@ -54,9 +54,9 @@ END_TEST
 int main(void)
 {
 	const char *top = getenv("srcdir");
-	Suite *suite = suite_create("trace figures");
-	TCase *c = tcase_create("all");
 	SRunner *runner;
+	Suite *suite;
+	TCase *c;
 	int failed;
 
 	snprintf(path, sizeof(path), "%s" TRACE_BESIDE, top ? top : ".");
@@ -64,6 +64,8 @@ int main(void)
 		printf("skipped: there is no trace at %s\n", path);
 		return 77;
 	}
+	suite = suite_create("trace figures");
+	c = tcase_create("all");
 	tcase_add_test(c, the_trace_is_read_whole);
 	tcase_add_loop_test(c, the_simulated_hit_rate_is_the_published_one, 0,
 			    (int)(sizeof(figures) / sizeof(figures[0])));
