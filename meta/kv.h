@@ -17,7 +17,7 @@
 #include "meta/meta.h"
 
 struct meta_kv_state {
-	bool held; /* this node holds a committed block of this name */
+	bool held;     /* this node holds a committed block of this name */
 	bool unlinked; /* its user removed it: leave a tombstone, not a gap */
 	uint64_t generation; /* as last published; 0: never */
 	uint64_t size_bytes;
@@ -33,11 +33,14 @@ enum meta_kv_verdict {
 };
 
 struct meta_kv_ops {
-	/** state - what does the local index say of this name now? Must not
-	 *  block on Redis. Called on the sender's thread. */
+	/** state - what does the local index say of this name now? A removed
+	 *  name stays `unlinked` until its verdict. Must not block on Redis.
+	 *  Called on threads of meta's own. */
 	void (*state)(void *ctx, const char *path, uint16_t path_len,
 		      struct meta_kv_state *state);
-	/** verdict - Redis answered. generation is the record's. */
+	/** verdict - Redis answered. generation is the record's. Not called
+	 *  for a name that became dirty again meanwhile: a later one comes.
+	 *  Must not wait; may call meta_kv_dirty. */
 	void (*verdict)(void *ctx, const char *path, uint16_t path_len,
 			enum meta_kv_verdict v, uint64_t generation);
 	/**
@@ -48,16 +51,24 @@ struct meta_kv_ops {
 	 * Returns: false once the walk is over.
 	 */
 	bool (*each)(void *ctx, uint64_t *cursor, unsigned n,
-		     void (*fn)(void *arg, const char *path,
-				uint16_t path_len),
+		     void (*fn)(void *arg, const char *path, uint16_t path_len),
 		     void *arg);
+	/**
+	 * directory - mode, uid and gid of a local directory below a namespace
+	 *
+	 * Written with the first block published below it. NULL, or false:
+	 * 0755, root's. Called on meta's sender thread.
+	 */
+	bool (*directory)(void *ctx, const char *path, uint16_t path_len,
+			  uint32_t *mode, uint32_t *uid, uint32_t *gid);
 };
 
 /**
  * meta_kv_dirty - this name changed here (committed, evicted, unlinked)
  *
- * Hot path: a hash insert, no wait, no Redis. Past 1,000,000 dirty names the
- * set is dropped for an audit of the whole index instead; nothing is lost.
+ * Hot path: a hash insert, no wait, no Redis. Past 1,000,000 dirty names, or
+ * 32 MiB of them, the set is dropped for an audit of the whole index instead;
+ * nothing is lost.
  * Threads: any.
  */
 void meta_kv_dirty(struct meta *m, const char *path, uint16_t path_len);
@@ -65,6 +76,26 @@ void meta_kv_dirty(struct meta *m, const char *path, uint16_t path_len);
 /** meta_kv_sync - wait until this name is clean: fsync and COMMIT with SYNC.
  *  Returns: 0 or -ETIMEDOUT after the deadline. */
 int meta_kv_sync(struct meta *m, const char *path, uint16_t path_len);
+
+/* What Redis says of a name. */
+struct meta_kv_found {
+	bool is_dir;
+	uint64_t generation, size_bytes;
+	uint64_t checksum[2];
+	uint32_t mode, uid, gid;
+	uint32_t n_holders; /* live ones; 0: a directory */
+	uint32_t holders[16];
+};
+
+/**
+ * meta_kv_lookup - ask Redis for a block or a directory: one round trip
+ * @deadline: monotonic ns; 0: the configured one from now
+ *
+ * Returns: 0, -ENOENT (no live node holds it), or -EIO (no answer; at once
+ *          while the breaker is open).
+ */
+int meta_kv_lookup(struct meta *m, int64_t deadline, const char *path,
+		   uint16_t path_len, struct meta_kv_found *found);
 
 /* A namespace's record: its directory's attributes and its policy. */
 struct meta_namespace {
