@@ -12,11 +12,11 @@ static const struct {
 	const char *name;
 	const struct posix_case *cases;
 } groups[] = {
-	{ "errors", posix_errors },	{ "renames", posix_renames },
-	{ "links", posix_links },	{ "times", posix_times },
-	{ "modes", posix_modes },	{ "data", posix_data },
-	{ "mappings", posix_mappings }, { "dirs", posix_dirs },
-	{ "xattrs", posix_xattrs },	{ "special", posix_special },
+	{"errors", posix_errors},     {"renames", posix_renames},
+	{"links", posix_links},	      {"times", posix_times},
+	{"modes", posix_modes},	      {"data", posix_data},
+	{"mappings", posix_mappings}, {"dirs", posix_dirs},
+	{"xattrs", posix_xattrs},     {"special", posix_special},
 };
 
 static int n_failures;
@@ -46,7 +46,7 @@ void posix_skip(const char *why)
 
 struct stat posix_stat(const char *path)
 {
-	struct stat st = { 0 };
+	struct stat st = {0};
 
 	if (lstat(path, &st))
 		posix_fail(__FILE__, __LINE__, path, errno, 0);
@@ -55,7 +55,7 @@ struct stat posix_stat(const char *path)
 
 struct stat posix_fstat(int fd)
 {
-	struct stat st = { 0 };
+	struct stat st = {0};
 
 	ok(fstat(fd, &st));
 	return st;
@@ -87,7 +87,7 @@ int64_t posix_ns(struct timespec t)
 /* Stamps are of the coarse clock, whose tick is at most 10 ms. */
 void posix_tick(void)
 {
-	struct timespec now, past, pause = { .tv_nsec = 1000000 };
+	struct timespec now, past, pause = {.tv_nsec = 1000000};
 
 	clock_gettime(CLOCK_REALTIME, &past);
 	do {

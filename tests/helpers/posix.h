@@ -35,31 +35,31 @@ void posix_fail(const char *file, int line, const char *what, long long got,
 void posix_skip(const char *why) __attribute__((noreturn));
 
 /* The call succeeds; its value. */
-#define ok(call)                                                              \
-	({                                                                    \
-		long long ok_r = (call);                                      \
-		if (ok_r < 0)                                                 \
-			posix_fail(__FILE__, __LINE__, #call, errno, 0);      \
-		ok_r;                                                         \
+#define ok(call)                                                         \
+	({                                                               \
+		long long ok_r = (call);                                 \
+		if (ok_r < 0)                                            \
+			posix_fail(__FILE__, __LINE__, #call, errno, 0); \
+		ok_r;                                                    \
 	})
 /* The call fails with this errno. */
-#define fails(want, call)                                                     \
-	do {                                                                  \
-		errno = 0;                                                    \
-		if ((call) >= 0)                                              \
-			posix_fail(__FILE__, __LINE__, #call, 0, want);       \
-		else if (errno != (want))                                     \
-			posix_fail(__FILE__, __LINE__, #call, errno, want);   \
+#define fails(want, call)                                                   \
+	do {                                                                \
+		errno = 0;                                                  \
+		if ((call) >= 0)                                            \
+			posix_fail(__FILE__, __LINE__, #call, 0, want);     \
+		else if (errno != (want))                                   \
+			posix_fail(__FILE__, __LINE__, #call, errno, want); \
 	} while (0)
-#define equal(got, want)                                                      \
-	do {                                                                  \
-		long long eq_g = (long long)(got), eq_w = (long long)(want);  \
-		if (eq_g != eq_w)                                             \
-			posix_fail(__FILE__, __LINE__, #got, eq_g, eq_w);     \
+#define equal(got, want)                                                     \
+	do {                                                                 \
+		long long eq_g = (long long)(got), eq_w = (long long)(want); \
+		if (eq_g != eq_w)                                            \
+			posix_fail(__FILE__, __LINE__, #got, eq_g, eq_w);    \
 	} while (0)
 #define truth(what) equal(!!(what), 1)
 
-struct stat posix_stat(const char *path);  /* lstat */
+struct stat posix_stat(const char *path); /* lstat */
 struct stat posix_fstat(int fd);
 void posix_put(const char *path, const char *text); /* create or replace */
 bool posix_holds(const char *path, const char *text);

@@ -20,20 +20,62 @@ static int do_create(const char *p)
 
 	return fd < 0 ? fd : close(fd);
 }
-static int do_mkdir(const char *p) { return mkdir(p, 0755); }
-static int do_mkfifo(const char *p) { return mkfifo(p, 0644); }
-static int do_mknod(const char *p) { return mknod(p, S_IFREG | 0644, 0); }
-static int do_symlink(const char *p) { return symlink("target", p); }
-static int do_link_to(const char *p) { return link("file", p); }
-static int do_link_from(const char *p) { return link(p, "new"); }
-static int do_rename_to(const char *p) { return rename("victim", p); }
-static int do_rename_from(const char *p) { return rename(p, "new"); }
-static int do_unlink(const char *p) { return unlink(p); }
-static int do_rmdir(const char *p) { return rmdir(p); }
-static int do_truncate(const char *p) { return truncate(p, 0); }
-static int do_chmod(const char *p) { return chmod(p, 0644); }
-static int do_chown(const char *p) { return chown(p, 0, 0); }
-static int do_utimens(const char *p) { return utimensat(AT_FDCWD, p, NULL, 0); }
+static int do_mkdir(const char *p)
+{
+	return mkdir(p, 0755);
+}
+static int do_mkfifo(const char *p)
+{
+	return mkfifo(p, 0644);
+}
+static int do_mknod(const char *p)
+{
+	return mknod(p, S_IFREG | 0644, 0);
+}
+static int do_symlink(const char *p)
+{
+	return symlink("target", p);
+}
+static int do_link_to(const char *p)
+{
+	return link("file", p);
+}
+static int do_link_from(const char *p)
+{
+	return link(p, "new");
+}
+static int do_rename_to(const char *p)
+{
+	return rename("victim", p);
+}
+static int do_rename_from(const char *p)
+{
+	return rename(p, "new");
+}
+static int do_unlink(const char *p)
+{
+	return unlink(p);
+}
+static int do_rmdir(const char *p)
+{
+	return rmdir(p);
+}
+static int do_truncate(const char *p)
+{
+	return truncate(p, 0);
+}
+static int do_chmod(const char *p)
+{
+	return chmod(p, 0644);
+}
+static int do_chown(const char *p)
+{
+	return chown(p, 0, 0);
+}
+static int do_utimens(const char *p)
+{
+	return utimensat(AT_FDCWD, p, NULL, 0);
+}
 static int do_stat(const char *p)
 {
 	struct stat st;
@@ -58,25 +100,25 @@ static const struct {
 	int (*call)(const char *path);
 	bool creates; /* its last component need not exist */
 } calls[] = {
-	{ "open", do_open, false },
-	{ "open(O_CREAT)", do_create, true },
-	{ "mkdir", do_mkdir, true },
-	{ "mkfifo", do_mkfifo, true },
-	{ "mknod", do_mknod, true },
-	{ "symlink", do_symlink, true },
-	{ "link to", do_link_to, true },
-	{ "link from", do_link_from, false },
-	{ "rename to", do_rename_to, true },
-	{ "rename from", do_rename_from, false },
-	{ "unlink", do_unlink, false },
-	{ "rmdir", do_rmdir, false },
-	{ "truncate", do_truncate, false },
-	{ "chmod", do_chmod, false },
-	{ "chown", do_chown, false },
-	{ "utimensat", do_utimens, false },
-	{ "stat", do_stat, false },
-	{ "readlink", do_readlink, false },
-	{ "opendir", do_opendir, false },
+	{"open", do_open, false},
+	{"open(O_CREAT)", do_create, true},
+	{"mkdir", do_mkdir, true},
+	{"mkfifo", do_mkfifo, true},
+	{"mknod", do_mknod, true},
+	{"symlink", do_symlink, true},
+	{"link to", do_link_to, true},
+	{"link from", do_link_from, false},
+	{"rename to", do_rename_to, true},
+	{"rename from", do_rename_from, false},
+	{"unlink", do_unlink, false},
+	{"rmdir", do_rmdir, false},
+	{"truncate", do_truncate, false},
+	{"chmod", do_chmod, false},
+	{"chown", do_chown, false},
+	{"utimensat", do_utimens, false},
+	{"stat", do_stat, false},
+	{"readlink", do_readlink, false},
+	{"opendir", do_opendir, false},
 };
 #define N_CALLS (sizeof(calls) / sizeof(calls[0]))
 
@@ -169,7 +211,7 @@ static void an_existing_name(void)
 	ok(mkfifo("fifo", 0644));
 	for (int i = 0; i < 4; i++) {
 		const char *p =
-			(const char *[]){ "file", "dir", "sym", "fifo" }[i];
+			(const char *[]){"file", "dir", "sym", "fifo"}[i];
 
 		fails(EEXIST, mkdir(p, 0755));
 		fails(EEXIST, mkfifo(p, 0644));
@@ -193,7 +235,7 @@ static void the_wrong_type(void)
 	fails(EISDIR, truncate("dir", 0));
 	fails(ENOTDIR, open("file", O_RDONLY | O_DIRECTORY));
 	fails(ELOOP, open("sym", O_RDONLY | O_NOFOLLOW));
-	fails(EINVAL, readlink("file", (char[8]){ 0 }, 8));
+	fails(EINVAL, readlink("file", (char[8]){0}, 8));
 	fails(EPERM, link("dir", "dir2"));
 	fails(EINVAL, truncate("file", -1));
 	fails(EINVAL, rmdir("dir/."));
@@ -205,10 +247,18 @@ static void a_directory_that_is_not_empty(void)
 	ok(mkdir("dir", 0755));
 	for (int i = 0; i < 4; i++) {
 		switch (i) {
-		case 0: posix_put("dir/x", ""); break;
-		case 1: ok(mkdir("dir/x", 0755)); break;
-		case 2: ok(symlink("a", "dir/x")); break;
-		case 3: ok(mkfifo("dir/x", 0644)); break;
+		case 0:
+			posix_put("dir/x", "");
+			break;
+		case 1:
+			ok(mkdir("dir/x", 0755));
+			break;
+		case 2:
+			ok(symlink("a", "dir/x"));
+			break;
+		case 3:
+			ok(mkfifo("dir/x", 0644));
+			break;
 		}
 		fails(ENOTEMPTY, rmdir("dir"));
 		ok(i == 1 ? rmdir("dir/x") : unlink("dir/x"));
@@ -219,8 +269,8 @@ static void a_directory_that_is_not_empty(void)
 static void names_are_bytes(void)
 {
 	static const char *const names[] = {
-		" ", "\n", "\\", "*", "\xff\xfe", "a:b", "{c}", "-rf", "...",
-		"\x01\x7f", "%s%n", "..a", "\xc3\xa9",
+		" ",   "\n",  "\\",	  "*",	  "\xff\xfe", "a:b",	  "{c}",
+		"-rf", "...", "\x01\x7f", "%s%n", "..a",      "\xc3\xa9",
 	};
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
@@ -243,11 +293,19 @@ static void make(const char *path, int type)
 
 	snprintf(below, sizeof(below), "%s/below", path);
 	switch (type) {
-	case FILE_: posix_put(path, path); break;
-	case FIFO: ok(mkfifo(path, 0600)); break;
-	case SYM: ok(symlink("nowhere", path)); break;
+	case FILE_:
+		posix_put(path, path);
+		break;
+	case FIFO:
+		ok(mkfifo(path, 0600));
+		break;
+	case SYM:
+		ok(symlink("nowhere", path));
+		break;
 	case FULL:
-	case EMPTY: ok(mkdir(path, 0700)); break;
+	case EMPTY:
+		ok(mkdir(path, 0700));
+		break;
 	}
 	if (type == FULL)
 		posix_put(below, "");
@@ -288,7 +346,7 @@ static int rename_errno(int from, int to, unsigned flags)
 static void rename_one(int from, int to, unsigned flags)
 {
 	int want = rename_errno(from, to, flags), r;
-	struct stat a = { 0 }, b = { 0 }, now;
+	struct stat a = {0}, b = {0}, now;
 	char what[64];
 
 	snprintf(what, sizeof(what), "rename of type %d onto %d, flags %u",
@@ -316,8 +374,7 @@ static void rename_one(int from, int to, unsigned flags)
 
 static void rename_of_every_type_onto_every_type(void)
 {
-	static const unsigned flags[] = { 0, RENAME_NOREPLACE,
-					  RENAME_EXCHANGE };
+	static const unsigned flags[] = {0, RENAME_NOREPLACE, RENAME_EXCHANGE};
 
 	ok(mkdir("d1", 0755));
 	ok(mkdir("d2", 0755));
@@ -339,8 +396,8 @@ static void a_directory_cannot_go_below_itself(void)
 	fails(EINVAL, rename("a", "a/x"));
 	fails(EINVAL, rename("a", "a/b/c/x"));
 	fails(ENOTEMPTY, rename("a/b/c", "a"));
-	fails(EINVAL, renameat2(AT_FDCWD, "a", AT_FDCWD, "a/b/c",
-				RENAME_EXCHANGE));
+	fails(EINVAL,
+	      renameat2(AT_FDCWD, "a", AT_FDCWD, "a/b/c", RENAME_EXCHANGE));
 	ok(rename("a/b/c", "c"));
 	ok(rename("a", "c/a"));
 	ok(access("c/a/b", F_OK));
@@ -377,7 +434,7 @@ static void two_names_of_one_file_stay_two(void)
 
 static void the_replaced_file_lives_on_while_open(void)
 {
-	char buf[8] = { 0 };
+	char buf[8] = {0};
 	int fd;
 
 	posix_put("old", "old");
@@ -443,7 +500,7 @@ static void links_to_what_is_no_file(void)
 
 static void an_unlinked_file_lives_on_while_open(void)
 {
-	char buf[16] = { 0 };
+	char buf[16] = {0};
 	int fd;
 
 	posix_put("f", "before");
@@ -500,41 +557,40 @@ static void symlinks_keep_their_target(void)
 }
 
 const struct posix_case posix_errors[] = {
-	{ "a file as a directory is ENOTDIR", a_file_as_a_directory },
-	{ "a missing directory is ENOENT", a_missing_directory },
-	{ "a loop of symlinks is ELOOP", a_loop_of_symlinks },
-	{ "an empty path is ENOENT", an_empty_path },
-	{ "a name of 256 bytes is ENAMETOOLONG", a_name_of_256_bytes },
-	{ "a path of 4096 bytes is ENAMETOOLONG", a_path_of_4096_bytes },
-	{ "a name of 255 bytes is fine", a_name_of_255_bytes_is_fine },
-	{ "a missing name is ENOENT", a_missing_name },
-	{ "an existing name is EEXIST", an_existing_name },
-	{ "the wrong type has its own errno", the_wrong_type },
-	{ "a directory that is not empty stays",
-	  a_directory_that_is_not_empty },
-	{ "names are bytes", names_are_bytes },
-	{ NULL, NULL },
+	{"a file as a directory is ENOTDIR", a_file_as_a_directory},
+	{"a missing directory is ENOENT", a_missing_directory},
+	{"a loop of symlinks is ELOOP", a_loop_of_symlinks},
+	{"an empty path is ENOENT", an_empty_path},
+	{"a name of 256 bytes is ENAMETOOLONG", a_name_of_256_bytes},
+	{"a path of 4096 bytes is ENAMETOOLONG", a_path_of_4096_bytes},
+	{"a name of 255 bytes is fine", a_name_of_255_bytes_is_fine},
+	{"a missing name is ENOENT", a_missing_name},
+	{"an existing name is EEXIST", an_existing_name},
+	{"the wrong type has its own errno", the_wrong_type},
+	{"a directory that is not empty stays", a_directory_that_is_not_empty},
+	{"names are bytes", names_are_bytes},
+	{NULL, NULL},
 };
 
 const struct posix_case posix_renames[] = {
-	{ "every type onto every type", rename_of_every_type_onto_every_type },
-	{ "a directory cannot go below itself",
-	  a_directory_cannot_go_below_itself },
-	{ "a moved directory counts with its new parent",
-	  a_moved_directory_counts_with_its_new_parent },
-	{ "two names of one file stay two", two_names_of_one_file_stay_two },
-	{ "the replaced file lives on while open",
-	  the_replaced_file_lives_on_while_open },
-	{ "dot cannot be renamed", dot_cannot_be_renamed },
-	{ NULL, NULL },
+	{"every type onto every type", rename_of_every_type_onto_every_type},
+	{"a directory cannot go below itself",
+	 a_directory_cannot_go_below_itself},
+	{"a moved directory counts with its new parent",
+	 a_moved_directory_counts_with_its_new_parent},
+	{"two names of one file stay two", two_names_of_one_file_stay_two},
+	{"the replaced file lives on while open",
+	 the_replaced_file_lives_on_while_open},
+	{"dot cannot be renamed", dot_cannot_be_renamed},
+	{NULL, NULL},
 };
 
 const struct posix_case posix_links[] = {
-	{ "hard links share everything", hard_links_share_everything },
-	{ "links to what is no file", links_to_what_is_no_file },
-	{ "an unlinked file lives on while open",
-	  an_unlinked_file_lives_on_while_open },
-	{ "a removed directory is empty", a_removed_directory_is_empty },
-	{ "symlinks keep their target", symlinks_keep_their_target },
-	{ NULL, NULL },
+	{"hard links share everything", hard_links_share_everything},
+	{"links to what is no file", links_to_what_is_no_file},
+	{"an unlinked file lives on while open",
+	 an_unlinked_file_lives_on_while_open},
+	{"a removed directory is empty", a_removed_directory_is_empty},
+	{"symlinks keep their target", symlinks_keep_their_target},
+	{NULL, NULL},
 };
