@@ -187,8 +187,8 @@ void kv_unlink_node(struct kv *kv, struct kv_node *node);
 /** kv_move - another directory and name; 0 or -ENOMEM, nothing done. */
 int kv_move(struct kv *kv, struct kv_node *node, struct kv_dir *to,
 	    const char *name);
-/** kv_settle - free an unlinked node that nobody holds any more. */
-void kv_settle(struct kv_node *node);
+/** kv_node_settle - free an unlinked node that nobody holds any more. */
+void kv_node_settle(struct kv_node *node);
 void kv_entry(struct kv *kv, struct kv_node *node, struct fuse_entry_param *e);
 
 /* kv_name.c */

@@ -136,7 +136,7 @@ void kv_let_go(struct kv *kv, struct kv_file *f)
 		pool_put(kv->fs->pool, f->frame);
 		f->frame = POOL_NO_FRAME;
 	}
-	kv_settle(&f->node);
+	kv_node_settle(&f->node);
 }
 
 void kv_drop(struct kv *kv, struct kv_file *f, bool by_user)

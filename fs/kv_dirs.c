@@ -120,7 +120,7 @@ static void apply(struct kv *kv, char *path, size_t len, uint32_t mode,
 	if (!mode) {
 		if (node && kv_is_dir(node) && kv_dir_is_empty(kv_dir(node))) {
 			kv_unlink_node(kv, node);
-			kv_settle(node);
+			kv_node_settle(node);
 		}
 		return;
 	}

@@ -181,7 +181,7 @@ static int remove_dir(struct kv *kv, struct kv_dir *parent, const char *name)
 		return ENOTEMPTY;
 	kv_dirs_note(kv, kv_dir(node), true);
 	kv_unlink_node(kv, node);
-	kv_settle(node);
+	kv_node_settle(node);
 	return 0;
 }
 

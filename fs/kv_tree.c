@@ -214,7 +214,7 @@ int kv_move(struct kv *kv, struct kv_node *node, struct kv_dir *to,
 	set_parent(node, to);
 	kv_link_node(kv, node);
 	from->child_refs--;
-	kv_settle(&from->node);
+	kv_node_settle(&from->node);
 	return 0;
 }
 
@@ -302,7 +302,7 @@ static bool held(const struct kv_node *node)
 	return container_of(node, struct kv_dir, node)->child_refs > 0;
 }
 
-void kv_settle(struct kv_node *node)
+void kv_node_settle(struct kv_node *node)
 {
 	while (node->type != KV_ROOT && !held(node)) {
 		struct kv_dir *dir = kv_dir(node->parent);
@@ -334,7 +334,7 @@ void kv_do_forget(struct fs *fs, struct inode *inode, uint64_t nlookup)
 
 	node->nlookup -= nlookup < node->nlookup ? nlookup : node->nlookup;
 	if (node->type != KV_ROOT)
-		kv_settle(node);
+		kv_node_settle(node);
 }
 
 struct inode *kv_root(struct kv *kv)
