@@ -23,8 +23,8 @@
 
 local TOMB_MS, TOMBS_MAX, HOLDERS_MAX = 7200000, 15625, 16
 local HEAD = 45 -- of a record, up to the number of holders
-local NO_SUM = string.rep('\0', 16)
-local NO_GEN = string.rep('\0', 8)
+local NO_SUM = ('\0'):rep(16)
+local NO_GEN = ('\0'):rep(8)
 
 local function time_ms()
 	local t = redis.call('TIME')
