@@ -10,8 +10,9 @@
  * READY frames may take what blocks leave of the capacity and half of the
  * reserve; the other half stays empty for writes that outgrow their frame.
  * Such growth passes the daemon by: "unseen" is what the tmpfs holds beyond
- * our books. A charge is booked before the system call that takes memory and
- * struck after the one that gives it back, so nothing of ours looks unseen.
+ * our books, and "ahead" is what it may soon become at the speed it grows. A
+ * charge is booked before the system call that takes memory and struck after
+ * the one that gives it back, so nothing of ours looks unseen.
  */
 #include "engine/pool_internal.h"
 
@@ -34,10 +35,9 @@ uint64_t books_held(const struct pool *p)
 	       p->pages[FRAME_PREPARING] + p->pages[FRAME_DIRTY];
 }
 
-/* How much all but the outgrowing writes may hold together. */
-static uint64_t books_limit(const struct pool *p)
+uint64_t books_limit(const struct pool *p)
 {
-	return p->cap_pages + p->reserve_pages / 2;
+	return p->cap_pages + p->reserve_pages / 2 - p->ahead_pages;
 }
 
 uint64_t books_room(const struct pool *p)
@@ -145,17 +145,11 @@ void ready_push(struct pool *p, uint32_t f)
 
 uint32_t ready_pop(struct pool *p, unsigned cls)
 {
-	unsigned last = cls + 2 < POOL_CLASSES ? cls + 2 : POOL_CLASSES - 1;
+	uint32_t f = frame_list_pop(p, &p->ready[cls]);
 
-	for (; cls <= last; cls++) {
-		uint32_t f = frame_list_pop(p, &p->ready[cls]);
-
-		if (f == POOL_NO_FRAME)
-			continue;
+	if (f != POOL_NO_FRAME)
 		p->n_ready[cls]--;
-		return f;
-	}
-	return POOL_NO_FRAME;
+	return f;
 }
 
 void demand_init(struct pool *p, unsigned cls)

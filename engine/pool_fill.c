@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: MIT
 /*
- * The filler: at start, and at the lowest priority, it turns the whole free
- * capacity into READY frames whose memory was touched once. The first frames
- * that a writer needs are the keeper's work; this thread ends when no room is
- * left.
+ * The filler: at start it turns the whole free capacity into READY frames
+ * whose memory was touched once. The first frames that a writer needs are the
+ * keeper's work, so this thread rests for as long as it worked; it ends when
+ * no room is left. (Not by a nice value: a thread that nobody lets run would
+ * hold the pool's lock for all.)
  */
 #include "engine/pool_internal.h"
 
 #include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
+
+#include "base/clock.h"
 
 static bool fill_one(struct pool *p)
 {
 	uint32_t f;
 
-	if (p->stop || books_room(p) < pool_class_pages(p->fill_cls))
+	if (books_room(p) < pool_class_pages(p->fill_cls))
 		return false;
 	f = slot_get(p, p->fill_cls);
 	if (f == POOL_NO_FRAME || frame_prepare(p, f, p->fill_cls, true))
@@ -30,10 +30,16 @@ void *fill_run(void *pool)
 	struct pool *p = pool;
 
 	prctl(PR_SET_NAME, "kvfs-fill");
-	setpriority(PRIO_PROCESS, syscall(SYS_gettid), 19);
 	pthread_mutex_lock(&p->lock);
-	while (fill_one(p))
-		;
+	while (!p->stop) {
+		int64_t began = clock_now_ns();
+		struct timespec until;
+
+		if (!fill_one(p))
+			break;
+		until = clock_timespec(2 * clock_now_ns() - began);
+		pthread_cond_timedwait(&p->stopped, &p->lock, &until);
+	}
 	pthread_mutex_unlock(&p->lock);
 	return NULL;
 }

@@ -235,6 +235,7 @@ static void adopt_frame(struct pool *p, uint32_t f)
 	p->frames[f].cls = pool_class_of(pages);
 	if (record_good(p, f, &st)) {
 		r->alloc_bytes = pages * POOL_PAGE;
+		r->path[r->path_len] = 0; /* the seal does not cover it */
 		books_move(p, f, FRAME_COMMITTED, pages);
 		p->adopted++;
 		return;

@@ -83,6 +83,7 @@ struct pool_header {
 	uint32_t record_bytes;
 	uint64_t uuid[2];
 	uint64_t seal;
+	uint64_t capacity_bytes; /* of the daemon that used it last */
 	uint32_t n_slots; /* frames whose file was ever made: 0 … n_slots - 1 */
 	/* A rename under way: done again at adoption, so that a block is
 	 * never without one whole name. */
@@ -118,6 +119,7 @@ struct pool {
 	pthread_mutex_t lock;	/* guards everything below */
 	pthread_cond_t wake;	/* there is work for the keeper */
 	pthread_cond_t changed; /* a call without the lock has ended */
+	pthread_cond_t stopped; /* the pool is being closed */
 	pthread_t keeper, filler;
 	bool keeper_runs, filler_runs, started, stop;
 
@@ -125,6 +127,7 @@ struct pool {
 	uint64_t pages[FRAME_STATES];
 	uint32_t n[FRAME_STATES];
 	uint64_t retired_pages, unseen_pages, index_pages, peak_pages;
+	uint64_t ahead_pages; /* kept free for writers that grow unseen */
 	uint32_t n_slots, n_indexed;
 	unsigned busy, waiters; /* calls without the lock; who waits for them */
 
@@ -160,6 +163,8 @@ uint64_t books_used(const struct pool *p);
 uint64_t books_held(const struct pool *p);
 /** books_room - pages that may still be preallocated. */
 uint64_t books_room(const struct pool *p);
+/** books_limit - what all but the outgrowing writes may hold together. */
+uint64_t books_limit(const struct pool *p);
 /** books_move - give a frame another state and charge. */
 void books_move(struct pool *p, uint32_t f, enum frame_state to,
 		uint32_t pages);
@@ -171,7 +176,7 @@ void frame_list_push(struct pool *p, struct frame_list *l, uint32_t f);
 uint32_t frame_list_pop(struct pool *p, struct frame_list *l);
 
 void ready_push(struct pool *p, uint32_t f);
-/** ready_pop - a READY frame of this class or a little larger. */
+/** ready_pop - a READY frame of just this class. */
 uint32_t ready_pop(struct pool *p, unsigned cls);
 
 void demand_init(struct pool *p, unsigned cls);

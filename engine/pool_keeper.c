@@ -42,6 +42,8 @@ static uint64_t keeper_low_pages(const struct pool *p)
 
 	if (slack < pool_class_pages(p->guess_cls))
 		slack = 0;
+	if (slack < p->ahead_pages)
+		slack = p->ahead_pages;
 	return p->cap_pages - slack;
 }
 
@@ -63,7 +65,7 @@ static bool keeper_evict(struct pool *p)
 {
 	uint64_t used = books_used(p), low = keeper_low_pages(p);
 
-	if (used > p->cap_pages)
+	if (used + p->ahead_pages > p->cap_pages)
 		p->evicting = true;
 	if (used <= low)
 		p->evicting = false;
@@ -88,7 +90,7 @@ static bool keeper_shrink(struct pool *p)
 {
 	unsigned cls;
 
-	if (books_held(p) <= p->cap_pages + p->reserve_pages / 2)
+	if (books_held(p) <= books_limit(p))
 		return false;
 	return demand_surplus(p, &cls) && frame_give_up(p, cls);
 }
@@ -136,13 +138,34 @@ static int64_t keeper_watch_every(const struct pool *p)
 	return (ms < 1 ? 1 : ms > 100 ? 100 : (int64_t)ms) * NS_PER_MS;
 }
 
+static bool keeper_must_watch(const struct pool *p)
+{
+	return p->writers || p->unseen_pages || p->ahead_pages;
+}
+
+/* Stay ahead of writers by four times what they took since the last look. */
+static void keeper_look_ahead(struct pool *p, uint64_t unseen_before)
+{
+	uint64_t ahead = 0;
+
+	if (p->unseen_pages > unseen_before)
+		ahead = 4 * (p->unseen_pages - unseen_before);
+	if (ahead < p->ahead_pages / 2)
+		ahead = p->ahead_pages / 2;
+	if (ahead > p->reserve_pages / 4)
+		ahead = p->reserve_pages / 4;
+	p->ahead_pages = ahead;
+}
+
 static void keeper_watch(struct pool *p)
 {
+	uint64_t before = p->unseen_pages;
 	int64_t now = clock_now_ns();
 
-	if ((!p->writers && !p->unseen_pages) || now < p->watch_ns)
+	if (!keeper_must_watch(p) || now < p->watch_ns)
 		return;
 	books_measure(p);
+	keeper_look_ahead(p, before);
 	p->watch_every_ns = keeper_watch_every(p);
 	p->watch_ns = now + p->watch_every_ns;
 }
@@ -157,7 +180,7 @@ static void keeper_sleep(struct pool *p)
 	struct timespec until;
 
 	p->wake_ns = INT64_MAX;
-	if (p->writers || p->unseen_pages)
+	if (keeper_must_watch(p))
 		p->wake_ns = earlier(p->wake_ns, p->watch_ns);
 	if (p->stuck)
 		p->wake_ns = earlier(p->wake_ns, p->stuck_ns);

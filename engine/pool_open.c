@@ -30,6 +30,7 @@ static void pool_init_locks(struct pool *p)
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&p->wake, &attr);
 	pthread_cond_init(&p->changed, &attr);
+	pthread_cond_init(&p->stopped, &attr);
 	pthread_condattr_destroy(&attr);
 }
 
@@ -93,7 +94,10 @@ static int pool_check_fits(const struct pool *p)
 {
 	char a[SIZE_FORMAT_BYTES], b[SIZE_FORMAT_BYTES];
 
-	if (p->pages[FRAME_COMMITTED] <= p->cap_pages)
+	/* Under one and the same capacity some may be past it for a moment:
+	 * they are evicted. */
+	if (p->pages[FRAME_COMMITTED] <= p->cap_pages ||
+	    p->header->capacity_bytes == p->cap_pages * POOL_PAGE)
 		return 0;
 	log_error("pool: %s: holds %s of blocks, more than the %s asked for: "
 		  "use the old size or --discard",
@@ -120,7 +124,11 @@ static int pool_open_parts(struct pool *p, const struct pool_config *c)
 	err = pool_check_fits(p);
 	if (!err)
 		err = mount_fit(p);
-	return err ? err : mount_probe(p);
+	if (!err)
+		err = mount_probe(p);
+	if (!err)
+		p->header->capacity_bytes = p->cap_pages * POOL_PAGE;
+	return err;
 }
 
 static void pool_free(struct pool *p, bool discard)
@@ -133,6 +141,7 @@ static void pool_free(struct pool *p, bool discard)
 	if (p->frames_fd >= 0)
 		close(p->frames_fd);
 	mount_close(p, discard);
+	pthread_cond_destroy(&p->stopped);
 	pthread_cond_destroy(&p->changed);
 	pthread_cond_destroy(&p->wake);
 	pthread_mutex_destroy(&p->lock);
@@ -238,6 +247,7 @@ static void pool_stop(struct pool *p)
 	pthread_mutex_lock(&p->lock);
 	p->stop = true;
 	pthread_cond_broadcast(&p->wake);
+	pthread_cond_broadcast(&p->stopped);
 	pthread_mutex_unlock(&p->lock);
 	if (p->filler_runs)
 		pthread_join(p->filler, NULL);
