@@ -9,38 +9,65 @@
 #include "base/clock.h"
 #include "base/log.h"
 
+/*
+ * What asks Redis goes on on a worker. The rest (getattr, open, getxattr)
+ * look first whether they must: most often the answer is at hand.
+ */
+#define WAITS(op)                                  \
+	static void op##_on_worker(struct call *c) \
+	{                                          \
+		call_defer(c, ckpt_do_##op);       \
+	}
+WAITS(lookup)
+WAITS(setattr)
+WAITS(readlink)
+WAITS(mknod)
+WAITS(mkdir)
+WAITS(symlink)
+WAITS(unlink)
+WAITS(rmdir)
+WAITS(rename)
+WAITS(link)
+WAITS(create)
+WAITS(flush)
+WAITS(fsync)
+WAITS(fallocate)
+WAITS(lseek)
+WAITS(setxattr)
+WAITS(listxattr)
+WAITS(removexattr)
+
 const struct view ckpt_view = {
 	.name = "ckpt",
-	.waits = true,
-	.lookup = ckpt_do_lookup,
 	.forget = cinode_forget,
+	.lookup = lookup_on_worker,
+	.setattr = setattr_on_worker,
+	.readlink = readlink_on_worker,
+	.mknod = mknod_on_worker,
+	.mkdir = mkdir_on_worker,
+	.symlink = symlink_on_worker,
+	.unlink = unlink_on_worker,
+	.rmdir = rmdir_on_worker,
+	.rename = rename_on_worker,
+	.link = link_on_worker,
+	.create = create_on_worker,
+	.flush = flush_on_worker,
+	.fsync = fsync_on_worker,
+	.fallocate = fallocate_on_worker,
+	.lseek = lseek_on_worker,
+	.setxattr = setxattr_on_worker,
+	.listxattr = listxattr_on_worker,
+	.removexattr = removexattr_on_worker,
 	.getattr = ckpt_do_getattr,
-	.setattr = ckpt_do_setattr,
-	.readlink = ckpt_do_readlink,
-	.mknod = ckpt_do_mknod,
-	.mkdir = ckpt_do_mkdir,
-	.symlink = ckpt_do_symlink,
-	.unlink = ckpt_do_unlink,
-	.rmdir = ckpt_do_rmdir,
-	.rename = ckpt_do_rename,
-	.link = ckpt_do_link,
 	.open = ckpt_do_open,
-	.create = ckpt_do_create,
 	.read = ckpt_do_read,
 	.write = ckpt_do_write,
-	.flush = ckpt_do_flush,
 	.release = ckpt_do_release,
-	.fsync = ckpt_do_fsync,
 	.opendir = ckpt_do_opendir,
 	.readdir = ckpt_do_readdir,
 	.releasedir = ckpt_do_releasedir,
 	.statfs = ckpt_do_statfs,
-	.fallocate = ckpt_do_fallocate,
-	.lseek = ckpt_do_lseek,
-	.setxattr = ckpt_do_setxattr,
 	.getxattr = ckpt_do_getxattr,
-	.listxattr = ckpt_do_listxattr,
-	.removexattr = ckpt_do_removexattr,
 };
 
 int ckpt_open(struct ckpt **out, struct fs *fs)

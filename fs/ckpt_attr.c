@@ -42,19 +42,14 @@ static bool is_open(struct ckpt *ckpt, struct ckpt_inode *inode)
 	return inode->data && inode->data->n_open;
 }
 
-void ckpt_do_getattr(struct call *c)
+static void getattr_waiting(struct call *c)
 {
 	struct ckpt *ckpt = c->fs->ckpt;
 	struct ckpt_inode *inode = cinode_of(c->inode);
 	uint64_t changes = cinode_changes(ckpt);
 	struct ckpt_attr a;
-	int err;
+	int err = ckpt_getattr(c->fs->meta, c->deadline, inode->ino, &a);
 
-	if (seen(ckpt, inode, &a)) {
-		reply_attr(c, &a);
-		return;
-	}
-	err = ckpt_getattr(c->fs->meta, c->deadline, a.ino, &a);
 	if (!err) {
 		cinode_note(ckpt, inode, &a, changes);
 		reply_attr(c, &a);
@@ -65,6 +60,16 @@ void ckpt_do_getattr(struct call *c)
 	} else {
 		ckpt_finish(c, err);
 	}
+}
+
+void ckpt_do_getattr(struct call *c)
+{
+	struct ckpt_attr a;
+
+	if (seen(c->fs->ckpt, cinode_of(c->inode), &a))
+		reply_attr(c, &a);
+	else
+		call_defer(c, getattr_waiting);
 }
 
 static mode_t without_suidgid(mode_t mode)

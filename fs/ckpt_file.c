@@ -123,7 +123,7 @@ static int open_inode(struct call *c, struct ckpt_inode *inode)
 	return err;
 }
 
-void ckpt_do_open(struct call *c)
+static void open_now(struct call *c)
 {
 	int err = open_inode(c, cinode_of(c->inode));
 
@@ -133,6 +133,15 @@ void ckpt_do_open(struct call *c)
 	}
 	hist_add(&c->fs->counters.ckpt_call, clock_now_ns() - c->start_ns);
 	call_reply_open(c, &c->fi);
+}
+
+/* The lookup before an open for reading has just asked Redis. */
+void ckpt_do_open(struct call *c)
+{
+	if (is_changing(c))
+		call_defer(c, open_now);
+	else
+		open_now(c);
 }
 
 static int create_record(struct call *c, struct ckpt_attr *a)

@@ -81,7 +81,7 @@ static int sum_all(struct ckpt *ckpt, struct ckpt_inode *inode,
 		   const struct ckpt_attr *a, uint8_t *sums)
 {
 	cleanup_free void *buf = malloc(READ_BYTES);
-	cleanup_close int fd = cstore_fd(ckpt, a->ino, O_RDONLY);
+	cleanup_close int fd = cstore_fd(ckpt, a->ino, O_RDONLY | O_NOATIME);
 	struct summing s = {.ckpt = ckpt,
 			    .inode = inode,
 			    .version = a->version,

@@ -23,10 +23,11 @@ static bool is_ours(const char *name)
 	return !strncmp(name, OURS, strlen(OURS));
 }
 
-static bool unsupported(const char *name)
+static bool is_supported(const char *name)
 {
-	return !strncmp(name, "system.", 7) ||
-	       !strcmp(name, "security.capability");
+	return !strncmp(name, "user.", 5) || !strncmp(name, "trusted.", 8) ||
+	       (!strncmp(name, "security.", 9) &&
+		strcmp(name, "security.capability"));
 }
 
 static int verify(struct call *c, char *value)
@@ -68,23 +69,25 @@ static int value_of(struct call *c, char *value)
 			      VALUE_BYTES);
 }
 
-void ckpt_do_getxattr(struct call *c)
+static void getxattr_waiting(struct call *c)
 {
-	cleanup_free char *value = NULL;
-	int len;
+	cleanup_free char *value = malloc(VALUE_BYTES);
+	int len = value ? value_of(c, value) : -ENOMEM;
 
-	if (unsupported(c->name)) {
-		bool acl = !strncmp(c->name, "system.", 7);
-
-		call_reply_err(c, acl ? EOPNOTSUPP : ENODATA);
-		return;
-	}
-	value = malloc(VALUE_BYTES);
-	len = value ? value_of(c, value) : -ENOMEM;
 	if (len < 0)
 		ckpt_finish(c, len);
 	else
 		call_reply_xattr(c, value, (size_t)len);
+}
+
+/* ls asks for ACLs, every writer for capabilities. */
+void ckpt_do_getxattr(struct call *c)
+{
+	if (is_supported(c->name))
+		call_defer(c, getxattr_waiting);
+	else
+		call_reply_err(c, strncmp(c->name, "security.", 9) ? EOPNOTSUPP
+								   : ENODATA);
 }
 
 void ckpt_do_listxattr(struct call *c)
@@ -105,7 +108,7 @@ static int may_change(const char *name)
 {
 	if (is_ours(name))
 		return -EPERM;
-	return unsupported(name) ? -EOPNOTSUPP : 0;
+	return is_supported(name) ? 0 : -EOPNOTSUPP;
 }
 
 void ckpt_do_setxattr(struct call *c)

@@ -334,6 +334,17 @@ static void wait_published(struct call *c)
 	call_reply_err(c, 0);
 }
 
+/* The kernel looks the target of every rename up. It asked because a block
+ * is coming, not because somebody missed one. */
+static void forget_target_lookup(struct kv *kv, struct kv_ns *ns)
+{
+	if (atomic_load_explicit(&ns->misses, memory_order_relaxed) == 0)
+		return;
+	atomic_fetch_sub_explicit(&ns->misses, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&kv->fs->counters.misses, 1,
+				  memory_order_relaxed);
+}
+
 static int rename_written(struct call *c, struct kv_file *f,
 			  struct kv_file *target)
 {
@@ -361,6 +372,7 @@ static int rename_written(struct call *c, struct kv_file *f,
 		kv_move(kv, &f->node, kv_dir(kv_node(c->inode)), c->name);
 		return err;
 	}
+	forget_target_lookup(kv, f->ns);
 	if (!f->node.sync)
 		return 0;
 	call_defer(c, wait_published);
