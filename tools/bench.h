@@ -16,7 +16,8 @@
  * A case is one operation at one place. All cases of a group (one size, one
  * number of threads) take turns, a slice of some ten milliseconds each, round
  * by round: what the machine does meanwhile hits all of them alike. Ratios are
- * taken within a round; what is printed is their median.
+ * taken within a round, at the median of its latencies; what is printed is the
+ * median of the rounds. MiB/s is what was moved in the time that it took.
  */
 
 #include <limits.h>
@@ -132,7 +133,8 @@ struct bench_case {
 	int err; /* it failed and is left out from then on */
 	struct bench_set set;
 	struct samples samples;
-	double rate[BENCH_ROUNDS_MAX]; /* operations a second, by round */
+	double rate[BENCH_ROUNDS_MAX]; /* operations a second at the median, by
+					  round */
 	unsigned n_rounds;
 };
 

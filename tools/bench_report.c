@@ -61,6 +61,16 @@ const struct bench_case *bench_find(const struct bench_group *g, const char *op,
 	return NULL;
 }
 
+/* All bytes in the time spent, the slow operations too. */
+static double mib_s(const struct bench_group *g, const struct samples *s)
+{
+	double seconds = (double)s->sum_ns / 1e9 / g->n_threads;
+
+	return seconds > 0
+		       ? (double)s->n * (double)g->bytes / (1 << 20) / seconds
+		       : 0;
+}
+
 static struct figures figures_of(const struct bench_group *g,
 				 struct bench_case *k)
 {
@@ -73,8 +83,7 @@ static struct figures figures_of(const struct bench_group *g,
 	};
 
 	if (g->bytes) {
-		f.mib_s = median(k->rate, k->n_rounds) * (double)g->bytes /
-			  (1 << 20);
+		f.mib_s = mib_s(g, &k->samples);
 		f.ratio[REF_MEMCPY] =
 			bench_ratio(k, bench_find(g, "memcpy", 0));
 	}

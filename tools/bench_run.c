@@ -27,7 +27,6 @@ struct hand {
 	pthread_t thread;
 	struct bench_task *tasks; /* one for each case */
 	struct samples samples;	  /* of this slice */
-	uint64_t n_ops, spent_ns; /* of this slice */
 	int err;
 } __attribute__((aligned(64)));
 
@@ -60,8 +59,6 @@ static int op_timed(struct hand *h, const struct bench_op *op,
 	if (err)
 		return err;
 	samples_add(&h->samples, spent);
-	h->n_ops++;
-	h->spent_ns += (uint64_t)spent;
 	if (op->after)
 		op->after(t, t->next);
 	t->next++;
@@ -77,9 +74,11 @@ static int slice_ops(struct hand *h, const struct bench_op *op,
 	if (!err && op->after)
 		op->after(t, t->next);
 	t->next++;
-	while (!err && !bench_stopped &&
-	       (h->n_ops < SLICE_OPS_MIN || clock_now_ns() < end))
+	for (unsigned n = 0; !err && !bench_stopped; n++) {
+		if (n >= SLICE_OPS_MIN && clock_now_ns() >= end)
+			break;
 		err = op_timed(h, op, t);
+	}
 	return err;
 }
 
@@ -88,7 +87,6 @@ static void slice_run(struct hand *h, unsigned i)
 	const struct bench_op *op = h->crew->group->cases[i].op;
 	struct bench_task *t = &h->tasks[i];
 
-	h->n_ops = h->spent_ns = 0;
 	h->err = op->begin ? op->begin(t) : 0;
 	if (h->err)
 		return;
@@ -200,7 +198,7 @@ static void case_fail(struct bench_case *k, int err)
 static void case_turn(struct crew *c, unsigned i)
 {
 	struct bench_case *k = &c->group->cases[i];
-	double rate = 0;
+	double rate = 0, us;
 
 	c->current = i;
 	pthread_barrier_wait(&c->start);
@@ -210,9 +208,9 @@ static void case_turn(struct crew *c, unsigned i)
 
 		if (h->err && !k->err)
 			case_fail(k, h->err);
-		if (h->spent_ns)
-			rate += (double)h->n_ops / (double)h->spent_ns *
-				NS_PER_S;
+		us = samples_us(&h->samples, 50);
+		if (us > 0)
+			rate += 1e6 / us;
 		samples_append(&k->samples, &h->samples);
 	}
 	if (!k->err && !bench_stopped)
