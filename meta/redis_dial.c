@@ -32,8 +32,8 @@ struct dialing {
 
 static void say(struct dialing *g, const char *what, const char *detail)
 {
-	snprintf(g->why, REDIS_WHY_MAX, "%s%s%.180s", what, *detail ? ": " : "",
-		 detail);
+	snprintf(g->why, REDIS_WHY_MAX, "%.120s%s%.130s", what,
+		 *detail ? ": " : "", detail);
 }
 
 /* --- sockets ----------------------------------------------------------- */

@@ -70,7 +70,7 @@ static int host_parse(struct url *u, const char *p, const char *end,
 			return WHY("'[' without ']'");
 		colon = host_end + 1;
 	} else {
-		colon = memchr(p, ':', (size_t)(end - p));
+		colon = p < end ? memchr(p, ':', (size_t)(end - p)) : NULL;
 		host_end = colon ? colon : end;
 		colon = host_end;
 	}
