@@ -86,16 +86,19 @@ static bool is_gone(struct ckpt_data *d)
 	return d->inode->gone && !d->inode->kept;
 }
 
+static bool is_changing(const struct call *c)
+{
+	return (c->fi.flags & O_ACCMODE) != O_RDONLY || c->fi.flags & O_TRUNC;
+}
+
 static int open_data(struct call *c, struct ckpt_data *d)
 {
-	bool changing =
-		(c->fi.flags & O_ACCMODE) != O_RDONLY || c->fi.flags & O_TRUNC;
 	struct stat st;
 	int err;
 
 	if (is_gone(d))
 		return -ESTALE;
-	if (!changing) {
+	if (!is_changing(c)) {
 		err = cfile_backing(d->ckpt, d->inode, false, &st);
 	} else {
 		err = cdata_lock(d, c->deadline);

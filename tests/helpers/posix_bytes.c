@@ -10,6 +10,7 @@
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 
 #define PAGE 4096
 #define MIB (1 << 20)
@@ -200,36 +201,40 @@ static void a_size_is_right_at_once(void)
 	}
 }
 
-static void a_running_program_is_busy(void)
+/* Returns once the program runs: exec closes the pipe. */
+static pid_t start_program(int *stdin_of_it)
 {
-	char command[256];
-	int in, pipe_fds[2];
+	int in[2], running[2];
 	pid_t pid;
 
-	snprintf(command, sizeof(command),
-		 "cp /bin/cat prog && chmod 755 prog");
-	if (system(command))
-		posix_skip("no cp");
-	ok(pipe(pipe_fds));
+	ok(pipe2(in, O_CLOEXEC));
+	ok(pipe2(running, O_CLOEXEC));
 	pid = (pid_t)ok(fork());
 	if (pid == 0) {
-		dup2(pipe_fds[0], 0);
-		close(pipe_fds[1]);
+		dup2(in[0], 0);
 		execl("./prog", "prog", (char *)NULL);
 		_exit(1);
 	}
-	close(pipe_fds[0]);
-	/* It runs once its memory is the program's. */
-	for (int i = 0; i < 5000; i++) {
-		in = open("prog", O_WRONLY);
-		if (in < 0)
-			break;
-		close(in);
-		posix_tick();
-	}
+	close(running[1]);
+	close(in[0]);
+	equal(read(running[0], &(char){0}, 1), 0);
+	*stdin_of_it = in[1];
+	return pid;
+}
+
+static void a_running_program_is_busy(void)
+{
+	int in, status;
+	pid_t pid;
+
+	if (system("cp /bin/cat prog && chmod 755 prog"))
+		posix_skip("no cp");
+	pid = start_program(&in);
 	fails(ETXTBSY, open("prog", O_WRONLY));
 	ok(unlink("prog"));
-	close(pipe_fds[1]);
+	close(in);
+	equal(waitpid(pid, &status, 0), pid);
+	equal(status, 0);
 }
 
 /* --- mappings --- */
