@@ -176,6 +176,12 @@ end
 
 -- Generation of the tombstone of this path, 0: there is none.
 local function tomb_of(b, path)
+	if b.no_tombs == nil then
+		b.no_tombs = redis.call('EXISTS', b.tombs) == 0
+	end
+	if b.no_tombs then
+		return 0
+	end
 	local t = redis.call('HGET', b.tombs, path)
 	if not t or #t ~= 16 or number8(t:sub(9)) <= b.now then
 		return 0
@@ -274,6 +280,7 @@ local function unlink(b, bucket, path, blob)
 	if gen > 0 then
 		local till = b.now + TOMB_MS
 		generation_seen(b, gen)
+		b.no_tombs = false
 		redis.call('HSET', b.tombs, path,
 			bytes .. struct.pack('<I8', till))
 		redis.call('ZADD', b.order, till, path)

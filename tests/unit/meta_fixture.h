@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef KVFS_TESTS_META_FIXTURE_H
+#define KVFS_TESTS_META_FIXTURE_H
+
+/*
+ * A redis-server of the test's own on a unix socket, and nodes: a struct meta
+ * each, over a local index that is a table in memory.
+ */
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "meta/kv.h"
+#include "meta/meta.h"
+
+void fixture_up(void);
+void fixture_down(void);
+
+/* A path in the test's folder; good for a few calls. */
+char *path_of(const char *name);
+
+/* --- the server: arguments after the fixture's own, ended by NULL ------- */
+void server_start(const char *arg, ...);
+void server_stop(void); /* SIGKILL */
+void server_signal(int sig);
+const char *server_url(void);
+/** server_text - one command, words parted by blanks; the reply as text:
+ *  arrays are joined by blanks. Good until the next call. */
+const char *server_text(const char *words);
+int64_t server_int(const char *words);
+
+/* --- a node ------------------------------------------------------------ */
+
+struct block {
+	struct block *next;
+	struct meta_kv_state state;
+	enum meta_kv_verdict verdict;
+	unsigned n_verdicts;
+	uint64_t at; /* recency */
+	char path[128];
+};
+
+struct node_under_test {
+	struct meta *meta;
+	struct meta_config config;
+	struct meta_kv_ops ops;
+	char state_dir[128];
+	pthread_mutex_t lock;
+	struct block *table[65536];
+	struct block **order; /* oldest first */
+	uint64_t n_order;
+	uint64_t n_states; /* how often state() was asked */
+};
+
+struct node_under_test *node_new(const char *name, const char *url);
+int node_open(struct node_under_test *n); /* and start */
+struct node_under_test *node_up(const char *name, const char *url);
+void node_down(struct node_under_test *n); /* close */
+void node_free(struct node_under_test *n); /* and forget its index */
+
+/** node_store - a block appears in the local index; sum 0: no checksum. */
+void node_store(struct node_under_test *n, const char *path, uint64_t sum);
+void node_evict(struct node_under_test *n, const char *path);
+void node_unlink(struct node_under_test *n, const char *path);
+void node_sync(struct node_under_test *n, const char *path);
+struct block node_block(struct node_under_test *n, const char *path);
+int node_lookup(struct node_under_test *n, const char *path,
+		struct meta_kv_found *found);
+struct meta_stats node_stats(struct node_under_test *n);
+
+/* --- waiting and messages ---------------------------------------------- */
+
+/* Until it holds, at most 20 s. */
+#define WAIT_FOR(condition)                                        \
+	do {                                                       \
+		int64_t wait_end = clock_now_ns() + 20 * NS_PER_S; \
+		while (!(condition)) {                             \
+			ck_assert_msg(clock_now_ns() < wait_end,   \
+				      "never: " #condition);       \
+			wait_ms(2);                                \
+		}                                                  \
+	} while (0)
+
+void wait_ms(int ms);
+/** logged - did a line with this text appear? */
+bool logged(const char *text);
+unsigned logged_count(const char *text);
+
+#endif
