@@ -24,7 +24,7 @@ struct info_args {
 };
 
 /* The virtual xattrs, in the order in which they are shown. */
-enum property_kind { TEXT, BYTES, NUMBER };
+enum property_kind { TEXT, BYTES, NUMBER, LIMIT /* bytes; 0: none */ };
 
 static const struct {
 	const char *name;
@@ -32,7 +32,7 @@ static const struct {
 } properties[] = {
 	{"state", TEXT},    {"class", BYTES},	{"generation", NUMBER},
 	{"hits", NUMBER},   {"checksum", TEXT}, {"holders", TEXT},
-	{"parent", TEXT},   {"quota", BYTES},	{"replicas", NUMBER},
+	{"parent", TEXT},   {"quota", LIMIT},	{"replicas", NUMBER},
 	{"blocks", NUMBER}, {"bytes", BYTES},	{"version", NUMBER},
 };
 #define N_PROPERTIES (sizeof(properties) / sizeof(*properties))
@@ -151,7 +151,11 @@ static void print_properties(const char *path, char *value)
 		if (property_get(path, properties[i].name, value, VALUE_BYTES) <
 		    0)
 			continue;
-		if (properties[i].kind == BYTES && is_number(value))
+		if (properties[i].kind == LIMIT && !strcmp(value, "0"))
+			strcpy(value, "none");
+		if ((properties[i].kind == BYTES ||
+		     properties[i].kind == LIMIT) &&
+		    is_number(value))
 			print_bytes(properties[i].name,
 				    strtoull(value, NULL, 10));
 		else

@@ -110,7 +110,7 @@ bool json_bool(json_t *json, const char *path, bool fallback)
 
 static void put(json_t *json, size_t flags)
 {
-	json_dumpf(json, stdout, flags | JSON_REAL_PRECISION(6));
+	json_dumpf(json, stdout, flags | JSON_REAL_PRECISION(15));
 	putchar('\n');
 	json_decref(json);
 }

@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -36,26 +35,28 @@ static int check_fuse(void)
 				 "/dev/fuse: not there; load the module with "
 				 "'modprobe fuse', or give the container the "
 				 "device");
-	return verb_fail(EXIT_TROUBLE, "/dev/fuse: %s", strerror(errno));
+	return verb_fail(EXIT_TROUBLE, "/dev/fuse: %s; %s", strerror(errno),
+			 geteuid() ? "root must 'chmod 666 /dev/fuse'"
+				   : "the container may not use it");
 }
 
-/* statvfs always asks the daemon, stat may be answered from the cache. */
 static int check_mounted(struct mount_job *job)
 {
 	struct mount_entry m;
-	struct statvfs fs;
+	int rc;
 
 	if (mountinfo_at(job->mountpoint, &m) ||
 	    strcmp(m.fstype, MOUNTINFO_FSTYPE))
 		return 0;
-	if (!statvfs(job->mountpoint, &fs))
+	rc = mountinfo_ping(job->mountpoint);
+	if (!rc)
 		return verb_fail(EXIT_TROUBLE,
 				 "%s: kvfs is mounted there already; 'kvfs "
 				 "umount %s' first",
 				 job->mountpoint, job->mountpoint);
-	if (errno != ENOTCONN && errno != ECONNABORTED && errno != EIO)
+	if (rc != -ENOTCONN)
 		return verb_fail(EXIT_TROUBLE, "%s: %s", job->mountpoint,
-				 strerror(errno));
+				 strerror(-rc));
 	job->dead = true;
 	return 0;
 }

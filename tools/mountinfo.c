@@ -2,12 +2,17 @@
 #include "tools/mountinfo.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 
 #include "base/cleanup.h"
+
+#define PING_TRIES 250
+#define PING_STEP_MS 20
 
 static bool is_octal(const char *s)
 {
@@ -130,6 +135,26 @@ int mountinfo_of(const char *path, struct mount_entry *m)
 	if (rc)
 		return rc;
 	return s.found && !strcmp(m->fstype, MOUNTINFO_FSTYPE) ? 0 : -ENODEV;
+}
+
+/* While it ends the kernel gives its waiting requests back with one of these;
+ * the next one tells. */
+static bool is_ending(int err)
+{
+	return err == ECONNABORTED || err == ECANCELED || err == EIO ||
+	       err == EINTR;
+}
+
+int mountinfo_ping(const char *mountpoint)
+{
+	struct statvfs fs;
+
+	for (int i = 0; statvfs(mountpoint, &fs); i++) {
+		if (!is_ending(errno) || i == PING_TRIES)
+			return -errno;
+		poll(NULL, 0, PING_STEP_MS);
+	}
+	return 0;
 }
 
 /* The folder through realpath, the last component as it stands. */

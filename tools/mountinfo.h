@@ -45,6 +45,15 @@ int mountinfo_at(const char *path, struct mount_entry *m);
 int mountinfo_of(const char *path, struct mount_entry *m);
 
 /**
+ * mountinfo_ping - does the daemon of this kvfs mount live?
+ *
+ * Always asks it, whatever the kernel has cached. One that is just dying is
+ * waited for.
+ * Returns: 0 it lives, -ENOTCONN it is gone, or another -errno.
+ */
+int mountinfo_ping(const char *mountpoint);
+
+/**
  * mountinfo_resolve - an absolute path without links
  * @resolved: PATH_MAX
  *

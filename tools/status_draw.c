@@ -124,8 +124,7 @@ static void draw_classes(json_t *classes, FILE *out)
 	json_t *c;
 	size_t i;
 
-	json_array_foreach(classes, i, c)
-	{
+	json_array_foreach (classes, i, c) {
 		table_add(t, "%s", size_of(c, "bytes", size));
 		table_add(t, "%" PRIu64, json_u64(c, "ready", 0));
 		table_add(t, "%" PRIu64, json_u64(c, "committed", 0));
@@ -187,7 +186,8 @@ static void draw_namespaces(json_t *list, FILE *out)
 	json_t *ns;
 	size_t i;
 
-	json_array_foreach(list, i, ns) add_namespace(t, ns);
+	json_array_foreach (list, i, ns)
+		add_namespace(t, ns);
 	if (json_array_size(list)) {
 		fputc('\n', out);
 		table_print(t, out);
@@ -236,16 +236,19 @@ static void draw_latency(json_t *latency, FILE *out)
 	static const struct table_column columns[] = {
 		{"    latency us", false}, {"p50", true}, {"p99", true}};
 	struct table *t = table_new(columns, 3);
+	bool any = false;
 	const char *name;
 	json_t *l;
 
-	json_object_foreach(latency, name, l)
-	{
+	json_object_foreach (latency, name, l) {
+		if (!json_u64(l, "p99", 0)) /* none yet */
+			continue;
+		any = true;
 		table_add(t, "    %s", name);
 		table_add(t, "%.0f", json_f64(l, "p50", 0));
 		table_add(t, "%.0f", json_f64(l, "p99", 0));
 	}
-	if (json_object_size(latency)) {
+	if (any) {
 		fputc('\n', out);
 		table_print(t, out);
 	}

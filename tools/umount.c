@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -31,6 +30,7 @@ struct target {
 	char mountpoint[PATH_MAX];
 	char state_dir[PATH_MAX];
 	bool mounted;
+	bool dead;  /* the daemon was killed */
 	int daemon; /* pidfd, or -1 */
 };
 
@@ -53,7 +53,8 @@ static int learn(struct target *t, const char *path)
 		return verb_fail(EXIT_TROUBLE, "%s: %s", path, strerror(-rc));
 	t->mounted = !mountinfo_at(t->mountpoint, &m) &&
 		     !strcmp(m.fstype, MOUNTINFO_FSTYPE);
-	if (t->mounted)
+	t->dead = t->mounted && mountinfo_ping(t->mountpoint) == -ENOTCONN;
+	if (t->mounted && !t->dead)
 		json_read_control(t->mountpoint, "config", &config);
 	dir = json_text(config, "state_dir", NULL);
 	if (dir)
@@ -107,17 +108,10 @@ static int detach_patiently(const struct target *t, bool lazy, char *holders)
 	return rc;
 }
 
-static bool is_dead(const struct target *t)
-{
-	struct stat st;
-
-	return t->daemon < 0 && stat(t->mountpoint, &st) && errno == ENOTCONN;
-}
-
 static int unmount(const struct target *t, bool lazy)
 {
 	char holders[HOLDERS_BYTES] = "";
-	int rc = detach_patiently(t, lazy || is_dead(t), holders);
+	int rc = detach_patiently(t, lazy || t->dead, holders);
 
 	if (!rc)
 		return EXIT_FINE;

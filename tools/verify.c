@@ -24,6 +24,7 @@ struct run {
 	const struct verify_args *args;
 	struct verify verify;
 	uint64_t total_bytes; /* for the bar */
+	bool at_root;	      /* what is walked is the root of a mount */
 	uint64_t n[VERIFY_RESULTS];
 	int64_t start_ns;
 };
@@ -69,12 +70,19 @@ static void put(struct run *r, const char *path, enum verify_result result)
 
 /* -- the two passes ----------------------------------------------------- */
 
+/* .kvfs/ below the root of a mount: made up when it is read. */
+static bool is_control(const struct run *r, const struct walk_entry *e)
+{
+	return r->at_root && !strncmp(e->shown, ".kvfs/", 6);
+}
+
 static bool add_size(void *arg, const struct walk_entry *e)
 {
 	struct run *r = arg;
 	struct stat st;
 
-	if (!e->err && e->type == DT_REG && !lstat(e->path, &st))
+	if (!e->err && e->type == DT_REG && !is_control(r, e) &&
+	    !lstat(e->path, &st))
 		r->total_bytes += (uint64_t)st.st_size;
 	return true;
 }
@@ -84,6 +92,8 @@ static bool check_one(void *arg, const struct walk_entry *e)
 	struct run *r = arg;
 	enum verify_result result;
 
+	if (is_control(r, e))
+		return true;
 	if (e->err) {
 		snprintf(r->verify.why, sizeof(r->verify.why), "%s",
 			 strerror(-e->err));
@@ -98,6 +108,19 @@ static bool check_one(void *arg, const struct walk_entry *e)
 	return true;
 }
 
+static void walk_all(struct run *r, char **paths,
+		     bool (*fn)(void *arg, const struct walk_entry *e))
+{
+	char resolved[PATH_MAX];
+	struct mount_entry m;
+
+	for (char **p = paths; *p; p++) {
+		r->at_root = !mountinfo_resolve(*p, resolved) &&
+			     !mountinfo_at(resolved, &m);
+		walk(*p, true, fn, r);
+	}
+}
+
 static int check_all(struct run *r, char **paths)
 {
 	struct mount_entry m;
@@ -108,12 +131,11 @@ static int check_all(struct run *r, char **paths)
 					 "%s: not in a kvfs; only there it is "
 					 "known what was stored",
 					 *p);
-	for (char **p = paths; isatty(STDERR_FILENO) && *p; p++)
-		walk(*p, true, add_size, r);
+	if (isatty(STDERR_FILENO))
+		walk_all(r, paths, add_size);
 	progress_start(&r->verify.progress, "verifying", r->total_bytes,
 		       PROGRESS_BYTES);
-	for (char **p = paths; *p; p++)
-		walk(*p, true, check_one, r);
+	walk_all(r, paths, check_one);
 	progress_finish(&r->verify.progress);
 	return EXIT_FINE;
 }

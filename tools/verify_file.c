@@ -167,11 +167,24 @@ static bool has_writer(int fd, ssize_t why)
 		!strcmp(state, "writing"));
 }
 
+/* How long one that is not there may still come. Of a block one is taken by
+ * asking, so only a file in ckpt/, which has a version, is worth waiting. */
+static int64_t patience_ns(int fd, ssize_t why)
+{
+	char version[32];
+
+	if (has_writer(fd, why))
+		return WAIT_WRITER_NS;
+	return property_fget(fd, "version", version, sizeof(version)) < 0
+		       ? 0
+		       : WAIT_TAKEN_NS;
+}
+
 /* One is taken in the background, after a commit or the last close. Asking
  * for user.kvfs.verify takes a block's at once. */
 static ssize_t get_expected(struct verify *v, int fd)
 {
-	int64_t start = clock_now_ns(), limit;
+	int64_t start = clock_now_ns();
 	ssize_t n, rc;
 
 	while ((n = property_fget(fd, "checksum", v->expected, LIST_BYTES)) ==
@@ -181,8 +194,7 @@ static ssize_t get_expected(struct verify *v, int fd)
 			continue;
 		if (rc != -ENODATA && rc != -EBUSY)
 			return rc;
-		limit = has_writer(fd, rc) ? WAIT_WRITER_NS : WAIT_TAKEN_NS;
-		if (clock_now_ns() - start > limit)
+		if (clock_now_ns() - start >= patience_ns(fd, rc))
 			return rc;
 		poll(NULL, 0, WAIT_STEP_MS);
 	}
