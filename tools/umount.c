@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
@@ -22,6 +23,7 @@
 
 struct umount_args {
 	bool discard, lazy;
+	const char *state_dir;
 	unsigned timeout_ms;
 };
 
@@ -41,7 +43,8 @@ static int daemon_fd(pid_t pid)
 
 /* A live mount says which state directory is its own; a dead one left its
  * mount point's name in the default place. */
-static int learn(struct target *t, const char *path)
+static int learn(struct target *t, const struct umount_args *a,
+		 const char *path)
 {
 	cleanup_json json_t *config = NULL;
 	struct mount_entry m;
@@ -56,10 +59,12 @@ static int learn(struct target *t, const char *path)
 	t->dead = t->mounted && mountinfo_ping(t->mountpoint) == -ENOTCONN;
 	if (t->mounted && !t->dead)
 		json_read_control(t->mountpoint, "config", &config);
-	dir = json_text(config, "state_dir", NULL);
-	if (dir)
+	dir = json_text(config, "state_dir", a->state_dir);
+	if (dir && *dir != '/' && !realpath(dir, t->state_dir))
+		return verb_fail(EXIT_TROUBLE, "%s: %s", dir, strerror(errno));
+	if (dir && *dir == '/')
 		snprintf(t->state_dir, PATH_MAX, "%s", dir);
-	else if (state_default(t->mountpoint, t->state_dir))
+	else if (!dir && state_default(t->mountpoint, t->state_dir))
 		t->state_dir[0] = 0;
 	if (t->mounted)
 		t->daemon = daemon_fd((pid_t)json_u64(config, "pid", 0));
@@ -159,7 +164,9 @@ static int discard(const struct target *t)
 
 	if (!*t->state_dir || !state_has(t->state_dir, "kvfs.state"))
 		return verb_fail(EXIT_TROUBLE,
-				 "%s: no state directory to discard a pool of",
+				 "%s: no state directory of kvfs; name the one "
+				 "of %s with --state=DIR",
+				 *t->state_dir ? t->state_dir : "?",
 				 t->mountpoint);
 	lock = state_lock(t->state_dir, 0);
 	if (lock < 0)
@@ -195,7 +202,9 @@ static int run(void *args, char **operands)
 		return verb_fail(EXIT_USAGE,
 				 "--lazy does not wait for the daemon, without "
 				 "which --discard cannot be; choose one");
-	status = learn(&t, operands[0]);
+	status = learn(&t, a, operands[0]);
+	if (!status && chdir("/")) /* or we would hold it ourselves */
+		status = verb_fail(EXIT_TROUBLE, "/: %s", strerror(errno));
 	if (status)
 		return status;
 	status = finish(&t, a);
@@ -213,6 +222,9 @@ static const struct option_spec options[] = {
 	{"lazy", 'l', OPTION_FLAG, AT(lazy), NULL,
 	 "take it out of sight now; the daemon ends once the\n"
 	 "last open file is closed"},
+	{"state", 's', OPTION_TEXT, AT(state_dir), "DIR",
+	 "the state directory, where nothing is mounted that\n"
+	 "could tell (default: as for kvfs mount)"},
 	{"timeout", 't', OPTION_MS, AT(timeout_ms), "SECONDS",
 	 "how long to wait for the daemon's end (default: 30)"},
 	{}};
