@@ -73,6 +73,7 @@ enum {
 	CKPT_NEED_PUBLISH = 1, /* the last writer went */
 	CKPT_NEED_SUM = 2,     /* a version without checksums */
 	CKPT_NEED_REMOVE = 4,  /* no name, no opener */
+	CKPT_NEED_LOOK = 8,    /* with SUM: it may have been taken before */
 };
 
 struct ckpt_data {
@@ -105,7 +106,8 @@ struct ckpt_data {
 
 struct ckpt {
 	struct fs *fs;
-	int store;		     /* STATE/ckpt */
+	int store;	  /* STATE/ckpt */
+	bool fine_stamps; /* of its files: no two changes look alike */
 	struct workers *jobs, *sums; /* settle; checksums, nice */
 	struct ckpt_inode *root;
 	int64_t started_ns;

@@ -24,8 +24,8 @@
  *                          through a duplicate or a mapping after the flush
  */
 
-/* Younger than this at the mark, a further write may leave the same stamps:
- * two ticks of the coarsest clock (CONFIG_HZ=100). */
+/* Where stamps are coarse: younger than this at the mark, a further write may
+ * leave the same; two ticks of the coarsest clock (CONFIG_HZ=100). */
 #define RACY_NS (20 * NS_PER_MS)
 
 static struct ckpt_data *make(struct ckpt *ckpt, struct ckpt_inode *inode)
@@ -153,7 +153,8 @@ static void set_mark(struct ckpt_data *d, const struct stat *st)
 	int64_t ctime = clock_from_timespec(st->st_ctim);
 
 	d->mark.valid = true;
-	d->mark.racy = clock_stamp_ns() - ctime < RACY_NS;
+	d->mark.racy =
+		!d->ckpt->fine_stamps && clock_stamp_ns() - ctime < RACY_NS;
 	d->mark.size = st->st_size;
 	d->mark.mtime_ns = clock_from_timespec(st->st_mtim);
 	d->mark.ctime_ns = ctime;

@@ -43,6 +43,26 @@ static int make_dirs(int store)
 	return 0;
 }
 
+/* Since Linux 6.13 most filesystems give a change after a stat a stamp of its
+ * own, however soon it comes. */
+static bool has_fine_stamps(int store)
+{
+	cleanup_close int fd = openat(
+		store, ".stamps", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	struct stat now, last = {0};
+	int n_equal = 0;
+
+	for (int i = 0; i < 16 && fd >= 0; i++) {
+		if (pwrite(fd, "", 1, 0) != 1 || fstat(fd, &now))
+			return false;
+		n_equal += clock_from_timespec(now.st_ctim) ==
+			   clock_from_timespec(last.st_ctim);
+		last = now;
+	}
+	unlinkat(store, ".stamps", 0);
+	return fd >= 0 && !n_equal;
+}
+
 int cstore_open(struct ckpt *ckpt)
 {
 	char path[PATH_MAX];
@@ -57,6 +77,8 @@ int cstore_open(struct ckpt *ckpt)
 	}
 	if (err)
 		log_error("ckpt: %s: %s", path, strerror(-err));
+	else
+		ckpt->fine_stamps = has_fine_stamps(ckpt->store);
 	return err;
 }
 
@@ -282,7 +304,7 @@ static void check_published(struct scan *s, uint64_t ino)
 	}
 	if (d) {
 		pthread_mutex_lock(&s->ckpt->lock);
-		ckeep_settle(d, CKPT_NEED_SUM);
+		ckeep_settle(d, CKPT_NEED_SUM | CKPT_NEED_LOOK);
 		pthread_mutex_unlock(&s->ckpt->lock);
 		cdata_put(d);
 	}

@@ -101,7 +101,7 @@ static int sum_all(struct ckpt *ckpt, struct ckpt_inode *inode,
 }
 
 /* 0 done or not to be done, else later. */
-static int take(struct ckpt *ckpt, struct ckpt_inode *inode)
+static int take(struct ckpt *ckpt, struct ckpt_inode *inode, bool look)
 {
 	struct ckpt_attr a = cinode_attr(ckpt, inode);
 	uint32_t n = n_shards_of(a.size_bytes);
@@ -112,7 +112,9 @@ static int take(struct ckpt *ckpt, struct ckpt_inode *inode)
 		return 0;
 	if (!sums)
 		return -ENOMEM;
-	err = ckpt_get_checksums(ckpt->fs->meta, 0, a.ino, a.version, sums, n);
+	err = look ? ckpt_get_checksums(ckpt->fs->meta, 0, a.ino, a.version,
+					sums, n)
+		   : 0;
 	if (err > 0)
 		return 0;
 	if (err < 0)
@@ -135,15 +137,18 @@ static void run(struct job *job)
 {
 	struct ckpt_data *d = container_of(job, struct ckpt_data, job);
 	struct ckpt *ckpt = d->ckpt;
+	const unsigned mine = CKPT_NEED_SUM | CKPT_NEED_LOOK;
+	unsigned needs;
 	int err;
 
 	pthread_mutex_lock(&ckpt->lock);
-	d->needs &= ~CKPT_NEED_SUM;
+	needs = d->needs & mine;
+	d->needs &= ~mine;
 	pthread_mutex_unlock(&ckpt->lock);
-	err = take(ckpt, d->inode);
+	err = take(ckpt, d->inode, needs & CKPT_NEED_LOOK);
 	if (err) {
 		pthread_mutex_lock(&ckpt->lock);
-		d->needs |= CKPT_NEED_SUM;
+		d->needs |= needs;
 		pthread_mutex_unlock(&ckpt->lock);
 	}
 	ckeep_done(d, err);
