@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/fs.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/log.h"
 #include "meta/ckpt_record.h"
@@ -25,19 +26,6 @@ static int name_check(const char *name)
 	return 0;
 }
 
-static int answer_attr(const char *fn, const struct ckpt_answer *a,
-		       struct ckpt_attr *attr)
-{
-	struct ckpt_cursor c = {a->result, a->result + a->result_bytes, false};
-	struct ckpt_attr tmp;
-
-	ckpt_cursor_attr(&c, &tmp);
-	if (!ckpt_cursor_done(&c))
-		return ckpt_malformed(fn);
-	*attr = tmp;
-	return 0;
-}
-
 static void args_name(struct redis_cmd *args, uint64_t parent, const char *name)
 {
 	redis_cmd_uint(args, parent);
@@ -55,7 +43,7 @@ static int read_attr(struct meta *m, int64_t deadline, const char *fn,
 	ckpt_answer_auto struct ckpt_answer answer = {0};
 	int err = ckpt_read(m, deadline, fn, args, &answer);
 
-	return err ? err : answer_attr(fn, &answer, a);
+	return err ? err : ckpt_answer_attr(fn, &answer, a);
 }
 
 static int write_attr(struct meta *m, int64_t deadline, const char *fn,
@@ -64,7 +52,7 @@ static int write_attr(struct meta *m, int64_t deadline, const char *fn,
 	ckpt_answer_auto struct ckpt_answer answer = {0};
 	int err = ckpt_write(m, deadline, fn, args, &answer);
 
-	return err ? err : answer_attr(fn, &answer, a);
+	return err ? err : ckpt_answer_attr(fn, &answer, a);
 }
 
 int ckpt_lookup(struct meta *m, int64_t deadline, uint64_t parent,

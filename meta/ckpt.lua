@@ -475,16 +475,18 @@ mutation('open_write', {}, function(t, ino, dead)
 	return 0, attr(i)
 end)
 
-mutation('publish', {}, function(t, ino, mask, set, last)
+-- dead: as above; a node that was taken for dead goes on under another number.
+mutation('publish', {}, function(t, ino, mask, set, last, dead)
 	local i, inc = t:inode(ino), tonumber(t.inc)
-	if not i or (i.writer ~= 0 and i.writer ~= inc) then
-		return ESTALE
+	if not i then
+		return ESTALE, pack('<I4', 0)
+	end
+	if i.writer ~= 0 and i.writer ~= inc and i.writer ~= tonumber(dead) then
+		return ESTALE, pack('<I4', i.writer)
 	end
 	apply(i, tonumber(mask), decode('0', set))
 	i.version = i.version + 1
-	if last == '1' then
-		i.writer = 0
-	end
+	i.writer = last == '1' and 0 or i.writer == 0 and 0 or inc
 	t:touch(i)
 	t:del('s' .. ino)
 	return 0, attr(i)

@@ -16,17 +16,16 @@
 #define BUSY_PAUSE_MAX_NS (100 * NS_PER_MS)
 #define XATTR_NAME_LEN_MAX 255u
 
-static int attr_of(const char *fn, const struct ckpt_answer *answer,
-		   struct ckpt_attr *a)
+/* Who the writer is, where a script answered that it is not this node. */
+static int answer_writer(const char *fn, const struct ckpt_answer *a,
+			 uint32_t *writer)
 {
-	struct ckpt_cursor c = {answer->result,
-				answer->result + answer->result_bytes, false};
-	struct ckpt_attr tmp;
+	struct ckpt_cursor c = {a->result, a->result + a->result_bytes, false};
+	uint32_t w = ckpt_cursor_u32(&c);
 
-	ckpt_cursor_attr(&c, &tmp);
 	if (!ckpt_cursor_done(&c))
 		return ckpt_malformed(fn);
-	*a = tmp;
+	*writer = w;
 	return 0;
 }
 
@@ -41,16 +40,9 @@ static int open_once(struct meta *m, int64_t deadline, uint64_t ino,
 	redis_cmd_uint(&args, *other);
 	err = ckpt_write(m, deadline, "open_write", &args, &answer);
 	if (!err)
-		return attr_of("open_write", &answer, a);
-	if (err == -EBUSY) {
-		struct ckpt_cursor c = {answer.result,
-					answer.result + answer.result_bytes,
-					false};
-
-		*other = ckpt_cursor_u32(&c);
-		if (!ckpt_cursor_done(&c) || !*other)
-			return ckpt_malformed("open_write");
-	}
+		return ckpt_answer_attr("open_write", &answer, a);
+	if (err == -EBUSY && answer_writer("open_write", &answer, other))
+		return -EIO;
 	return err;
 }
 
@@ -90,8 +82,9 @@ int ckpt_open_write(struct meta *m, int64_t deadline, uint64_t ino,
 	}
 }
 
-int ckpt_publish(struct meta *m, int64_t deadline, uint64_t ino, unsigned mask,
-		 const struct ckpt_attr *set, bool last, struct ckpt_attr *a)
+static int publish_once(struct meta *m, int64_t deadline, uint64_t ino,
+			unsigned mask, const struct ckpt_attr *set, bool last,
+			uint32_t *other, struct ckpt_attr *a)
 {
 	redis_cmd_auto struct redis_cmd args = {0};
 	ckpt_answer_auto struct ckpt_answer answer = {0};
@@ -103,8 +96,26 @@ int ckpt_publish(struct meta *m, int64_t deadline, uint64_t ino, unsigned mask,
 	redis_cmd_uint(&args, mask);
 	redis_cmd_bin(&args, inode, sizeof(inode));
 	redis_cmd_uint(&args, last);
+	redis_cmd_uint(&args, *other);
 	err = ckpt_write(m, deadline, "publish", &args, &answer);
-	return err ? err : attr_of("publish", &answer, a);
+	if (!err)
+		return ckpt_answer_attr("publish", &answer, a);
+	if (err == -ESTALE && answer_writer("publish", &answer, other))
+		return -EIO;
+	return err;
+}
+
+/* The writer may be this node as it was called before Redis took it for dead:
+ * an incarnation that lives no more does not stand in the way. */
+int ckpt_publish(struct meta *m, int64_t deadline, uint64_t ino, unsigned mask,
+		 const struct ckpt_attr *set, bool last, struct ckpt_attr *a)
+{
+	uint32_t other = 0;
+	int err = publish_once(m, deadline, ino, mask, set, last, &other, a);
+
+	if (err != -ESTALE || !other || meta_node_live(m, other))
+		return err;
+	return publish_once(m, deadline, ino, mask, set, last, &other, a);
 }
 
 /* --- checksums --------------------------------------------------------- */

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "meta/ckpt_record.h"
 
 #define ANSWER_HEAD_BYTES 16u
 #define ERRNO_MAX 133u
@@ -44,12 +45,27 @@ static int answer_parse(const char *fn, struct ckpt_answer *a)
 	memcpy(&record_bytes, p + 12, 4);
 	if (record_bytes > n - ANSWER_HEAD_BYTES || (a->seq && !record_bytes) ||
 	    (a->status > ERRNO_MAX &&
-	     (a->status < CKPT_BEHIND || a->status > CKPT_OLD)))
+	     (a->status < CKPT_BEHIND || a->status > CKPT_OLD))) {
+		a->seq = 0; /* nothing of it goes into the log */
 		return ckpt_malformed(fn);
+	}
 	a->record = p + ANSWER_HEAD_BYTES;
 	a->record_bytes = record_bytes;
 	a->result = a->record + record_bytes;
 	a->result_bytes = n - ANSWER_HEAD_BYTES - record_bytes;
+	return 0;
+}
+
+int ckpt_answer_attr(const char *fn, const struct ckpt_answer *a,
+		     struct ckpt_attr *attr)
+{
+	struct ckpt_cursor c = {a->result, a->result + a->result_bytes, false};
+	struct ckpt_attr tmp;
+
+	ckpt_cursor_attr(&c, &tmp);
+	if (!ckpt_cursor_done(&c))
+		return ckpt_malformed(fn);
+	*attr = tmp;
 	return 0;
 }
 
@@ -329,6 +345,7 @@ struct write {
 	const char *fn;
 	const struct redis_cmd *args;
 	uint64_t number;
+	uint32_t incarnation; /* with number: one call, however often sent */
 	uint64_t inos[CKPT_LETGO_MAX];
 	size_t n_inos;
 };
@@ -341,7 +358,7 @@ static void write_cmd(struct meta_ckpt *c, struct redis_cmd *cmd,
 	ckpt_cmd_gate(c, cmd);
 	redis_cmd_bin(cmd, c->session, sizeof(c->session));
 	redis_cmd_uint(cmd, w->number);
-	redis_cmd_uint(cmd, meta_incarnation(c->m));
+	redis_cmd_uint(cmd, w->incarnation);
 	redis_cmd_bin(cmd, w->inos, w->n_inos * sizeof(w->inos[0]));
 	cmd_append(cmd, w->args);
 }
@@ -381,6 +398,7 @@ int ckpt_write(struct meta *m, int64_t deadline, const char *fn,
 	int err;
 
 	deadline = meta_deadline(m, deadline);
+	w.incarnation = meta_incarnation(m);
 	w.n_inos = letgo_take(c, w.inos);
 	w.number = ++c->n_calls;
 	while ((again = write_once(c, deadline, &w, a, &err)) != DONE)

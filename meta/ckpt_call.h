@@ -100,6 +100,10 @@ void ckpt_letgo_flush(struct meta_ckpt *c, int64_t deadline);
 /** ckpt_malformed - say that an answer is none of ours; -EIO. */
 int ckpt_malformed(const char *fn);
 
+/** ckpt_answer_attr - the inode that is the whole result; 0 or -EIO. */
+int ckpt_answer_attr(const char *fn, const struct ckpt_answer *a,
+		     struct ckpt_attr *attr);
+
 /** ckpt_cmd_begin - "FCALL … P:{c}:", for what is no operation of the tree. */
 void ckpt_cmd_begin(struct meta *m, struct redis_cmd *cmd, const char *fn);
 /** ckpt_cmd_gate - the arguments tree and seq that most functions begin with */

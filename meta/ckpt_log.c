@@ -254,7 +254,7 @@ static int segment_read(struct ckpt_log *l, uint64_t base)
 /* A whole snapshot of the store stands in for it now. */
 static void bad_replaced(struct ckpt_log *l, const char *name)
 {
-	char old[NAME_BYTES + 32];
+	char old[NAME_MAX + 1];
 
 	snprintf(old, sizeof(old), "%s", name);
 	memcpy(strstr(old, ".bad-"), ".old-", 5);

@@ -386,9 +386,10 @@ int ckpt_compact(struct meta_ckpt *c)
 {
 	struct ckpt_log_info info;
 	struct store s;
-	int err = store_state(c, &s);
+	int err;
 
 	ckpt_log_info(c->log, &info);
+	err = store_state(c, &s);
 	if (!err && (!s.ready || s.tree != info.tree || s.seq < info.seq))
 		err = -EAGAIN;
 	return err ? err : scan_store(c, &s, 0, 0);

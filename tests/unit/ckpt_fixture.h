@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef KVFS_TESTS_CKPT_FIXTURE_H
+#define KVFS_TESTS_CKPT_FIXTURE_H
+
+/*
+ * A redis-server of the test's own on a unix socket, a proxy in front of it
+ * that can cut and lie, and a struct meta on top.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "meta/ckpt.h"
+#include "meta/meta.h"
+
+#define DEADLINE_MS 4000
+
+/* Folders and the server; before and after each test. */
+void fixture_up(void);
+void fixture_down(void);
+const char *fixture_state(const char *name); /* a state directory, made */
+
+void server_start(void);
+void server_kill(void); /* SIGKILL, reaped */
+/** server_do - one command, blanks between its words; fails the test. */
+void server_do(const char *words);
+/** server_setrange - overwrite bytes of the string kvfs:{c}:<key>. */
+void server_setrange(const char *key, unsigned offset, const void *p, size_t n);
+uint64_t server_int(const char *words);
+
+/* The test's daemon: its state directory, a new one of the default name. */
+extern struct meta *meta;
+void node_up(void); /* through the proxy */
+void node_down(void);
+int node_try(const char *state, const char *prefix, struct meta **m);
+
+enum proxy_mode {
+	PROXY_PASS,
+	PROXY_CUT_AFTER, /* the request gets there, its answer does not */
+	PROXY_CUT_BEFORE,
+	PROXY_LIE, /* answer in the server's stead */
+};
+/** proxy_set - do this to the next request that contains needle. */
+void proxy_set(enum proxy_mode mode, const char *needle, const void *lie,
+	       size_t lie_bytes);
+bool proxy_done(void); /* it was done */
+
+/* Shorthands; they fail the test unless all is well. */
+#define NOW INT64_C(1700000000123456789)
+struct ckpt_attr make(uint64_t parent, const char *name, uint32_t mode);
+struct ckpt_attr look(uint64_t parent, const char *name);
+struct ckpt_attr stat_of(uint64_t ino);
+int look_err(uint64_t parent, const char *name);
+int make_err(uint64_t parent, const char *name, uint32_t mode);
+
+/** tree_dump - all of the tree as text, sorted; the caller frees it. */
+char *tree_dump(void);
+uint64_t logged_seq(void);
+void wait_ready_again(void); /* until the store is not read-only */
+unsigned count_inos(void);
+
+#endif
