@@ -58,7 +58,7 @@ void key_tag_kv(char *tag, const void *ns, size_t ns_len, uint32_t group)
 	const unsigned char *p = ns;
 	size_t n = 0;
 
-	for (size_t i = 0; i < ns_len && n + 12 < KEY_TAG_MAX; i++) {
+	for (size_t i = 0; i < ns_len && n + 7 <= KEY_TAG_MAX; i++) {
 		if (is_plain(p[i]))
 			tag[n++] = (char)p[i];
 		else
