@@ -6,6 +6,16 @@
 
 struct fs;
 
+#define CTL_NAME_BYTES (4 * 255 + 1)
+
+/**
+ * ctl_name - a name as UTF-8 text
+ *
+ * Names are bytes. One that is not UTF-8 is shown with its bytes past 127 as
+ * \xNN. Returns name or text.
+ */
+const char *ctl_name(const char *name, char text[CTL_NAME_BYTES]);
+
 /*
  * The texts behind .kvfs/: made when a file is opened, served from memory.
  * Each returns a 0-terminated text that the caller frees, or NULL.

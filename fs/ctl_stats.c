@@ -99,9 +99,11 @@ static void print_class(void *arg, uint64_t bytes, uint32_t n_ready,
 }
 
 /* A label value: quotes, backslashes and newlines are escaped. */
-static void print_label(FILE *f, const char *s)
+static void print_label(FILE *f, const char *name)
 {
-	for (; *s; s++) {
+	char text[CTL_NAME_BYTES];
+
+	for (const char *s = ctl_name(name, text); *s; s++) {
 		if (*s == '\n')
 			fputs("\\n", f);
 		else if (*s == '"' || *s == '\\')
@@ -122,7 +124,7 @@ static void print_ns(FILE *f, const char *metric, const char *name,
 /* One family per metric: the format wants a family's lines together. */
 struct ns_family {
 	FILE *f;
-	const char *metric, *type;
+	const char *metric, *type, *help;
 	size_t offset;
 };
 
@@ -138,20 +140,26 @@ static void print_namespace(void *arg, const struct kv_usage *u)
 static void print_namespaces(FILE *f, struct fs *fs)
 {
 	struct ns_family families[] = {
-		{f, "blocks", "gauge", offsetof(struct kv_usage, blocks)},
-		{f, "bytes", "gauge", offsetof(struct kv_usage, bytes)},
-		{f, "hits_total", "counter", offsetof(struct kv_usage, hits)},
-		{f, "misses_total", "counter",
+		{f, "blocks", "gauge", "blocks held",
+		 offsetof(struct kv_usage, blocks)},
+		{f, "bytes", "gauge", "bytes held",
+		 offsetof(struct kv_usage, bytes)},
+		{f, "hits_total", "counter", "opens of a block",
+		 offsetof(struct kv_usage, hits)},
+		{f, "misses_total", "counter", "lookups of what was not there",
 		 offsetof(struct kv_usage, misses)},
-		{f, "stores_total", "counter",
+		{f, "stores_total", "counter", "blocks committed",
 		 offsetof(struct kv_usage, stores)},
-		{f, "evictions_total", "counter",
+		{f, "evictions_total", "counter", "blocks evicted",
 		 offsetof(struct kv_usage, evictions)},
 	};
 
 	for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++) {
-		fprintf(f, "# TYPE kvfs_namespace_%s %s\n", families[i].metric,
-			families[i].type);
+		fprintf(f,
+			"# HELP kvfs_namespace_%s %s\n"
+			"# TYPE kvfs_namespace_%s %s\n",
+			families[i].metric, families[i].help,
+			families[i].metric, families[i].type);
 		kv_each_namespace(fs->kv, print_namespace, &families[i]);
 	}
 }
@@ -199,10 +207,14 @@ char *ctl_stats(struct fs *fs)
 	pool_stats(fs->pool, &s.pool);
 	meta_stats(fs->meta, &s.meta);
 	print_metrics(f, &s);
-	fputs("# TYPE kvfs_pool_frames gauge\n", f);
+	fputs("# HELP kvfs_pool_frames frames by preallocation class\n"
+	      "# TYPE kvfs_pool_frames gauge\n",
+	      f);
 	pool_classes(fs->pool, print_class, f);
 	print_namespaces(f, fs);
-	fprintf(f, "# TYPE kvfs_rung gauge\nkvfs_rung{name=\"%s\"} 1\n",
+	fprintf(f,
+		"# HELP kvfs_rung the rung of the ladder in use\n# TYPE "
+		"kvfs_rung gauge\nkvfs_rung{name=\"%s\"} 1\n",
 		fs_rung_name(fs->rung));
 	print_latencies(f, &fs->counters);
 	fclose(f);

@@ -62,13 +62,27 @@ static json_t *pool_object(struct fs *fs)
 	return o;
 }
 
+const char *ctl_name(const char *name, char text[CTL_NAME_BYTES])
+{
+	json_t *utf8 = json_string(name);
+	char *at = text;
+
+	if (utf8) {
+		json_decref(utf8);
+		return name;
+	}
+	for (; *name; name++)
+		at += sprintf(at, *name & 0x80 ? "\\x%02x" : "%c",
+			      (unsigned char)*name);
+	return text;
+}
+
 static void add_namespace(void *arg, const struct kv_usage *u)
 {
 	json_t *o = json_object();
-	json_t *name = json_string(u->name);
+	char name[CTL_NAME_BYTES];
 
-	/* a name need not be UTF-8 */
-	json_object_set_new(o, "name", name ? name : json_string("?"));
+	json_object_set_new(o, "name", json_string(ctl_name(u->name, name)));
 	json_object_set_new(o, "blocks", whole(u->blocks));
 	json_object_set_new(o, "bytes", whole(u->bytes));
 	json_object_set_new(o, "quota_bytes", whole(u->quota_bytes));

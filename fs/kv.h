@@ -101,9 +101,9 @@ struct kv_file {
 	uint32_t writers;   /* of them for writing */
 	uint32_t rewriters; /* of the writers those that came by open, not by
 			       create: their backing may open at any time */
-	uint32_t unflushed; /* direct rung: writers that have not closed */
-	uint32_t kids;	    /* chain: blocks that name this one as parent */
-	pid_t writer;	    /* thread that created it, while WRITING */
+	bool closed;   /* direct rung: a writer closed; its RELEASE may come */
+	uint32_t kids; /* chain: blocks that name this one as parent */
+	pid_t writer;  /* thread that created it, while WRITING */
 	uint64_t ino;
 };
 
@@ -121,8 +121,12 @@ struct kv {
 	size_t n_by_frame;
 	struct kv_gone **gone; /* unlinked names whose tombstone is not out */
 	size_t n_gone, gone_mask;
-	struct list orphans; /* kv_file.by_use: closed, never committed */
-	int dirs_fd;	     /* kv_dirs.c */
+	struct list orphans; /* kv_file.by_use: temps, closed, not renamed */
+	struct list late;    /* kv_file.by_use: finals, closed, still held */
+	struct job late_job;
+	bool late_queued;
+	pthread_cond_t writer_left; /* some file has one writer less */
+	int dirs_fd;		    /* kv_dirs.c */
 
 	pthread_mutex_t inval_lock; /* guards those below */
 	pthread_cond_t inval_some;
@@ -134,7 +138,6 @@ struct kv {
 /* fi->fh of a kv handle: what release must give back. */
 #define KV_FH_WRITE 1u
 #define KV_FH_REWRITE 2u
-#define KV_FH_FLUSHED 4u
 
 extern const struct view kv_view;
 
@@ -206,6 +209,15 @@ double kv_timeout(const struct kv_node *node);
 /** kv_try_commit - commit a WRITING final name if no writer is left.
  *  With kv->lock held. Returns: 0, -EBUSY a writer is there, or -errno. */
 int kv_try_commit(struct kv *kv, struct kv_file *f);
+/** kv_commit_late - try all that was closed and still held; lock held. */
+void kv_commit_late(struct kv *kv);
+/** kv_commit_soon - f was closed, but the kernel has not let go; lock held. */
+void kv_commit_soon(struct kv *kv, struct kv_file *f);
+/** kv_wait_writers - without passthrough: give the RELEASE of a writer that
+ *  has closed a moment to come; lock held, dropped meanwhile. Worker only. */
+void kv_wait_writers(struct kv *kv, struct kv_file *f);
+/** kv_may_leave - would waiting for this file's writers help? lock held */
+bool kv_may_leave(const struct kv *kv, const struct kv_file *f);
 /** kv_writers_gone - may this file's bytes be taken as final? */
 bool kv_writers_gone(struct kv *kv, struct kv_file *f);
 /** kv_rename_file - move f to c->new_inode/new_name, over target if any.

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -32,7 +33,7 @@
 bool kv_writers_gone(struct kv *kv, struct kv_file *f)
 {
 	if (!kv->fs->passthrough)
-		return f->unflushed == 0;
+		return f->writers == 0;
 	/* A rewriter's OPEN is answered, but the kernel may not have opened
 	 * the frame yet: the lease would be granted over its head. */
 	return f->rewriters == 0 && pool_probe(kv->fs->pool, f->frame) == 0;
@@ -127,6 +128,68 @@ int kv_try_commit(struct kv *kv, struct kv_file *f)
 	if (f->node.state == KV_COMMITTED || f->node.temp || f->node.unlinked)
 		return f->node.state == KV_COMMITTED ? 0 : -EBUSY;
 	return kv_writers_gone(kv, f) ? commit(kv, f) : -EBUSY;
+}
+
+/*
+ * RELEASE may be handled before the kernel has closed the frame: the lease is
+ * refused for some microseconds more. Whoever asks for the name meanwhile
+ * tries again; this does for the names that nobody asks for.
+ */
+void kv_commit_late(struct kv *kv)
+{
+	list_for_each_safe (l, &kv->late) {
+		struct kv_file *f = container_of(l, struct kv_file, by_use);
+
+		if (f->writers == 0)
+			kv_try_commit(kv, f);
+	}
+}
+
+#define LATE_TRIES 16 /* 1, 2, 3 … ms apart; then on demand only */
+
+static void commit_late(struct job *job)
+{
+	struct kv *kv = container_of(job, struct kv, late_job);
+	bool more = true;
+
+	for (int i = 1; more && i <= LATE_TRIES; i++) {
+		usleep((useconds_t)i * 1000);
+		pthread_mutex_lock(&kv->lock);
+		kv_commit_late(kv);
+		more = !list_empty(&kv->late);
+		kv->late_queued = more && i < LATE_TRIES;
+		pthread_mutex_unlock(&kv->lock);
+	}
+}
+
+void kv_commit_soon(struct kv *kv, struct kv_file *f)
+{
+	list_push_back(&kv->late, &f->by_use);
+	if (kv->late_queued)
+		return;
+	kv->late_queued = true;
+	kv->late_job.run = commit_late;
+	workers_post(kv->fs->background, &kv->late_job);
+}
+
+bool kv_may_leave(const struct kv *kv, const struct kv_file *f)
+{
+	return !kv->fs->passthrough && f->closed && f->writers;
+}
+
+#define LEAVE_MS 20
+
+void kv_wait_writers(struct kv *kv, struct kv_file *f)
+{
+	struct timespec until = clock_timespec(clock_read_ns(CLOCK_REALTIME) +
+					       LEAVE_MS * NS_PER_MS);
+
+	f->node.pins++;
+	while (f->writers &&
+	       !pthread_cond_timedwait(&kv->writer_left, &kv->lock, &until))
+		;
+	f->closed = false; /* a duplicate of the descriptor lives on */
+	kv_unpin(kv, f);
 }
 
 void kv_let_go(struct kv *kv, struct kv_file *f)
@@ -319,6 +382,19 @@ static void rename_by_copy(struct call *c)
 	call_reply_err(c, err);
 }
 
+static void rename_after_writer(struct call *c)
+{
+	struct kv *kv = c->fs->kv;
+	struct kv_node *node;
+
+	pthread_mutex_lock(&kv->lock);
+	node = kv_find(kv, kv_dir(kv_node(c->inode)), c->name);
+	if (node && !kv_is_dir(node))
+		kv_wait_writers(kv, kv_file(node));
+	pthread_mutex_unlock(&kv->lock);
+	kv_do_rename(c);
+}
+
 /* The block was fsynced while it was written: its publish is waited for,
  * within the deadline. It is committed here whatever Redis says. */
 static void wait_published(struct call *c)
@@ -354,7 +430,8 @@ static int rename_written(struct call *c, struct kv_file *f,
 	int err;
 
 	if (!temp && !kv_writers_gone(kv, f)) {
-		call_defer(c, rename_by_copy);
+		call_defer(c, kv_may_leave(kv, f) ? rename_after_writer
+						  : rename_by_copy);
 		return -EINPROGRESS;
 	}
 	if (target)

@@ -169,6 +169,7 @@ uint64_t kv_reclaim(void *ctx, uint64_t need_bytes)
 	uint64_t done = 0;
 	scoped_lock(&kv->lock);
 
+	kv_commit_late(kv);
 	while (done < need_bytes) {
 		struct kv_file *f = stale_orphan(kv);
 

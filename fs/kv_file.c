@@ -37,7 +37,6 @@ static void count_open(struct kv *kv, struct kv_file *f, uint64_t fh)
 	if (!f->writers++)
 		pool_writers(kv->fs->pool, 1);
 	f->rewriters += !!(fh & KV_FH_REWRITE);
-	f->unflushed++;
 	list_remove(&f->by_use); /* no orphan while it is written */
 }
 
@@ -159,6 +158,16 @@ static void count_hit(struct kv *kv, struct kv_file *f)
 	atomic_fetch_add_explicit(&f->ns->hits, 1, memory_order_relaxed);
 }
 
+static void open_after_writer(struct call *c)
+{
+	struct kv *kv = c->fs->kv;
+
+	pthread_mutex_lock(&kv->lock);
+	kv_wait_writers(kv, kv_file(kv_node(c->inode)));
+	pthread_mutex_unlock(&kv->lock);
+	kv_do_open(c);
+}
+
 void kv_do_open(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
@@ -170,6 +179,11 @@ void kv_do_open(struct call *c)
 
 	pthread_mutex_lock(&kv->lock);
 	err = check_open(c, f, write);
+	if (err == ENOENT && kv_may_leave(kv, f)) {
+		pthread_mutex_unlock(&kv->lock);
+		call_defer(c, open_after_writer);
+		return;
+	}
 	if (!err && kv->fs->passthrough) {
 		backing = pool_backing(kv->fs->pool, f->frame);
 		err = backing < 0 ? -backing : 0;
@@ -238,15 +252,15 @@ void kv_do_write(struct call *c)
 	call_reply_written(c, (size_t)n);
 }
 
-/* Only without passthrough: the writer has closed, its RELEASE may follow a
- * rename. */
+/* Only without passthrough: somebody closed, but maybe a duplicate; RELEASE
+ * will tell, and may come after a rename. */
 void kv_do_flush(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
 	struct kv_file *f = kv_file(kv_node(c->inode));
 
 	pthread_mutex_lock(&kv->lock);
-	f->unflushed = 0;
+	f->closed = true;
 	pthread_mutex_unlock(&kv->lock);
 	call_reply_err(c, 0);
 }
@@ -254,14 +268,16 @@ void kv_do_flush(struct call *c)
 static void writer_left(struct kv *kv, struct kv_file *f, uint64_t fh)
 {
 	f->rewriters -= !!(fh & KV_FH_REWRITE);
+	pthread_cond_broadcast(&kv->writer_left);
 	if (--f->writers)
 		return;
 	pool_writers(kv->fs->pool, -1);
-	f->unflushed = 0;
+	f->closed = false;
 	if (f->node.unlinked || f->node.state == KV_COMMITTED)
 		return;
 	if (!f->node.temp) {
-		kv_try_commit(kv, f);
+		if (kv_try_commit(kv, f) == -EBUSY)
+			kv_commit_soon(kv, f);
 		return;
 	}
 	kv_record(kv, f)->last_use = (uint64_t)clock_now_ns();

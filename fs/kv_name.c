@@ -65,15 +65,36 @@ static void count_lookup(struct kv_dir *dir, struct kv_node *node,
 	atomic_fetch_add_explicit(&dir->ns->misses, 1, memory_order_relaxed);
 }
 
+static void lookup_after_writer(struct call *c)
+{
+	struct kv *kv = c->fs->kv;
+	struct kv_node *node;
+
+	pthread_mutex_lock(&kv->lock);
+	node = kv_find(kv, kv_dir(kv_node(c->inode)), c->name);
+	if (node && !kv_is_dir(node))
+		kv_wait_writers(kv, kv_file(node));
+	pthread_mutex_unlock(&kv->lock);
+	kv_do_lookup(c);
+}
+
 void kv_do_lookup(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
 	struct kv_dir *dir = kv_dir(kv_node(c->inode));
 	struct fuse_entry_param e = {.entry_timeout = KV_MISS_TIMEOUT};
-	struct kv_node *node;
+	struct kv_node *node, *hidden;
 
 	pthread_mutex_lock(&kv->lock);
 	node = kv_visible(c, dir, c->name);
+	hidden = node ? NULL : kv_find(kv, dir, c->name);
+	if (hidden && kv_may_leave(kv, kv_file(hidden))) {
+		pthread_mutex_unlock(&kv->lock);
+		call_defer(c, lookup_after_writer);
+		return;
+	}
+	if (hidden)
+		e.entry_timeout = 0; /* it is there for its writer */
 	count_lookup(dir, node, c->name, &c->fs->counters);
 	if (node)
 		kv_entry(kv, node, &e);

@@ -373,6 +373,8 @@ int kv_open(struct kv **out, struct fs *fs)
 	pthread_cond_init(&kv->inval_some, NULL);
 	list_init(&kv->namespaces);
 	list_init(&kv->orphans);
+	list_init(&kv->late);
+	pthread_cond_init(&kv->writer_left, NULL);
 	list_init(&kv->inval);
 	kv->table = calloc(TABLE_START, sizeof(*kv->table));
 	kv->table_mask = TABLE_START - 1;
@@ -522,6 +524,7 @@ void kv_close(struct kv *kv)
 	pthread_mutex_destroy(&kv->lock);
 	pthread_mutex_destroy(&kv->inval_lock);
 	pthread_cond_destroy(&kv->inval_some);
+	pthread_cond_destroy(&kv->writer_left);
 	free(kv);
 }
 

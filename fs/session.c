@@ -185,7 +185,7 @@ int session_open(struct fs *fs)
 	choose_rung(fs);
 	snprintf(options, sizeof(options),
 		 "fsname=kvfs,subtype=kvfs,default_permissions%s%s%s",
-		 fs->config.allow_other ? ",allow_other" : "",
+		 fs->config.allow_other || geteuid() == 0 ? ",allow_other" : "",
 		 fs->config.read_only ? ",ro" : "",
 		 fs->rung == RUNG_URING ? ",io_uring" : "");
 	if (fs->rung == RUNG_URING)
