@@ -3,18 +3,22 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "tools/verb.h"
+
+#define END_WAIT_MS 10000 /* after it has told why */
 
 /*
  *      kvfs mount ── fork ──▶ daemon: setsid, stdio away, fs_run
@@ -121,13 +125,15 @@ static int daemon_main(const struct mount_job *job,
 /* -- the side that waits ------------------------------------------------ */
 
 static pid_t daemon_pid;
+static volatile sig_atomic_t interrupts;
 
 static void pass_on(int sig)
 {
-	kill(daemon_pid, sig);
+	kill(daemon_pid, interrupts++ ? SIGKILL : sig);
 }
 
-/* An interrupted `kvfs mount` takes the half-started daemon with it. */
+/* An interrupted `kvfs mount` takes the half-started daemon with it: at once
+ * when interrupted twice. */
 static void pass_signals_on(pid_t pid)
 {
 	struct sigaction act = {.sa_handler = pass_on, .sa_flags = SA_RESTART};
@@ -177,6 +183,17 @@ static int usable(const struct mount_job *job)
 	return apply_flags(job);
 }
 
+static void wait_end(pid_t pid)
+{
+	struct pollfd p = {.events = POLLIN};
+
+	p.fd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (p.fd < 0)
+		return;
+	poll(&p, 1, END_WAIT_MS);
+	close(p.fd);
+}
+
 static int wait_ready(const struct mount_job *job, pid_t pid, int fd)
 {
 	char line[1024];
@@ -188,7 +205,7 @@ static int wait_ready(const struct mount_job *job, pid_t pid, int fd)
 	if (!*line)
 		return usable(job);
 	/* Say so once it has ended: who tries again finds the lock free. */
-	waitpid(pid, NULL, 0);
+	wait_end(pid);
 	if (!strncmp(why, "mount: ", 7))
 		why += 7;
 	return verb_fail(EXIT_TROUBLE, "%s", why);
