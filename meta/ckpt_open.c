@@ -225,6 +225,8 @@ int ckpt_each_ino(struct meta *m, void (*fn)(void *arg, uint64_t ino),
 	char cursor[24] = "0";
 	int err;
 
+	/* What a killed daemon had unlinked and open is none of them. */
+	ckpt_letgo_flush(m->ckpt, meta_deadline(m, 0));
 	do {
 		redis_cmd_auto struct redis_cmd cmd = {0};
 		redis_reply_auto struct redis_reply *r = NULL;
