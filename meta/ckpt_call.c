@@ -251,7 +251,8 @@ static size_t letgo_take(struct meta_ckpt *c, uint64_t inos[CKPT_LETGO_MAX])
 	scoped_lock(&c->lock);
 	n = c->n_letgo < CKPT_LETGO_MAX ? c->n_letgo : CKPT_LETGO_MAX;
 	c->n_letgo -= n;
-	memcpy(inos, c->letgo + c->n_letgo, n * sizeof(*inos));
+	if (n)
+		memcpy(inos, c->letgo + c->n_letgo, n * sizeof(*inos));
 	return n;
 }
 
