@@ -21,13 +21,14 @@
 #include "meta/resp.h"
 
 /* What may wait for Redis here; beyond it calls are refused (-EAGAIN). */
-#define OUT_BYTES_MAX (64u << 20)
-#define CALLS_MAX 100000u
+#define OUT_BYTES_MAX (16u << 20)
+#define CALLS_MAX 50000u
 
-#define SILENCE_BREAKER_NS (2 * NS_PER_S) /* asynchronous calls: no deadline \
-					   */
-#define SILENCE_LOST_NS (30 * NS_PER_S)	  /* give the connection up */
-#define TOLD_AFTER_NS (500 * NS_PER_MS)	  /* a short pause is no outage */
+#define SILENCE_BREAKER_NS                                                 \
+	(2 * NS_PER_S)			/* asynchronous calls: no deadline \
+					 */
+#define SILENCE_LOST_NS (30 * NS_PER_S) /* give the connection up */
+#define TOLD_AFTER_NS (500 * NS_PER_MS) /* a short pause is no outage */
 #define DIAL_NS (5 * NS_PER_S)
 #define PAUSE_MIN_MS 5
 #define PAUSE_MAX_MS 1000

@@ -28,9 +28,10 @@ static struct fake {
 	pthread_mutex_t lock;
 	int fd;
 	char log[65536]; /* "connection: words" lines */
-	const char *info, *run_id;
-	const char *answer; /* to what the handshake does not know */
-	bool hang_up;	    /* at once after accepting */
+	const char *info;
+	const char *_Atomic run_id;
+	const char *_Atomic answer; /* to what the handshake does not know */
+	bool hang_up;		    /* at once after accepting */
 	_Atomic int n_accepted;
 } fake;
 
@@ -260,8 +261,9 @@ START_TEST(what_waits_for_a_silent_redis_is_bounded_and_every_call_ends)
 	redis_cmd_bin(&c, big, sizeof(big));
 	while (!(err = redis_send(r, &c, done, NULL)))
 		n++;
-	ck_assert_int_eq(err, -EAGAIN);
-	ck_assert_int_lt(n, 600);
+	/* on a machine that took 2 s for that the breaker is open by now */
+	ck_assert(err == -EAGAIN || err == -ENOTCONN);
+	ck_assert_int_lt(n, 150);
 	ck_assert_int_eq(n_done, 0);
 	redis_close(r);
 	ck_assert_int_eq(n_done, n);
