@@ -13,6 +13,7 @@
 #include "tools/verb.h"
 
 #define SET_BYTES (128UL << 20) /* of one place's files, about */
+#define BUSY_LOAD 0.7
 #define SLICE_MIN_NS (2 * NS_PER_MS)
 
 /* What is under way. */
@@ -176,6 +177,17 @@ static void cpu_run(const struct bench *b, const struct target *at)
 		bench_report_cpu(us, b->plan->json);
 }
 
+/* Others at work spoil the figures of small slices most. */
+static void warn_if_busy(void)
+{
+	double load;
+
+	if (getloadavg(&load, 1) == 1 && load > BUSY_LOAD)
+		log_warn("bench: the machine is busy (load %.1f): the figures "
+			 "will be worse than what it can do",
+			 load);
+}
+
 static void stop(int sig)
 {
 	(void)sig;
@@ -189,6 +201,7 @@ static int bench_at(struct bench *b, const struct target *at)
 
 	sigaction(SIGINT, &a, NULL);
 	sigaction(SIGTERM, &a, NULL);
+	warn_if_busy();
 	if (bench_places_open(&b->places, at))
 		return EXIT_TROUBLE;
 	b->here = at->mountpoint[0] ? "kvfs" : "here";
