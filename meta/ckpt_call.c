@@ -8,7 +8,6 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/fault.h"
 #include "base/log.h"
 #include "meta/ckpt_record.h"
 
@@ -167,11 +166,11 @@ static enum again judge(struct meta_ckpt *c, int *err,
 {
 	if (*err == -ECONNRESET && clock_now_ns() < deadline)
 		return AGAIN;
-	if (*err == -ETIMEDOUT || *err == -ENOTCONN || *err == -ECONNRESET ||
-	    *err == -ESHUTDOWN || *err == -EAGAIN)
-		*err = -EIO;
-	if (*err)
+	if (*err) {
+		if (*err != -ENOMEM && *err != -ENOSPC)
+			*err = -EIO;
 		return DONE;
+	}
 	switch (a->status) {
 	case CKPT_BEHIND:
 	case CKPT_UNREADY:
@@ -323,8 +322,6 @@ static int log_answer(struct meta_ckpt *c, const struct ckpt_answer *a,
 	while (seen < a->seq &&
 	       !atomic_compare_exchange_weak(&c->seen_seq, &seen, a->seq))
 		;
-	if (fault_hit("ckpt.skip_log"))
-		return -EIO;
 	while ((err = ckpt_log_append(c->log, a->seq, a->record,
 				      a->record_bytes)) == -ESRCH) {
 		err = gap_wait(c, a->seq, deadline);

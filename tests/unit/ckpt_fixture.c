@@ -187,7 +187,8 @@ bool proxy_done(void)
 	return proxy.done;
 }
 
-static enum proxy_mode proxy_order(const char *buf, size_t n)
+static enum proxy_mode proxy_order(const char *buf, size_t n, char *lie,
+				   size_t *lie_bytes)
 {
 	enum proxy_mode mode;
 
@@ -197,6 +198,8 @@ static enum proxy_mode proxy_order(const char *buf, size_t n)
 	    !memmem(buf, n, proxy.needle, strlen(proxy.needle)))
 		return PROXY_PASS;
 	proxy.mode = PROXY_PASS;
+	memcpy(lie, proxy.lie, proxy.lie_bytes);
+	*lie_bytes = proxy.lie_bytes;
 	proxy.done = true;
 	return mode;
 }
@@ -243,16 +246,17 @@ static bool pass(int to, const char *buf, ssize_t n)
 
 static bool from_client(struct pair *p)
 {
-	static char buf[1 << 16];
+	static char buf[1 << 16], lie[sizeof(proxy.lie)];
 	ssize_t n = read(p->client, buf, sizeof(buf));
+	size_t lie_bytes = 0;
 
 	if (n <= 0)
 		return false;
-	switch (proxy_order(buf, (size_t)n)) {
+	switch (proxy_order(buf, (size_t)n, lie, &lie_bytes)) {
 	case PROXY_CUT_BEFORE:
 		return false;
 	case PROXY_LIE:
-		return pass(p->client, proxy.lie, (ssize_t)proxy.lie_bytes);
+		return pass(p->client, lie, (ssize_t)lie_bytes);
 	case PROXY_CUT_AFTER:
 		p->cut_on_reply = true;
 		break;
