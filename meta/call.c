@@ -84,29 +84,27 @@ static bool library_lost(const struct redis_reply *reply)
 	return !strncmp(redis_reply_text(reply), "ERR Function not found", 22);
 }
 
-static int call_once(struct meta *m, enum meta_link link, int64_t deadline,
-		     const struct redis_cmd *cmd, struct redis_reply **reply)
+static int call_once(struct meta *m, enum meta_link link, enum redis_wait wait,
+		     int64_t deadline, const struct redis_cmd *cmd,
+		     struct redis_reply **reply)
 {
-	enum redis_wait wait = link == META_CKPT ? REDIS_WAIT : REDIS_TRY;
 	int err = redis_call(m->links[link], wait, deadline, cmd, reply);
 
 	return err == -EAGAIN || err == -ESHUTDOWN ? -ENOTCONN : err;
 }
 
-int meta_call(struct meta *m, enum meta_link link, const char *tag,
-	      int64_t deadline, const struct redis_cmd *cmd,
-	      struct redis_reply **reply)
+static int call_loop(struct meta *m, enum meta_link link, enum redis_wait wait,
+		     int64_t deadline, const struct redis_cmd *cmd,
+		     struct redis_reply **reply)
 {
 	struct redis_reply *got = NULL;
 	unsigned n_lost = 0;
 	int err;
 
-	(void)tag;
-	deadline = meta_deadline(m, deadline);
 	for (;;) {
 		bool again;
 
-		err = call_once(m, link, deadline, cmd, &got);
+		err = call_once(m, link, wait, deadline, cmd, &got);
 		if (err)
 			return err;
 		err = meta_reply_errno(got);
@@ -116,7 +114,7 @@ int meta_call(struct meta *m, enum meta_link link, const char *tag,
 		}
 		/* redis.c has put the library's load ahead of the next. */
 		again = library_lost(got) && n_lost++ < 2;
-		if (err == -EAGAIN && link == META_CKPT &&
+		if (err == -EAGAIN && wait == REDIS_WAIT &&
 		    clock_now_ns() < deadline) {
 			poll(NULL, 0, RETRY_MS);
 			again = true;
@@ -127,6 +125,24 @@ int meta_call(struct meta *m, enum meta_link link, const char *tag,
 		if (!again)
 			return err == -EAGAIN ? -ENOTCONN : err;
 	}
+}
+
+int meta_call(struct meta *m, enum meta_link link, const char *tag,
+	      int64_t deadline, const struct redis_cmd *cmd,
+	      struct redis_reply **reply)
+{
+	(void)tag;
+	return call_loop(m, link, link == META_CKPT ? REDIS_WAIT : REDIS_TRY,
+			 meta_deadline(m, deadline), cmd, reply);
+}
+
+int meta_call_wait(struct meta *m, enum meta_link link, const char *tag,
+		   int64_t deadline, const struct redis_cmd *cmd,
+		   struct redis_reply **reply)
+{
+	(void)tag;
+	return call_loop(m, link, REDIS_WAIT, meta_deadline(m, deadline), cmd,
+			 reply);
 }
 
 int meta_send(struct meta *m, enum meta_link link, const char *tag,

@@ -89,6 +89,11 @@ int meta_call(struct meta *m, enum meta_link link, const char *tag,
 	      int64_t deadline, const struct redis_cmd *cmd,
 	      struct redis_reply **reply);
 
+/** meta_call_wait - the same, waiting for a Redis that is away on any link. */
+int meta_call_wait(struct meta *m, enum meta_link link, const char *tag,
+		   int64_t deadline, const struct redis_cmd *cmd,
+		   struct redis_reply **reply);
+
 /**
  * meta_send - the same without waiting; see redis_send
  *

@@ -170,9 +170,11 @@ void kv_settle(struct kv_pub *k, struct kv_name *const *names, unsigned n,
 
 /* --- waiting ----------------------------------------------------------- */
 
-static bool overflowed(struct kv_pub *k)
+/* While the whole index is due nobody knows which names are clean. */
+static bool all_is_due(struct kv_pub *k)
 {
-	return k->audits_done != k->audits_wanted;
+	return k->audits_done != k->audits_wanted ||
+	       k->refills_done != k->refills_wanted;
 }
 
 int meta_kv_sync(struct meta *m, const char *path, uint16_t path_len)
@@ -180,23 +182,18 @@ int meta_kv_sync(struct meta *m, const char *path, uint16_t path_len)
 	struct timespec until = clock_timespec(meta_deadline(m, 0));
 	struct kv_pub *k = m->kv;
 	uint32_t hash = hash_of(path, path_len);
-	bool asked = false;
+	bool due;
 
 	pthread_mutex_lock(&k->lock);
-	/* While an audit is due nobody knows which names are clean. */
-	if (overflowed(k)) {
-		pthread_mutex_unlock(&k->lock);
-		meta_kv_dirty(m, path, path_len);
-		asked = true;
-		pthread_mutex_lock(&k->lock);
-	}
-	while (*slot_of(k, hash, path, path_len)) {
-		if (pthread_cond_timedwait(&k->cleaned, &k->lock, &until))
-			break;
-	}
-	asked = *slot_of(k, hash, path, path_len);
+	due = all_is_due(k);
 	pthread_mutex_unlock(&k->lock);
-	return asked ? -ETIMEDOUT : 0;
+	if (due)
+		meta_kv_dirty(m, path, path_len);
+	scoped_lock(&k->lock);
+	while (*slot_of(k, hash, path, path_len))
+		if (pthread_cond_timedwait(&k->cleaned, &k->lock, &until))
+			return -ETIMEDOUT;
+	return 0;
 }
 
 void meta_kv_wake(struct meta *m)

@@ -117,15 +117,22 @@ static void verdict_give(struct kv_pub *k, const struct item *item, char letter,
 				generation);
 }
 
-/* Redis said no to the whole batch (out of memory, a key of another type). */
-static void refused(struct kv_pub *k, const struct redis_reply *reply)
+/* Names stay dirty; say why, once a pause, and do not try again at once. */
+static void refused(struct kv_pub *k, const char *why, int64_t pause_ns)
 {
-	log_error("kv: publish: Redis refused it, trying again each second: "
-		  "%.120s",
-		  redis_reply_text(reply));
+	int64_t now = clock_now_ns();
+	bool said;
+
 	k->dirs_epoch++;
-	scoped_lock(&k->lock);
-	k->pause_until_ns = clock_now_ns() + REFUSED_PAUSE_NS;
+	pthread_mutex_lock(&k->lock);
+	said = now < k->pause_until_ns;
+	if (k->pause_until_ns < now + pause_ns)
+		k->pause_until_ns = now + pause_ns;
+	pthread_mutex_unlock(&k->lock);
+	if (why && !said)
+		log_error("kv: publish: Redis refused it, trying again each "
+			  "second: %.120s",
+			  why);
 }
 
 static void batch_end(struct batch *b, int err, const struct redis_reply *reply)
@@ -149,6 +156,9 @@ static void batch_end(struct batch *b, int err, const struct redis_reply *reply)
 			dirty[n_dirty++] = item->name;
 		}
 	}
+	if (!err && n_dirty)
+		refused(k, "a key under the prefix is of another type",
+			REFUSED_PAUSE_NS);
 	kv_settle(k, clean, n_clean, true);
 	kv_settle(k, dirty, n_dirty, false);
 	free(b);
@@ -158,11 +168,15 @@ static void batch_done(void *ctx, int err, struct redis_reply *reply)
 {
 	struct batch *b = ctx;
 
+	const char *why = redis_reply_text(reply);
+
 	if (err) {
 		b->k->dirs_epoch++; /* nobody knows whether they arrived */
 	} else if (redis_reply_type(reply) == REPLY_ERROR) {
-		if (strncmp(redis_reply_text(reply), "ERR Function not", 16))
-			refused(b->k, reply);
+		if (!strncmp(why, "ERR Function not", 16))
+			refused(b->k, NULL, REFUSED_PAUSE_NS / 20);
+		else
+			refused(b->k, why, REFUSED_PAUSE_NS);
 		err = -EIO;
 	} else {
 		b->k->last_batch_ns = clock_now_ns() - b->sent_ns;

@@ -314,16 +314,18 @@ local OPS = { P = publish, R = retract, U = unlink, D = directory }
 --       (1 is the first), path, record up to the holders (P), generation (U),
 --       directory (D)
 -- Answers for each name: P published, F published but the list of holders is
--- full, C conflict, D dropped, G gone; generation (8); other holders (U).
+-- full, C conflict, D dropped, G gone; generation (8); other holders (U). E:
+-- this name cannot be stored (its bucket is a key of another type).
 local function kv_batch(k, a)
 	local b = { tombs = k[1], order = k[2], gen_key = k[3], me = a[1],
 		live_bytes = a[2], known = tonumber(a[3]), now = time_ms() }
 	local out, n = {}, 0
 	purge_tombs(b)
 	for i = 4, #a, 4 do
+		local ok, answer = pcall(OPS[a[i]], b,
+			k[3 + tonumber(a[i + 1])], a[i + 2], a[i + 3])
 		n = n + 1
-		out[n] = OPS[a[i]](b, k[3 + tonumber(a[i + 1])], a[i + 2],
-			a[i + 3])
+		out[n] = ok and answer or 'E' .. NO_GEN
 	end
 	if b.gen then
 		redis.call('SET', b.gen_key, string.format('%.0f', b.gen))

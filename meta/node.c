@@ -18,6 +18,8 @@
 #include "meta/namespace.h"
 
 #define UUID_LEN 36
+/* A late beat is better than none: it waits, if not for long. */
+#define NODE_CALL_MS 1000
 
 struct node {
 	char uuid[UUID_LEN + 1];
@@ -137,7 +139,7 @@ static int members_fetch(struct meta *m, int64_t deadline)
 	meta_cmd_key(&c, m, "n", "live");
 	meta_cmd_key(&c, m, "n", "version");
 	meta_cmd_key(&c, m, "n", "inc");
-	err = meta_call(m, META_LOOKUP, "n", deadline, &c, &reply);
+	err = meta_call_wait(m, META_LOOKUP, "n", deadline, &c, &reply);
 	if (err)
 		return err;
 	list = redis_reply_at(reply, 2);
@@ -179,7 +181,7 @@ static int join(struct meta *m, int64_t deadline, bool discard)
 	redis_cmd_int(&c, NODE_TTL_MS);
 	redis_cmd_int(&c, discard);
 	add_store_id(&c);
-	err = meta_call(m, META_LOOKUP, "n", deadline, &c, &reply);
+	err = meta_call_wait(m, META_LOOKUP, "n", deadline, &c, &reply);
 	if (err)
 		return err;
 	if (redis_reply_uint(redis_reply_at(reply, 0), &store) ||
@@ -211,7 +213,7 @@ static int beat(struct meta *m, int64_t deadline, struct beat *b)
 	redis_cmd_uint(&c, m->node->incarnation);
 	redis_cmd_int(&c, NODE_TTL_MS);
 	add_store_id(&c);
-	err = meta_call(m, META_LOOKUP, "n", deadline, &c, &reply);
+	err = meta_call_wait(m, META_LOOKUP, "n", deadline, &c, &reply);
 	if (err)
 		return err;
 	if (redis_reply_uint(redis_reply_at(reply, 0), &b->store) ||
@@ -274,7 +276,7 @@ static int announce(struct meta *m)
 static int beat_once(struct meta *m)
 {
 	struct node *n = m->node;
-	int64_t deadline = clock_now_ns() + NODE_BEAT_MS * NS_PER_MS;
+	int64_t deadline = clock_now_ns() + NODE_CALL_MS * NS_PER_MS;
 	struct beat b = {0};
 	int err = beat(m, deadline, &b);
 

@@ -371,7 +371,7 @@ static int reply_take(struct redis *r, struct redis_reply *reply)
 	if (!r->up) {
 		r->up = true;
 		pthread_cond_broadcast(&r->changed);
-		back = !r->told_up;
+		back = true;
 		r->told_up = true;
 	}
 	if (redis_reply_type(reply) == REPLY_ERROR &&
@@ -569,6 +569,8 @@ static void unref(struct redis *r)
 	if (atomic_fetch_sub(&r->refs, 1) != 1)
 		return;
 	close(r->wake_fd);
+	if (r->dial.password)
+		explicit_bzero(r->dial.password, strlen(r->dial.password));
 	free(r->dial.password);
 	free(r->dial.name);
 	free(r->out);

@@ -123,8 +123,9 @@ struct redis_config {
 				      of another build; NULL: none. Kept */
 	const char *library_build; /* what `library_fn` answers if it is ours */
 	const char *library_fn;
-	/* Redis answered (again) or stopped to: once per change, on the
-	 * connection's thread. fresh: another connection than before. */
+	/* Redis answers (again), or it stopped to for half a second; on the
+	 * connection's thread. The same may be told twice in a row. fresh:
+	 * another connection than before. */
 	void (*change)(void *ctx, bool up, bool fresh, const char *why);
 	void *ctx;
 };
