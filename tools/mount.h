@@ -24,7 +24,7 @@ struct mount_options {
 	int rung;
 	unsigned deadline_ms;
 	bool discard, allow_other, read_only, foreground;
-	bool nosuid, nodev, noexec;
+	bool suid, dev, noexec;
 };
 
 /* A mount being made. */

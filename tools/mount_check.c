@@ -5,12 +5,12 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/size.h"
+#include "tools/detach.h"
 #include "tools/mountinfo.h"
 #include "tools/verb.h"
 
@@ -180,15 +180,18 @@ int mount_check_state(struct mount_job *job)
 int mount_detach_dead(const struct mount_job *job)
 {
 	struct mount_entry m;
+	int rc;
 
 	while (!mountinfo_at(job->mountpoint, &m) &&
 	       !strcmp(m.fstype, MOUNTINFO_FSTYPE)) {
-		if (umount2(job->mountpoint, MNT_DETACH))
+		rc = detach(job->mountpoint, true);
+		if (rc)
 			return verb_fail(
 				EXIT_TROUBLE,
 				"%s: cannot take the mount of a killed "
-				"daemon away: %s; try 'kvfs umount %s'",
-				job->mountpoint, strerror(errno),
+				"daemon away: %s; root can 'kvfs "
+				"umount %s'",
+				job->mountpoint, strerror(-rc),
 				job->mountpoint);
 	}
 	return check_directory(job->mountpoint);

@@ -16,6 +16,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "tools/detach.h"
 #include "tools/verb.h"
 
 #define END_WAIT_MS 10000 /* after it has told why */
@@ -28,24 +29,22 @@
 
 /* -- what the kernel enforces by mount ---------------------------------- */
 
+/* libfuse mounts nosuid,nodev; what differs is put right here. */
 static int apply_flags(const struct mount_job *job)
 {
 	const struct mount_options *o = &job->options;
-	unsigned long flags = (o->nosuid ? MS_NOSUID : 0) |
-			      (o->nodev ? MS_NODEV : 0) |
-			      (o->noexec ? MS_NOEXEC : 0);
+	unsigned long flags =
+		(o->suid ? 0 : MS_NOSUID) | (o->dev ? 0 : MS_NODEV) |
+		(o->noexec ? MS_NOEXEC : 0) | (o->read_only ? MS_RDONLY : 0);
 
-	if (!flags)
+	if (!o->suid && !o->dev && !o->noexec)
 		return 0;
-	if (o->read_only)
-		flags |= MS_RDONLY;
 	if (!mount(NULL, job->mountpoint, NULL, MS_REMOUNT | MS_BIND | flags,
 		   NULL))
 		return 0;
-	verb_fail(EXIT_TROUBLE,
-		  "%s: nosuid, nodev, noexec: %s; unmounted again",
+	verb_fail(EXIT_TROUBLE, "%s: suid, dev, noexec: %s; unmounted again",
 		  job->mountpoint, strerror(errno));
-	umount2(job->mountpoint, MNT_DETACH);
+	detach(job->mountpoint, true);
 	return EXIT_TROUBLE;
 }
 

@@ -17,6 +17,7 @@ struct status_args {
 struct shown {
 	const struct status_args *args;
 	json_t *all; /* where no mount was named: the answers, for --json */
+	bool every;  /* whatever is mounted, not a named one */
 	unsigned n;
 	int status;
 };
@@ -37,6 +38,8 @@ static void show(struct shown *s, const char *mountpoint)
 	json_t *status = NULL;
 	int rc = json_read_control(mountpoint, "status", &status);
 
+	if (rc == -EACCES && s->every)
+		return; /* another user's */
 	if (rc) {
 		s->status = fail_read(mountpoint, rc);
 		return;
@@ -69,6 +72,7 @@ static int show_all(struct shown *s)
 {
 	int rc;
 
+	s->every = true;
 	if (s->args->json)
 		s->all = json_array();
 	rc = mountinfo_each(show_kvfs, s);
@@ -136,7 +140,8 @@ const struct verb verb_status = {
 	.name = "status",
 	.operands = "[MOUNTPOINT]",
 	.summary = "show pool, hit rate, Redis and latencies",
-	.about = "Without MOUNTPOINT: of every kvfs that is mounted. Any path "
+	.about = "Without MOUNTPOINT: of every kvfs that is mounted and yours "
+		 "to see. Any path "
 		 "below a mount\n"
 		 "point does as well. The pool's picture: # committed, = being "
 		 "written,\n"

@@ -4,12 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "tools/detach.h"
 #include "tools/discard.h"
 #include "tools/holders.h"
 #include "tools/json.h"
@@ -72,32 +71,6 @@ static int learn(struct target *t, const struct umount_args *a,
 }
 
 /* -- the unmount -------------------------------------------------------- */
-
-/* Users other than root unmount through fusermount3's setuid bit. */
-static int by_fusermount(const char *mountpoint, bool lazy)
-{
-	int status;
-	pid_t pid = fork();
-
-	if (!pid) {
-		execlp("fusermount3", "fusermount3", lazy ? "-uzq" : "-uq",
-		       "--", mountpoint, (char *)NULL);
-		_exit(127);
-	}
-	if (pid < 0 || waitpid(pid, &status, 0) < 0)
-		return -errno;
-	if (WIFEXITED(status) && !WEXITSTATUS(status))
-		return 0;
-	return WIFEXITED(status) && WEXITSTATUS(status) == 127 ? -EPERM
-							       : -EBUSY;
-}
-
-static int detach(const char *mountpoint, bool lazy)
-{
-	if (!umount2(mountpoint, (lazy ? MNT_DETACH : 0) | UMOUNT_NOFOLLOW))
-		return 0;
-	return errno == EPERM ? by_fusermount(mountpoint, lazy) : -errno;
-}
 
 /* What a process that just ended held may take the kernel a moment to drop. */
 static int detach_patiently(const struct target *t, bool lazy, char *holders)

@@ -212,7 +212,8 @@ END_TEST
 
 START_TEST(mount_options_have_their_defaults)
 {
-	char text[] = "rw,defaults,_netdev,nofail,x-systemd.automount,noatime";
+	char text[] =
+		"rw,defaults,_netdev,nofail,x-systemd.automount,noatime,nosuid";
 	struct mount_options o;
 
 	ck_assert_int_eq(mount_options_parse(text, &o, error), 0);
@@ -230,7 +231,7 @@ START_TEST(mount_options_are_all_read)
 {
 	char text[] = "pool=8G,frame=2M,meta=unix:///run/r.sock?db=2,state=/s,"
 		      "password-file=/p,prefix=k,deadline=250ms,discard,ro,"
-		      "allow_other,foreground,nosuid,nodev,noexec,rung=direct";
+		      "allow_other,foreground,suid,dev,noexec,rung=direct";
 	struct mount_options o;
 
 	ck_assert_int_eq(mount_options_parse(text, &o, error), 0);
@@ -243,7 +244,7 @@ START_TEST(mount_options_are_all_read)
 	ck_assert_str_eq(o.prefix, "k");
 	ck_assert_uint_eq(o.deadline_ms, 250);
 	ck_assert(o.discard && o.read_only && o.allow_other && o.foreground);
-	ck_assert(o.nosuid && o.nodev && o.noexec);
+	ck_assert(o.suid && o.dev && o.noexec);
 	ck_assert_int_eq(o.rung, RUNG_DIRECT);
 }
 END_TEST
