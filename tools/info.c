@@ -225,20 +225,19 @@ const struct verb verb_info = {
 	.name = "info",
 	.operands = "PATH...",
 	.summary = "what kvfs knows of a file or a namespace",
-	.about = "For a block: its state (writing, provisional, published), "
-		 "size class, hits,\n"
-		 "checksum (XXH3-128), generation, holders and parent in its "
-		 "chain. For a\n"
+	.about = "For a block: its state (writing, provisional, "
+		 "published), size class, hits, checksum (XXH3-128), "
+		 "generation, holders and parent in its chain. For a "
 		 "namespace: quota, replicas, checksum policy, blocks and "
-		 "bytes. The same\n"
-		 "values are extended attributes user.kvfs.NAME.\n"
-		 "\nExit status: 0 all shown; 1 a path does not exist; 2, 3 as "
-		 "always.",
+		 "bytes. The same values are extended attributes "
+		 "user.kvfs.NAME.\n\n"
+		 "Exit status: 0 all shown; 1 a path does not exist; 2, 3 "
+		 "as always.",
 	.options = options,
 	.min_operands = 1,
 	.max_operands = -1,
 	.args_bytes = sizeof(struct info_args),
-	.examples = "  kvfs info /mnt/kvfs/kv/llama\n"
-		    "  kvfs info --json /mnt/kvfs/kv/llama/0a1b.bin",
+	.examples = "kvfs info /mnt/kvfs/kv/llama\n"
+		    "kvfs info --json /mnt/kvfs/kv/llama/0a1b.bin",
 	.run = run,
 };

@@ -306,16 +306,15 @@ const struct verb verb_ls = {
 	.operands = "[PATH...]",
 	.summary = "list blocks with size, age, hits and state",
 	.about = "Names are printed while the directory is read, so a "
-		 "directory of millions\n"
-		 "needs no memory. A block's state is writing, provisional or "
-		 "published.\n"
-		 "\nExit status: 0 listed; 1 a path does not exist; 2, 3 as "
+		 "directory of millions needs no memory. A block's state "
+		 "is writing, provisional or published.\n\n"
+		 "Exit status: 0 listed; 1 a path does not exist; 2, 3 as "
 		 "always.",
 	.options = options,
 	.max_operands = -1,
 	.defaults = &defaults,
 	.args_bytes = sizeof(defaults),
-	.examples = "  kvfs ls -l /mnt/kvfs/kv/llama\n"
-		    "  kvfs ls -lR --sort=hits /mnt/kvfs/kv/llama",
+	.examples = "kvfs ls -l /mnt/kvfs/kv/llama\n"
+		    "kvfs ls -lR --sort=hits /mnt/kvfs/kv/llama",
 	.run = run,
 };

@@ -46,9 +46,11 @@ static const struct option_spec list[] = {
 	 "let other users in (always so for root)"},
 	{"ro", 0, OPTION_FLAG, AT(read_only), NULL, "read only"},
 	{"suid", 0, OPTION_FLAG, AT(suid), NULL,
-	 "honour setuid and setgid bits (root only; default: not)"},
+	 "honour setuid and setgid bits (root only; not unless\n"
+	 "asked for)"},
 	{"dev", 0, OPTION_FLAG, AT(dev), NULL,
-	 "let device nodes be opened (root only; default: not)"},
+	 "let device nodes be opened (root only; not unless\n"
+	 "asked for)"},
 	{"noexec", 0, OPTION_FLAG, AT(noexec), NULL, "run no programs"},
 	{"foreground", 0, OPTION_FLAG, AT(foreground), NULL,
 	 "stay, and log to stderr"},
@@ -178,11 +180,10 @@ const struct verb verb_mount = {
 	.name = "mount",
 	.operands = "MOUNTPOINT",
 	.summary = "mount kvfs; returns once it is usable",
-	.about = "The daemon goes to the background and logs to kvfs.log in "
-		 "its state\n"
-		 "directory. Blocks lie in memory that outlives the daemon: "
-		 "mounted again,\n"
-		 "also after a crash, they are still there.",
+	.about = "The daemon goes to the background and logs to kvfs.log "
+		 "in its state directory. Blocks lie in memory that "
+		 "outlives the daemon: mounted again, also after a crash, "
+		 "they are still there.",
 	.options = options,
 	.list_title = "Mount options:",
 	.list = list,
@@ -190,12 +191,10 @@ const struct verb verb_mount = {
 	.max_operands = 1,
 	.args_bytes = sizeof(struct mount_args),
 	.examples =
-		"  kvfs mount /mnt/kvfs\n"
-		"  kvfs mount /mnt/kvfs -o pool=64G,meta=redis://10.0.0.1/0,"
-		"password-file=/etc/kvfs.pw\n"
-		"  mount -t kvfs none /mnt/kvfs -o pool=8G\n"
-		"  none /mnt/kvfs kvfs pool=8G,_netdev 0 0       (in "
-		"/etc/fstab)",
+		"kvfs mount /mnt/kvfs\n"
+		"kvfs mount /mnt/kvfs -o pool=64G,meta=redis://10.0.0.1/0\n"
+		"mount -t kvfs none /mnt/kvfs -o pool=8G\n"
+		"none /mnt/kvfs kvfs pool=8G,_netdev 0 0       (in /etc/fstab)",
 	.run = run,
 };
 

@@ -140,21 +140,18 @@ const struct verb verb_status = {
 	.name = "status",
 	.operands = "[MOUNTPOINT]",
 	.summary = "show pool, hit rate, Redis and latencies",
-	.about = "Without MOUNTPOINT: of every kvfs that is mounted and yours "
-		 "to see. Any path "
-		 "below a mount\n"
-		 "point does as well. The pool's picture: # committed, = being "
-		 "written,\n"
-		 "+ prepared for the next block, ! set aside until its reader "
-		 "lets go, . free.\n"
-		 "\nExit status: 0 shown; 1 no kvfs is mounted, or its daemon "
-		 "is gone; 2, 3 as\n"
-		 "always.",
+	.about = "Without MOUNTPOINT: of every kvfs that is mounted and "
+		 "may be read. Any path below a mount point does as well. "
+		 "The pool's picture: # committed, = being written, + "
+		 "prepared for the next block, ! set aside until its "
+		 "reader lets go, . free.\n\n"
+		 "Exit status: 0 shown; 1 no kvfs is mounted, or its "
+		 "daemon is gone; 2, 3 as always.",
 	.options = options,
 	.max_operands = 1,
 	.args_bytes = sizeof(struct status_args),
-	.examples = "  kvfs status /mnt/kvfs\n"
-		    "  kvfs status --watch=1\n"
-		    "  kvfs status --json /mnt/kvfs | jq .kv.hit_rate",
+	.examples = "kvfs status /mnt/kvfs\n"
+		    "kvfs status --watch=1\n"
+		    "kvfs status --json /mnt/kvfs | jq .kv.hit_rate",
 	.run = run,
 };

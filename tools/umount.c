@@ -209,14 +209,14 @@ const struct verb verb_umount = {
 	.operands = "MOUNTPOINT",
 	.summary = "unmount kvfs and wait for its daemon to end",
 	.about = "The blocks stay in memory for the next mount, unless "
-		 "--discard is given.\n"
-		 "A mount whose daemon was killed is taken away too.",
+		 "--discard is given. A mount whose daemon was killed is "
+		 "taken away too.",
 	.options = options,
 	.min_operands = 1,
 	.max_operands = 1,
 	.defaults = &defaults,
 	.args_bytes = sizeof(defaults),
-	.examples = "  kvfs umount /mnt/kvfs\n"
-		    "  kvfs umount --discard /mnt/kvfs",
+	.examples = "kvfs umount /mnt/kvfs\n"
+		    "kvfs umount --discard /mnt/kvfs",
 	.run = run,
 };

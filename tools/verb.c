@@ -8,6 +8,8 @@
 #include "base/cleanup.h"
 #include "tools/term.h"
 
+#define TEXT_WIDTH 78 /* of help */
+
 /* Named in messages; set once, before the verb runs. */
 static const char *current;
 
@@ -33,6 +35,40 @@ static void print_title(const char *title)
 	       term_style(stdout, TERM_PLAIN));
 }
 
+/* Words flow; an empty line parts paragraphs. */
+static void print_paragraphs(const char *text)
+{
+	size_t column = 0, n;
+
+	while (*text) {
+		n = strcspn(text, " \n");
+		if (column && column + 1 + n > TEXT_WIDTH) {
+			putchar('\n');
+			column = 0;
+		}
+		printf("%s%.*s", column ? " " : "", (int)n, text);
+		column += (column > 0) + n;
+		text += n;
+		if (!strncmp(text, "\n\n", 2)) {
+			fputs("\n\n", stdout);
+			column = 0;
+		}
+		text += strspn(text, " \n");
+	}
+	putchar('\n');
+}
+
+static void print_examples(const char *lines)
+{
+	size_t n;
+
+	for (; *lines; lines += n + (lines[n] == '\n')) {
+		lines += strspn(lines, " ");
+		n = strcspn(lines, "\n");
+		printf("  %.*s\n", (int)n, lines);
+	}
+}
+
 void verb_help_print(const struct verb *v)
 {
 	static const struct option_spec help[] = {
@@ -41,8 +77,10 @@ void verb_help_print(const struct verb *v)
 	printf("kvfs %s - %s\n", v->name, v->summary);
 	printf("\nusage: kvfs %s [OPTION]...%s%s\n", v->name,
 	       *v->operands ? " " : "", v->operands);
-	if (v->about)
-		printf("\n%s\n", v->about);
+	if (v->about) {
+		putchar('\n');
+		print_paragraphs(v->about);
+	}
 	print_title("Options:");
 	options_print(v->options, false, stdout);
 	options_print(help, false, stdout);
@@ -52,7 +90,7 @@ void verb_help_print(const struct verb *v)
 	}
 	if (v->examples) {
 		print_title("Examples:");
-		printf("%s\n", v->examples);
+		print_examples(v->examples);
 	}
 }
 

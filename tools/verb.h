@@ -22,7 +22,7 @@ struct verb {
 	const char *name;
 	const char *operands; /* "MOUNTPOINT", "PATH...", or "" */
 	const char *summary;  /* one line, lower case, no full stop */
-	const char *about;    /* paragraphs, or NULL */
+	const char *about;    /* paragraphs, an empty line between; or NULL */
 	const char *examples; /* lines, or NULL */
 	const struct option_spec *options; /* ends with an empty one */
 	const char *list_title;		/* what the values of -o are, or NULL */

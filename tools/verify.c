@@ -220,23 +220,19 @@ const struct verb verb_verify = {
 	.name = "verify",
 	.operands = "PATH...",
 	.summary = "read files and compare them with their checksums",
-	.about = "Reads every file below PATH through the mount and compares "
-		 "its XXH3-128\n"
-		 "(in ckpt/ one for each 64 MiB) with the one taken when it "
-		 "was stored. A\n"
-		 "damaged block is reported to the daemon, which serves it no "
-		 "more.\n"
-		 "\nA file is 'unchecked' where its namespace takes no "
-		 "checksums, or while it\n"
-		 "is being written.\n"
-		 "\nExit status: 0 nothing is damaged; 1 something is; 2 the "
-		 "command line is\n"
-		 "wrong; 3 something could not be read.",
+	.about = "Reads every file below PATH through the mount and "
+		 "compares its XXH3-128 (in ckpt/ one for each 64 MiB) "
+		 "with the one taken when it was stored. A damaged block "
+		 "is reported to the daemon, which serves it no more.\n\n"
+		 "A file is 'unchecked' where its namespace takes no "
+		 "checksums, or while it is being written.\n\n"
+		 "Exit status: 0 nothing is damaged; 1 something is; 2 the "
+		 "command line is wrong; 3 something could not be read.",
 	.options = options,
 	.min_operands = 1,
 	.max_operands = -1,
 	.args_bytes = sizeof(struct verify_args),
-	.examples = "  kvfs verify /mnt/kvfs\n"
-		    "  kvfs verify -q /mnt/kvfs/ckpt/step-1000 || echo damaged",
+	.examples = "kvfs verify /mnt/kvfs\n"
+		    "kvfs verify -q /mnt/kvfs/ckpt/step-1000 || echo damaged",
 	.run = run,
 };
