@@ -4,7 +4,7 @@
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
 kvfs_mount
-mkdir "$KV/n" "$KV/we\"ird\\name"
+mkdir "$KV/n" "$KV/we\"ird\\name" "$KV/$(printf '\377')"
 blocks -n 20 -s 100000 store "$KV/n"
 blocks -n 25 -s 100000 check "$KV/n" >/dev/null
 put "$CKPT/x" 1000 1
@@ -58,14 +58,19 @@ stats_are_in_the_prometheus_text_format() {
 	}' "$CTL/stats"
 }
 
+stats_and_status_are_utf_8_whatever_names_are() {
+	iconv -f UTF-8 -t UTF-8 <"$CTL/stats" >/dev/null
+	iconv -f UTF-8 -t UTF-8 <"$CTL/status" >/dev/null
+}
+
 stats_say_what_an_operator_asks() {
 	local name
-	for name in hits_total misses_total evictions_total pool_bytes \
-		pool_frames redis_up; do
+	for name in hits_total misses_total evictions_total stored_bytes_total \
+		pool_committed_bytes pool_frames redis_up rung; do
 		grep -q "^kvfs_$name" "$CTL/stats" || fail "no kvfs_$name"
 	done
 	grep -q '^# TYPE kvfs_.* histogram' "$CTL/stats" || fail 'no histogram'
-	grep -q 'kvfs_hits_total{namespace="n"}' "$CTL/stats" ||
+	grep -q 'kvfs_namespace_hits_total{namespace="n"}' "$CTL/stats" ||
 		fail 'no hits by namespace'
 	grep -q 'class=' "$CTL/stats" || fail 'no frames by class'
 }
@@ -95,9 +100,9 @@ version_is_that_of_the_command() {
 
 counters_go_up() {
 	local hits
-	hits=$(awk '/^kvfs_hits_total/ { n += $NF } END { print n }' "$CTL/stats")
+	hits=$(stat_of kvfs_hits_total)
 	blocks -n 20 -s 100000 check "$KV/n" >/dev/null
-	[ "$(awk '/^kvfs_hits_total/ { n += $NF } END { print n }' "$CTL/stats")" \
+	[ "$(stat_of kvfs_hits_total)" \
 		-ge $((hits + 20)) ] || fail 'hits stand still'
 }
 

@@ -54,7 +54,7 @@ sha256sum_is_that_of_the_source() {
 
 a_hit_and_a_miss_are_counted_by_namespace() {
 	local hits misses
-	_of() { awk -v n="kvfs_$1_total{namespace=\"r\"}" \
+	_of() { awk -v n="kvfs_namespace_$1_total{namespace=\"r\"}" \
 		'$1 == n { print $2 }' "$CTL/stats"; }
 	hits=$(_of hits) misses=$(_of misses)
 	cat x >/dev/null

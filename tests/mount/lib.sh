@@ -101,20 +101,25 @@ wait_for() { # CONDITION [SECONDS]: a shell expression
 	done
 }
 
-# Processes are found by the scratch directory in their command line: the
-# daemon and its redis-server both carry it.
-pids_of() { # EXE_PATTERN: pids below $T whose executable matches
+# Processes are found by the scratch directory: the daemon and most others
+# carry it in their command line, the private redis-server works in it.
+pids_of() { # EXE_PATTERN [TEXT]: pids whose executable matches
 	local p exe
-	for p in /proc/[0-9]*; do
-		exe=$(readlink "$p/exe" 2>/dev/null) || continue
-		[[ $exe == $1 ]] || continue
-		tr '\0' ' ' <"$p/cmdline" 2>/dev/null | grep -qF -- "${2:-$T}" &&
-			say "${p#/proc/}"
+	for p in $(pgrep -f -- "${2:-$T}" || :); do
+		exe=$(readlink "/proc/$p/exe" 2>/dev/null) || continue
+		[[ $exe != $1 ]] || say "$p"
+	done
+}
+redis_pids() { # TEXT: of their folder or their command line
+	local p
+	for p in $(pgrep -x redis-server || :); do
+		{ readlink "/proc/$p/cwd"; tr '\0' ' ' <"/proc/$p/cmdline"; } \
+			2>/dev/null | grep -qF -- "$1" && say "$p"
 	done
 	return 0
 }
 kvfs_pid() { pids_of "$(readlink -f "$KVFS")*" "${1:-$S}" | head -1; }
-redis_pid() { pids_of '*redis*' "${1:-$S}" | head -1; }
+redis_pid() { redis_pids "${1:-$S}" | head -1; }
 gone() { [ -z "$1" ] || [ ! -e "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null; }
 
 # Mounting.
@@ -123,8 +128,10 @@ kvfs_options() {
 	say "$o${1:+,$1}"
 }
 kvfs_mount() { # [OPTIONS]
-	timeout 60 "$KVFS" mount "$M" -o "$(kvfs_options "${1:-}")" ||
-		fail "kvfs mount -o $(kvfs_options "${1:-}"): exit code $?"
+	local options
+	options=$(kvfs_options "${1:-}")
+	timeout 60 "$KVFS" mount "$M" -o "$options" ||
+		fail "kvfs mount -o $options: exit code $?"
 }
 kvfs_umount() { # [ARGUMENTS of kvfs umount]
 	timeout 60 "$KVFS" umount "$@" "$M"
@@ -165,7 +172,7 @@ redis_stop() { # NAME
 # Cleaning up, whatever happened.
 _kill_leftovers() {
 	local p
-	for p in $(pids_of '*' "$T"); do
+	for p in $(pids_of '*' "$T"; redis_pids "$T"); do
 		kill -9 "$p" 2>/dev/null
 	done
 }
@@ -176,7 +183,7 @@ _cleanup() {
 	{ is_mounted "$M" && timeout 20 "$KVFS" umount "$M"; } >/dev/null 2>&1
 	_kill_leftovers
 	awk -v t="$T/" 'index($2, t) == 1 { print $2 }' /proc/self/mounts |
-		sort -r | while read -r m; do umount -l "$m"; done
+		sort -r | while read -r m; do umount -l "$(printf %b "$m")"; done
 	[ -z "${WATCHDOG:-}" ] || kill -9 "$WATCHDOG" 2>/dev/null
 	if [ $rc != 0 ] && [ $rc != 77 ] && [ -s "$S/kvfs.log" ]; then
 		say "  end of the daemon's log:"
@@ -297,7 +304,7 @@ run_tests() {
 		(
 			trap hand_stop EXIT
 			set -eE
-			cd "${TEST_CWD:-/}"
+			cd "${TEST_CWD:-$T}"
 			trap 'say "  failed at $0:$LINENO: $BASH_COMMAND" >&2' ERR
 			"$fn"
 		)

@@ -19,7 +19,7 @@ _one_line() { # PATTERN COMMAND...
 		fail "'$(cat "$T/err")' does not say $pattern"
 }
 _nothing_is_left() {
-	wait_for '[ -z "$(pids_of "*kvfs*")$(redis_pid)" ]' 5
+	wait_for '[ -z "$(kvfs_pid)$(redis_pid)" ]' 5
 	is_mounted && fail "still mounted"
 	return 0
 }
@@ -145,17 +145,16 @@ a_redis_that_is_not_there_is_named() {
 }
 
 a_url_that_is_none_is_named() {
-	_one_line 'gopher' _mount "$M" -o "$(kvfs_options meta=gopher://x)"
+	_one_line 'not redis://' _mount "$M" -o "$(kvfs_options meta=gopher://x)"
 	_nothing_is_left
 }
 
 the_mount_fails_within_its_deadline_when_redis_does_not_answer() {
-	requires_cmd socat
-	socat "UNIX-LISTEN:$T/mute.sock,fork" 'EXEC:sleep 60' &
-	wait_for '[ -S "$T/mute.sock" ]'
+	redis_start mute
+	kill -STOP "$(redis_pid "$T/mute.sock")"
 	_one_line 'mute.sock.*(answer|time)' timeout 20 "$KVFS" mount "$M" \
 		-o "$(kvfs_options "meta=unix://$T/mute.sock,deadline=1")"
-	kill %% || :
+	kill -KILL "$(redis_pid "$T/mute.sock")"
 	_nothing_is_left
 }
 

@@ -31,7 +31,7 @@ every_half_written_one_is_gone() {
 	put "$KV/r/closed.tmp" 1000 3
 	kvfs_crash
 	_back
-	expect 'names' "$(ls | grep -vc '^b')" 0
+	expect 'names' "$(ls | grep -v '^b' || :)" ''
 	refused "$ENOENT" cat half
 	refused "$ENOENT" cat half.tmp
 }
@@ -54,7 +54,7 @@ an_old_descriptor_on_the_dead_mount_harms_nobody() {
 	for i in {1..8}; do hand_try close "$i" >/dev/null; done
 	blocks -n 150 -f 2000 -s 1000000 store .
 	blocks -n 150 -f 2000 -s 1000000 check . >/dev/null
-	rm b001* b002*
+	rm -f b*
 }
 
 metadata_survives() {
@@ -79,6 +79,7 @@ metadata_survives() {
 
 a_removed_block_stays_removed() {
 	cd "$KV/r"
+	put_tmp b000000 1000 1
 	rm meta b000000
 	cd /
 	kvfs_crash
@@ -99,12 +100,12 @@ renamed_blocks_have_their_new_name_only() {
 }
 
 a_clean_umount_keeps_all_too() {
-	cd /
+	blocks -n 50 -s 700001 store "$KV/r"
 	kvfs_umount
 	_back
 	holds after 1000 6
-	expect 'blocks' "$(blocks -n 49 -f 1 -s 700001 check .)" \
-		'present 49 absent 0'
+	expect 'blocks' "$(blocks -n 50 -s 700001 check .)" \
+		'present 50 absent 0'
 }
 
 recency_survives() {
