@@ -47,13 +47,17 @@ static void getattr_waiting(struct call *c)
 	struct ckpt *ckpt = c->fs->ckpt;
 	struct ckpt_inode *inode = cinode_of(c->inode);
 	uint64_t changes = cinode_changes(ckpt);
+	bool open = is_open(ckpt, inode);
 	struct ckpt_attr a;
-	int err = ckpt_getattr(c->fs->meta, c->deadline, inode->ino, &a);
+	int err = open && !meta_up(c->fs->meta)
+			  ? -EIO
+			  : ckpt_getattr(c->fs->meta, c->deadline, inode->ino,
+					 &a);
 
 	if (!err) {
 		cinode_note(ckpt, inode, &a, changes);
 		reply_attr(c, &a);
-	} else if (err == -EIO && is_open(ckpt, inode)) {
+	} else if (err == -EIO && open) {
 		/* Redis is away: who has it open goes on. */
 		a = cinode_attr(ckpt, inode);
 		reply_attr(c, &a);

@@ -211,6 +211,8 @@ int cstore_each(struct ckpt *ckpt,
  * killed before it removed the file; and what was written to a file whose
  * writer never came to close it.
  */
+#define ORPHANS_MAX 16 /* believed of an empty tree */
+
 struct scan {
 	struct ckpt *ckpt;
 	uint64_t *inos; /* of all records, sorted */
@@ -345,13 +347,33 @@ static void note_scan(struct ckpt *ckpt)
 		log_warn("ckpt: %s: %s", SCANNED, strerror(errno));
 }
 
+static void count_file(void *arg, uint64_t ino, const struct stat *st)
+{
+	(void)ino;
+	(void)st;
+	++*(unsigned long *)arg;
+}
+
+/* A tree of the root alone beside many files looks like a wrong Redis. */
+static bool is_plausible(struct scan *s)
+{
+	unsigned long n_files = 0;
+
+	if (s->n > 1 || cstore_each(s->ckpt, count_file, &n_files) ||
+	    n_files <= ORPHANS_MAX)
+		return true;
+	log_warn("ckpt: the tree is empty but %lu data files lie in the state "
+		 "directory: they are left alone",
+		 n_files);
+	return false;
+}
+
 void cstore_scan(struct ckpt *ckpt)
 {
 	struct scan s = {.ckpt = ckpt, .since_ns = last_scan_ns(ckpt)};
 	int err = ckpt_each_ino(ckpt->fs->meta, collect, &s);
 
-	/* A tree of the root alone beside files looks like a wrong Redis. */
-	if (!err && s.n > 1 && !s.failed) {
+	if (!err && !s.failed && is_plausible(&s)) {
 		qsort(s.inos, s.n, sizeof(*s.inos), by_value);
 		err = cstore_each(ckpt, check_file, &s);
 		if (!err && !s.failed && !atomic_load(&ckpt->stopping))
