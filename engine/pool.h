@@ -64,8 +64,9 @@ struct pool_record {
 };
 
 #define POOL_HAS_CHECKSUM 1u
-#define POOL_HAS_XATTR 2u /* extended attributes are on the frame's file: kept by
-			     pool_commit, removed with the attributes by recycling */
+/* The frame's file has extended attributes: kept by pool_commit, removed when
+ * the frame is recycled. */
+#define POOL_HAS_XATTR 2u
 
 struct pool_ops {
 	/**
@@ -90,10 +91,10 @@ struct pool_ops {
 };
 
 struct pool_config {
-	const char *dir;     /* the tmpfs is mounted here; made if missing */
-	uint64_t bytes;	     /* capacity for blocks */
+	const char *dir;      /* the tmpfs is mounted here; made if missing */
+	uint64_t bytes;	      /* capacity for blocks */
 	uint64_t frame_bytes; /* preallocation where nothing is known yet */
-	bool discard;	     /* start empty whatever lies there */
+	bool discard;	      /* start empty whatever lies there */
 	const struct pool_ops *ops;
 	void *ctx;
 };
@@ -187,9 +188,9 @@ int pool_probe(struct pool *pool, uint32_t frame);
  * pool_commit - turn a WRITING frame into a block
  * @path: its name, "NAMESPACE/path", at most POOL_PATH_MAX bytes, binary
  *
- * The caller has probed. Fills size_bytes, alloc_bytes and mtime_ns from fstat, clears
- * flags, generation, hits and the chain; takes mode, uid, gid and times as
- * they stand in the record. State becomes COMMITTED with the last store.
+ * The caller has probed. Fills size_bytes, alloc_bytes and mtime_ns from fstat,
+ * clears flags, generation, hits and the chain; takes mode, uid, gid and times
+ * as they stand in the record. State becomes COMMITTED with the last store.
  * Returns: 0, -ENAMETOOLONG, or -errno.
  */
 int pool_commit(struct pool *pool, uint32_t frame, const char *path,

@@ -83,7 +83,9 @@ struct pool_header {
 	uint32_t record_bytes;
 	uint64_t uuid[2];
 	uint64_t seal;
-	uint64_t capacity_bytes; /* of the daemon that used it last */
+	/* Of the daemon that used it last; counts if it agrees with its
+	 * complement. */
+	uint64_t capacity_bytes, capacity_check;
 	uint32_t n_slots; /* frames whose file was ever made: 0 … n_slots - 1 */
 	/* A rename under way: done again at adoption, so that a block is
 	 * never without one whole name. */

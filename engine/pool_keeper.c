@@ -10,6 +10,9 @@
 #include "engine/pool_internal.h"
 
 #include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 
@@ -17,6 +20,7 @@
 #define STUCK_EVERY_MAX_NS (100 * NS_PER_MS)
 /* No writer fills a tmpfs faster: 16 MiB in a millisecond. */
 #define FILL_PAGES_PER_MS 4096u
+#define KEEPER_NICE -15
 
 void keeper_wake(struct pool *p)
 {
@@ -152,8 +156,8 @@ static void keeper_look_ahead(struct pool *p, uint64_t unseen_before)
 		ahead = 4 * (p->unseen_pages - unseen_before);
 	if (ahead < p->ahead_pages / 2)
 		ahead = p->ahead_pages / 2;
-	if (ahead > p->reserve_pages / 4)
-		ahead = p->reserve_pages / 4;
+	if (ahead > p->reserve_pages / 2)
+		ahead = p->reserve_pages / 2;
 	p->ahead_pages = ahead;
 }
 
@@ -201,6 +205,9 @@ void *keeper_run(void *pool)
 	struct pool *p = pool;
 
 	prctl(PR_SET_NAME, "kvfs-keeper");
+	/* Its work is short, and a writer in a full pool outruns it when it
+	 * has to queue for a processor. Refused to who is not root: no harm. */
+	setpriority(PRIO_PROCESS, syscall(SYS_gettid), KEEPER_NICE);
 	pthread_mutex_lock(&p->lock);
 	while (!p->stop) {
 		keeper_watch(p);

@@ -17,7 +17,7 @@
 
 #define RESERVE_LEAST (32u << 20)
 #define FRAMES_MOST (4u << 20)
-#define BYTES_PER_FRAME_LEAST 16384u
+#define BYTES_PER_FRAME_LEAST 4096u
 /* The filler makes no smaller frames: memory is warm whatever its class. */
 #define FILL_LEAST (1u << 20)
 
@@ -92,12 +92,14 @@ static unsigned pool_class_for(const struct pool *p, uint64_t bytes)
 
 static int pool_check_fits(const struct pool *p)
 {
+	const struct pool_header *h = p->header;
 	char a[SIZE_FORMAT_BYTES], b[SIZE_FORMAT_BYTES];
 
-	/* Under one and the same capacity some may be past it for a moment:
+	/* Under one and the same capacity blocks may be past it for a moment:
 	 * they are evicted. */
 	if (p->pages[FRAME_COMMITTED] <= p->cap_pages ||
-	    p->header->capacity_bytes == p->cap_pages * POOL_PAGE)
+	    h->capacity_bytes == p->cap_pages * POOL_PAGE ||
+	    h->capacity_bytes != ~h->capacity_check)
 		return 0;
 	log_error("pool: %s: holds %s of blocks, more than the %s asked for: "
 		  "use the old size or --discard",
@@ -126,9 +128,11 @@ static int pool_open_parts(struct pool *p, const struct pool_config *c)
 		err = mount_fit(p);
 	if (!err)
 		err = mount_probe(p);
-	if (!err)
-		p->header->capacity_bytes = p->cap_pages * POOL_PAGE;
-	return err;
+	if (err)
+		return err;
+	p->header->capacity_bytes = p->cap_pages * POOL_PAGE;
+	p->header->capacity_check = ~p->header->capacity_bytes;
+	return 0;
 }
 
 static void pool_free(struct pool *p, bool discard)

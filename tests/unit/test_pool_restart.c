@@ -3,12 +3,14 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -290,6 +292,143 @@ START_TEST(a_kill_at_any_moment_leaves_whole_blocks_with_whole_names)
 	}
 
 	ck_assert_uint_gt(survived, 100);
+	owner_open(o);
+	owner_free(o);
+}
+END_TEST
+
+/*
+ * The same, without luck: a child is led through one call instruction by
+ * instruction, and killed after k of them.
+ */
+static void stepped_commit(struct owner *o, uint64_t n)
+{
+	char path[32];
+	uint32_t f;
+	int fd = owner_take(o, KILL_BYTES, &f);
+	int len =
+		snprintf(path, sizeof(path), "ns/%llu", (unsigned long long)n);
+
+	owner_write(fd, n, 0, KILL_BYTES);
+	close(fd);
+	raise(SIGSTOP);
+	pool_commit(o->pool, f, path, len);
+	raise(SIGSTOP);
+}
+
+static uint32_t first_block;
+
+static bool note_first(void *ctx, uint32_t frame, struct pool_record *r)
+{
+	(void)ctx;
+	(void)r;
+	first_block = frame;
+	return true;
+}
+
+/* Moves the block to and fro between two names of different length. */
+static void stepped_rename(struct owner *o, uint64_t n)
+{
+	struct pool_record *r;
+	char path[64];
+	int len;
+
+	pool_each_committed(o->pool, note_first, NULL);
+	r = pool_record(o->pool, first_block);
+	n = strtoull(strchr(r->path, '/') + 1, NULL, 10);
+	len = snprintf(path, sizeof(path), "%s/%llu",
+		       r->path[0] == 'n' ? "another-space" : "ns",
+		       (unsigned long long)n);
+	raise(SIGSTOP);
+	pool_rename(o->pool, first_block, path, len);
+	raise(SIGSTOP);
+}
+
+static void stepped_put(struct owner *o, uint64_t n)
+{
+	(void)n;
+	pool_each_committed(o->pool, note_first, NULL);
+	raise(SIGSTOP);
+	pool_put(o->pool, first_block);
+	raise(SIGSTOP);
+}
+
+/* Returns how many instructions ran: k, or fewer if the call ended. */
+static long step_and_kill(struct owner *o,
+			  void (*call)(struct owner *, uint64_t), uint64_t n,
+			  long k)
+{
+	pid_t pid = fork();
+	long done = 0;
+	int status;
+
+	if (!pid) {
+		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL) ||
+		    pool_open(&o->pool, &o->config))
+			_exit(1);
+		call(o, n);
+		_exit(0);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP);
+	while (done < k) {
+		ck_assert_int_eq(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL), 0);
+		ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+		ck_assert(WIFSTOPPED(status));
+		if (WSTOPSIG(status) == SIGSTOP)
+			break;
+		done++;
+	}
+	kill(pid, SIGKILL);
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	return done;
+}
+
+static void step_through(struct owner *o,
+			 void (*call)(struct owner *, uint64_t), long rounds,
+			 uint32_t least)
+{
+	long all = step_and_kill(o, call, 1, LONG_MAX);
+
+	ck_assert_int_gt(all, 100);
+	for (long i = 0; i < rounds; i++) {
+		long k = all * i / rounds + rand() % (all / rounds + 1);
+
+		step_and_kill(o, call, 2 + i, k);
+		ck_assert_int_eq(pool_open(&o->pool, &o->config), 0);
+		ck_assert_uint_eq(owner_stats(o).adopt_dropped, 0);
+		ck_assert_uint_ge(census_of(o, KILL_BYTES), least);
+		pool_close(o->pool, false);
+	}
+}
+
+static bool stepping_works(void)
+{
+	pid_t pid;
+	int status;
+
+	/* Instructions of a sanitizer's or of valgrind's are not ours. */
+	if (getenv("KVFS_SANITIZER") && *getenv("KVFS_SANITIZER"))
+		return false;
+	pid = fork();
+	if (!pid)
+		_exit(ptrace(PTRACE_TRACEME, 0, NULL, NULL) ? 1 : 0);
+	waitpid(pid, &status, 0);
+	return !status;
+}
+
+START_TEST(a_kill_within_a_call_leaves_its_block_as_before_or_as_after)
+{
+	struct owner *o = owner_new(256 * MIB, MIB);
+
+	if (!stepping_works()) {
+		printf("SKIP: cannot step through a process here\n");
+		return;
+	}
+	srand(clock_now_ns());
+	step_through(o, stepped_commit, 80, 1);
+	step_through(o, stepped_rename, 120, 1);
+	step_through(o, stepped_put, 25, 1);
 	owner_open(o);
 	owner_free(o);
 }
@@ -640,6 +779,8 @@ static Suite *restart_suite(void)
 	tcase_add_test(t, a_pool_larger_than_memory_is_refused);
 	tcase_add_test(
 		t, a_kill_at_any_moment_leaves_whole_blocks_with_whole_names);
+	tcase_add_test(
+		t, a_kill_within_a_call_leaves_its_block_as_before_or_as_after);
 	tcase_add_test(t, a_rename_that_was_cut_short_is_finished_at_adoption);
 	tcase_add_test(t, a_record_that_lies_is_dropped_and_counted);
 	tcase_add_test(t, names_that_no_tree_can_hold_are_dropped);
