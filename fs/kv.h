@@ -89,6 +89,7 @@ struct kv_ns {
 	uint64_t recent[8];    /* sizes of the last commits */
 	unsigned n_recent;
 	uint64_t n_blocks, n_bytes;
+	uint64_t tried; /* kv->evict_round in which nothing of it may go */
 	_Atomic uint64_t hits, misses, stores, evictions;
 };
 
@@ -116,7 +117,7 @@ struct kv {
 	size_t table_mask;
 	size_t n_nodes;
 	uint64_t last_ino;
-	uint64_t use_clock;
+	uint64_t use_clock, evict_round;
 	struct kv_file **by_frame; /* committed files; POOL frames at most */
 	size_t n_by_frame;
 	struct kv_gone **gone; /* unlinked names whose tombstone is not out */

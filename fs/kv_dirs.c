@@ -16,8 +16,10 @@
  * Directories of kv/ across restarts. Blocks describe themselves in the
  * pool's index and bring their directories back, but not those directories'
  * modes and owners, and a 0700 directory must not come back open. So each
- * mkdir, chmod, chown and rmdir appends a line to `dirs` beside the frames; at
- * start the last line of a path counts, and the file is written anew.
+ * mkdir, chmod, chown and rmdir appends a line to `kv.dirs` in the state
+ * directory; at start the last line of a path counts, and the file is written
+ * anew. It is of no use without the blocks: a pool that kept none starts with
+ * no directories either.
  *
  *      CHECKSUM MODE UID GID LENGTH PATH\n     (mode 0: removed)
  */
@@ -27,7 +29,7 @@
 
 static int file_name(struct kv *kv, const char *suffix, char name[PATH_MAX])
 {
-	int n = snprintf(name, PATH_MAX, "%s/pool/dirs%s",
+	int n = snprintf(name, PATH_MAX, "%s/kv.dirs%s",
 			 kv->fs->config.state_dir, suffix);
 
 	return n < PATH_MAX ? 0 : -ENAMETOOLONG;
@@ -190,13 +192,16 @@ int kv_dirs_load(struct kv *kv)
 {
 	char name[PATH_MAX], fresh[PATH_MAX];
 	int err = file_name(kv, "", name);
+	struct pool_stats s;
 	scoped_lock(&kv->lock);
 
 	if (!err)
 		err = file_name(kv, ".new", fresh);
 	if (err)
 		return err;
-	load(kv, name);
+	pool_stats(kv->fs->pool, &s);
+	if (s.adopted)
+		load(kv, name);
 	kv->dirs_fd =
 		open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC,
 		     0600);

@@ -107,32 +107,38 @@ static struct kv_file *oldest_of(struct kv_ns *ns)
 	return container_of(ns->by_use.next, struct kv_file, by_use);
 }
 
+/* The namespace whose oldest block is the oldest, of those not tried yet. */
+static struct kv_ns *oldest_namespace(struct kv *kv)
+{
+	struct kv_ns *oldest = NULL;
+	uint64_t best = UINT64_MAX;
+
+	list_for_each (l, &kv->namespaces) {
+		struct kv_ns *ns = container_of(l, struct kv_ns, all);
+		struct kv_file *f = oldest_of(ns);
+
+		if (!f || ns->tried == kv->evict_round ||
+		    kv_record(kv, f)->last_use >= best)
+			continue;
+		best = kv_record(kv, f)->last_use;
+		oldest = ns;
+	}
+	return oldest;
+}
+
 static struct kv_file *choose_victim(struct kv *kv)
 {
-	struct kv_file *victim = NULL;
-	uint64_t before = UINT64_MAX, best;
-	struct kv_ns *oldest;
+	struct kv_ns *ns;
 
-	/* Oldest namespace first; the next one where nothing of it may go. */
-	for (uint64_t after = 0; !victim; after = before + 1) {
-		oldest = NULL;
-		best = UINT64_MAX;
-		list_for_each (l, &kv->namespaces) {
-			struct kv_ns *ns = container_of(l, struct kv_ns, all);
-			struct kv_file *f = oldest_of(ns);
-			uint64_t use = f ? kv_record(kv, f)->last_use : 0;
+	kv->evict_round++;
+	while ((ns = oldest_namespace(kv))) {
+		struct kv_file *victim = victim_in(kv, ns, NULL);
 
-			if (f && use >= after && use < best) {
-				best = use;
-				oldest = ns;
-			}
-		}
-		if (!oldest)
-			return NULL;
-		before = best;
-		victim = victim_in(kv, oldest, NULL);
+		if (victim)
+			return victim;
+		ns->tried = kv->evict_round;
 	}
-	return victim;
+	return NULL;
 }
 
 static uint64_t evict(struct kv *kv, struct kv_file *f)
