@@ -616,6 +616,8 @@ static TCase *parsers(void)
 {
 	TCase *t = tcase_create("parsers");
 
+	tcase_set_timeout(t, 60); /* valgrind */
+
 	tcase_add_test(t, addresses_are_taken_apart);
 	tcase_add_test(
 		t, a_record_is_read_back_whole_and_refused_in_any_other_length);
