@@ -144,6 +144,22 @@ static int fail_locked(const struct mount_job *job, int rc)
 		job->state_dir, (int)state_pid(job->state_dir), where);
 }
 
+/* A daemon whose mount is gone, by umount(8) or because it was killed, is
+ * about to let go of the lock. */
+static unsigned patience_ms(const char *state_dir)
+{
+	char where[PATH_MAX];
+	struct mount_entry m;
+
+	if (state_get(state_dir, "mountpoint", where, sizeof(where)))
+		return 0;
+	return !mountinfo_at(where, &m) &&
+			       !strcmp(m.fstype, MOUNTINFO_FSTYPE) &&
+			       !mountinfo_ping(where)
+		       ? 0
+		       : DYING_WAIT_MS;
+}
+
 int mount_check_state(struct mount_job *job)
 {
 	char why[STATE_WHY_BYTES];
@@ -171,9 +187,7 @@ int mount_check_state(struct mount_job *job)
 				 "state=%s: lies below the mount point; name a "
 				 "directory outside of it",
 				 job->state_dir);
-	/* A daemon that was killed a moment ago may still be going. */
-	job->lock_fd =
-		state_lock(job->state_dir, job->dead ? DYING_WAIT_MS : 0);
+	job->lock_fd = state_lock(job->state_dir, patience_ms(job->state_dir));
 	return job->lock_fd < 0 ? fail_locked(job, job->lock_fd) : 0;
 }
 
