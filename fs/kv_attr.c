@@ -127,13 +127,9 @@ static void set_dir(struct kv *kv, const struct call *c, struct kv_dir *dir)
 static int set_size(struct kv *kv, const struct call *c, struct kv_file *f)
 {
 	cleanup_close int fd = -1;
-	int err;
 
 	if (f->node.state == KV_COMMITTED)
 		return EPERM;
-	err = pool_make_room(kv->fs->pool, 0);
-	if (err)
-		return -err;
 	fd = pool_fd(kv->fs->pool, f->frame, O_RDWR);
 	if (fd < 0)
 		return -fd;
@@ -186,14 +182,30 @@ static int set_file(struct kv *kv, const struct call *c, struct kv_file *f)
 	return 0;
 }
 
+/* A size that the pool could never hold is refused now, not when the holes
+ * are written. Without the lock: finding room may evict. */
+static int check_growth(const struct call *c)
+{
+	struct pool_stats s;
+
+	if (!(c->to_set & FUSE_SET_ATTR_SIZE))
+		return 0;
+	pool_stats(c->fs->pool, &s);
+	return (uint64_t)c->attr.st_size > s.capacity_bytes ? EFBIG : 0;
+}
+
 static void setattr_here(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
 	struct kv_node *node = kv_node(c->inode);
 	struct stat st;
 	double timeout;
-	int err = 0;
+	int err = check_growth(c);
 
+	if (err) {
+		call_reply_err(c, err);
+		return;
+	}
 	pthread_mutex_lock(&kv->lock);
 	if (kv_is_dir(node))
 		set_dir(kv, c, kv_dir(node));
