@@ -217,6 +217,7 @@ void kv_commit_soon(struct kv *kv, struct kv_file *f);
 /** kv_wait_writers - without passthrough: give the RELEASE of a writer that
  *  has closed a moment to come; lock held, dropped meanwhile. Worker only. */
 void kv_wait_writers(struct kv *kv, struct kv_file *f);
+void kv_wait_name(struct call *c); /* for that of c->name; no lock held */
 /** kv_may_leave - would waiting for this file's writers help? lock held */
 bool kv_may_leave(const struct kv *kv, const struct kv_file *f);
 /** kv_writers_gone - may this file's bytes be taken as final? */

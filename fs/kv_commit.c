@@ -382,7 +382,7 @@ static void rename_by_copy(struct call *c)
 	call_reply_err(c, err);
 }
 
-static void rename_after_writer(struct call *c)
+void kv_wait_name(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
 	struct kv_node *node;
@@ -392,6 +392,11 @@ static void rename_after_writer(struct call *c)
 	if (node && !kv_is_dir(node))
 		kv_wait_writers(kv, kv_file(node));
 	pthread_mutex_unlock(&kv->lock);
+}
+
+static void rename_after_writer(struct call *c)
+{
+	kv_wait_name(c);
 	kv_do_rename(c);
 }
 

@@ -67,14 +67,7 @@ static void count_lookup(struct kv_dir *dir, struct kv_node *node,
 
 static void lookup_after_writer(struct call *c)
 {
-	struct kv *kv = c->fs->kv;
-	struct kv_node *node;
-
-	pthread_mutex_lock(&kv->lock);
-	node = kv_find(kv, kv_dir(kv_node(c->inode)), c->name);
-	if (node && !kv_is_dir(node))
-		kv_wait_writers(kv, kv_file(node));
-	pthread_mutex_unlock(&kv->lock);
+	kv_wait_name(c);
 	kv_do_lookup(c);
 }
 
