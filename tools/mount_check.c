@@ -16,7 +16,6 @@
 
 #define POOL_MIN_BYTES (16 << 20)
 #define POOL_STEP_BYTES (64 << 20)
-#define DYING_WAIT_MS 10000
 
 uint64_t mount_memory_bytes(void)
 {
@@ -144,22 +143,6 @@ static int fail_locked(const struct mount_job *job, int rc)
 		job->state_dir, (int)state_pid(job->state_dir), where);
 }
 
-/* A daemon whose mount is gone, by umount(8) or because it was killed, is
- * about to let go of the lock. */
-static unsigned patience_ms(const char *state_dir)
-{
-	char where[PATH_MAX];
-	struct mount_entry m;
-
-	if (state_get(state_dir, "mountpoint", where, sizeof(where)))
-		return 0;
-	return !mountinfo_at(where, &m) &&
-			       !strcmp(m.fstype, MOUNTINFO_FSTYPE) &&
-			       !mountinfo_ping(where)
-		       ? 0
-		       : DYING_WAIT_MS;
-}
-
 int mount_check_state(struct mount_job *job)
 {
 	char why[STATE_WHY_BYTES];
@@ -187,7 +170,8 @@ int mount_check_state(struct mount_job *job)
 				 "state=%s: lies below the mount point; name a "
 				 "directory outside of it",
 				 job->state_dir);
-	job->lock_fd = state_lock(job->state_dir, patience_ms(job->state_dir));
+	job->lock_fd =
+		state_lock(job->state_dir, state_patience_ms(job->state_dir));
 	return job->lock_fd < 0 ? fail_locked(job, job->lock_fd) : 0;
 }
 

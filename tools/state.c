@@ -15,10 +15,12 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "tools/mountinfo.h"
 
 #define MARKER "kvfs.state"
 #define FORMAT "kvfs state 1"
 #define LOCK_POLL_MS 10
+#define ENDING_WAIT_MS 10000
 
 /* -- where -------------------------------------------------------------- */
 
@@ -187,6 +189,19 @@ int state_lock(const char *dir, unsigned wait_ms)
 		poll(NULL, 0, LOCK_POLL_MS);
 	}
 	return fd;
+}
+
+unsigned state_patience_ms(const char *dir)
+{
+	char where[PATH_MAX];
+	struct mount_entry m;
+
+	if (state_get(dir, "mountpoint", where, sizeof(where)))
+		return 0;
+	if (!mountinfo_at(where, &m) && !strcmp(m.fstype, MOUNTINFO_FSTYPE) &&
+	    !mountinfo_ping(where))
+		return 0;
+	return ENDING_WAIT_MS;
 }
 
 /* -- small files -------------------------------------------------------- */

@@ -53,6 +53,14 @@ int state_prepare(char *dir, char *why);
  */
 int state_lock(const char *dir, unsigned wait_ms);
 
+/**
+ * state_patience_ms - how long it is worth to wait for the lock
+ *
+ * A daemon whose mount is gone, by umount(8) or because it was killed, is
+ * about to let go; one that serves is not.
+ */
+unsigned state_patience_ms(const char *dir);
+
 /** state_pid - who holds the lock, as its pid file says; 0: nobody knows. */
 pid_t state_pid(const char *dir);
 

@@ -141,7 +141,7 @@ static int discard(const struct target *t)
 				 "of %s with --state=DIR",
 				 *t->state_dir ? t->state_dir : "?",
 				 t->mountpoint);
-	lock = state_lock(t->state_dir, 0);
+	lock = state_lock(t->state_dir, state_patience_ms(t->state_dir));
 	if (lock < 0)
 		return verb_fail(EXIT_TROUBLE, "%s: %s", t->state_dir,
 				 lock == -EBUSY ? "in use by another daemon"
