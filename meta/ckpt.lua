@@ -25,8 +25,8 @@
 --
 -- A mutation checks everything before its first write: Redis undoes nothing.
 
--- While a library is loaded Redis shows it no global but redis.register_function;
--- these are looked up when they run.
+-- While a library is loaded Redis hides all globals but register_function from
+-- it: these are looked up when they run.
 local function call(...)
 	return redis.call(...)
 end
@@ -56,9 +56,9 @@ local S_IFMT, S_IFDIR, S_IFLNK, S_ISGID = 61440, 16384, 40960, 1024
 local LINK_MAX = 65000
 local XATTR_TOTAL, XATTR_EACH = 1048576, 32
 local LOG_MAX, RING = 100000, 64
-local LOAD_LEASE_S = 10
+local LOAD_LEASE_S = 3
 
--- mode uid gid nlink, size rdev version, atime mtime ctime, parent, writer flags
+-- mode uid gid nlink, size rdev version, a-, m-, ctime, parent, writer flags
 local FIXED, FMT = 80, '<I4c4c4I4' .. 'c8c8I8' .. 'c8c8c8' .. 'I8' .. 'I4I4'
 
 local SET, DEL, HSET, HDEL = 1, 2, 3, 4

@@ -16,17 +16,18 @@
 #define COMPACT_AGAIN_NS (60 * NS_PER_S)
 #define TICK_NS NS_PER_S
 #define CHECK_TICK_NS (50 * NS_PER_MS)
+#define CHECK_TICKS 20u /* then a failing check is tried each TICK */
 #define LETGO_NS NS_PER_S
-#define OPEN_TRIES 100
 
 /* --- the thread -------------------------------------------------------- */
 
 /* Returns false once it is time to end. */
-static bool tick(struct meta_ckpt *c, bool failed, enum ckpt_state *state)
+static bool tick(struct meta_ckpt *c, unsigned failed, enum ckpt_state *state)
 {
 	scoped_lock(&c->lock);
 	if (!c->stop && (c->state != CKPT_CHECK || failed)) {
-		int64_t pause = failed ? CHECK_TICK_NS : TICK_NS;
+		bool soon = failed && failed <= CHECK_TICKS;
+		int64_t pause = soon ? CHECK_TICK_NS : TICK_NS;
 		struct timespec t = clock_timespec(clock_now_ns() + pause);
 
 		pthread_cond_timedwait(&c->cond, &c->lock, &t);
@@ -58,14 +59,17 @@ static void *run(void *arg)
 	struct meta_ckpt *c = arg;
 	int64_t compact_not_before = 0;
 	enum ckpt_state state;
-	bool failed = false;
+	unsigned failed = 0; /* checks in a row */
 
 	while (tick(c, failed, &state)) {
 		bool up = redis_up(c->m->links[META_CKPT]);
 
-		failed = false;
-		if (state == CKPT_CHECK)
-			failed = !up || ckpt_attach(c);
+		if (state != CKPT_CHECK)
+			failed = 0;
+		else if (!up)
+			failed = 1; /* look again soon */
+		else
+			failed = ckpt_attach(c) ? failed + 1 : 0;
 		if (state != CKPT_READY || !up)
 			continue;
 		ckpt_letgo_flush(c, clock_now_ns() + LETGO_NS);
