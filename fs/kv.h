@@ -120,6 +120,8 @@ struct kv {
 	uint64_t use_clock, evict_round;
 	struct kv_file **by_frame; /* committed files; POOL frames at most */
 	size_t n_by_frame;
+	uint32_t *walk; /* frames, last used first: a refill under way */
+	size_t n_walk;
 	struct kv_gone **gone; /* unlinked names whose tombstone is not out */
 	size_t n_gone, gone_mask;
 	struct list orphans; /* kv_file.by_use: temps, closed, not renamed */
@@ -267,7 +269,7 @@ void kv_unpin(struct kv *kv, struct kv_file *f); /* lock held */
 void kv_publish(struct kv *kv, struct kv_file *f); /* lock held */
 /** kv_retract - a name is no longer held: evicted or unlinked; lock held. */
 void kv_retract(struct kv *kv, struct kv_file *f, bool unlinked);
-void kv_gone_free(struct kv *kv);
+void kv_meta_free(struct kv *kv);
 
 /* kv_dirs.c */
 int kv_dirs_load(struct kv *kv);

@@ -101,7 +101,7 @@ static void gone_remove(struct kv *kv, const char *path, size_t len)
 	kv->n_gone--;
 }
 
-void kv_gone_free(struct kv *kv)
+void kv_meta_free(struct kv *kv)
 {
 	for (size_t i = 0; kv->gone && i <= kv->gone_mask; i++) {
 		while (kv->gone[i]) {
@@ -112,6 +112,13 @@ void kv_gone_free(struct kv *kv)
 		}
 	}
 	free(kv->gone);
+	free(kv->walk);
+}
+
+/* Not before its checksum is taken: every fetch will carry it. */
+static bool is_publishable(const struct kv_file *f, const struct pool_record *r)
+{
+	return !f->ns->checksum || (r->flags & POOL_HAS_CHECKSUM);
 }
 
 void kv_publish(struct kv *kv, struct kv_file *f)
@@ -119,7 +126,8 @@ void kv_publish(struct kv *kv, struct kv_file *f)
 	char path[POOL_PATH_MAX + 1];
 	int n;
 
-	if (f->node.unlinked || f->node.state != KV_COMMITTED)
+	if (f->node.unlinked || f->node.state != KV_COMMITTED ||
+	    !is_publishable(f, kv_record(kv, f)))
 		return;
 	n = kv_path(kv_dir(f->node.parent), f->node.name, path);
 	if (n < 0)
@@ -147,12 +155,6 @@ static struct kv_file *find_block(struct kv *kv, const char *path, size_t len)
 	if (!node || kv_is_dir(node) || node->state != KV_COMMITTED)
 		return NULL;
 	return kv_file(node);
-}
-
-/* Not before its checksum is taken: every fetch will carry it. */
-static bool is_publishable(const struct kv_file *f, const struct pool_record *r)
-{
-	return !f->ns->checksum || (r->flags & POOL_HAS_CHECKSUM);
 }
 
 static void state(void *ctx, const char *path, uint16_t len,
@@ -217,34 +219,105 @@ static void verdict(void *ctx, const char *path, uint16_t len,
 	kv_drop(kv, f, false);
 }
 
-/* The cursor counts frames: an order that holds still while blocks come and
- * go. */
+static bool visit(struct kv *kv, uint32_t frame,
+		  void (*fn)(void *arg, const char *path, uint16_t len),
+		  void *arg)
+{
+	struct kv_file *f = kv->by_frame[frame];
+	char path[POOL_PATH_MAX + 1];
+	int len;
+
+	if (!f)
+		return false;
+	len = kv_path(kv_dir(f->node.parent), f->node.name, path);
+	if (len > 0)
+		fn(arg, path, (uint16_t)len);
+	return len > 0;
+}
+
+static int later_use_first(const void *a, const void *b, void *arg)
+{
+	struct kv *kv = arg;
+	uint64_t ua =
+		kv_record(kv, kv->by_frame[*(const uint32_t *)a])->last_use;
+	uint64_t ub =
+		kv_record(kv, kv->by_frame[*(const uint32_t *)b])->last_use;
+
+	return ua > ub ? -1 : ua < ub;
+}
+
+/* The frames of all blocks as of now, the last used first. */
+static void walk_start(struct kv *kv)
+{
+	kv->walk = malloc((kv->n_by_frame + 1) * sizeof(*kv->walk));
+	kv->n_walk = 0;
+	if (!kv->walk)
+		return;
+	for (size_t i = 0; i < kv->n_by_frame; i++)
+		if (kv->by_frame[i])
+			kv->walk[kv->n_walk++] = (uint32_t)i;
+	qsort_r(kv->walk, kv->n_walk, sizeof(*kv->walk), later_use_first, kv);
+}
+
+/*
+ * One walker goes by recency, over the order as it was when it started (what
+ * is stored later publishes itself). Another one meanwhile, told apart by
+ * BY_FRAME in its cursor, goes by frame.
+ */
+#define BY_FRAME (1ULL << 63)
+
 static bool each(void *ctx, uint64_t *cursor, unsigned n,
 		 void (*fn)(void *arg, const char *path, uint16_t len),
 		 void *arg)
 {
 	struct kv *kv = ((struct fs *)ctx)->kv;
-	char path[POOL_PATH_MAX + 1];
+	uint64_t at;
 	scoped_lock(&kv->lock);
 
-	for (; *cursor < kv->n_by_frame && n; (*cursor)++) {
-		struct kv_file *f = kv->by_frame[*cursor];
-		int len;
-
-		if (!f)
-			continue;
-		len = kv_path(kv_dir(f->node.parent), f->node.name, path);
-		if (len > 0)
-			fn(arg, path, (uint16_t)len);
-		n--;
+	if (*cursor == 0 && kv->walk)
+		*cursor = BY_FRAME;
+	else if (*cursor == 0)
+		walk_start(kv);
+	if (!kv->walk)
+		*cursor |= BY_FRAME;
+	at = *cursor & ~BY_FRAME;
+	if (*cursor & BY_FRAME) {
+		for (; at < kv->n_by_frame && n; at++)
+			n -= visit(kv, (uint32_t)at, fn, arg);
+		*cursor = at | BY_FRAME;
+		return at < kv->n_by_frame;
 	}
-	return *cursor < kv->n_by_frame;
+	for (; at < kv->n_walk && n; at++)
+		n -= visit(kv, kv->walk[at], fn, arg);
+	*cursor = at;
+	if (at < kv->n_walk)
+		return true;
+	free(kv->walk);
+	kv->walk = NULL;
+	return false;
+}
+
+static bool directory(void *ctx, const char *path, uint16_t len, uint32_t *mode,
+		      uint32_t *uid, uint32_t *gid)
+{
+	struct kv *kv = ((struct fs *)ctx)->kv;
+	struct kv_node *node;
+	scoped_lock(&kv->lock);
+
+	node = kv_find_path(kv, path, len);
+	if (!node || !kv_is_dir(node))
+		return false;
+	*mode = kv_dir(node)->mode;
+	*uid = kv_dir(node)->uid;
+	*gid = kv_dir(node)->gid;
+	return true;
 }
 
 const struct meta_kv_ops kv_meta_ops = {
 	.state = state,
 	.verdict = verdict,
 	.each = each,
+	.directory = directory,
 };
 
 static int bind_frame(void *ctx, int fd)

@@ -515,7 +515,7 @@ static void free_all(struct kv *kv)
 
 void kv_close(struct kv *kv)
 {
-	kv_gone_free(kv);
+	kv_meta_free(kv);
 	free_all(kv);
 	if (kv->dirs_fd >= 0)
 		close(kv->dirs_fd);
