@@ -131,8 +131,7 @@ static int take_locked(struct pool *p, uint64_t expect_bytes, uint32_t *frame)
 	if (err)
 		return err;
 	take_hand_out(p, f);
-	if (p->n_ready[cls] * 2 <= demand_want(p, cls) ||
-	    books_used(p) > p->cap_pages)
+	if (p->n_ready[cls] * 2 <= demand_want(p, cls) || keeper_is_late(p))
 		keeper_wake(p);
 	*frame = f;
 	return 0;
@@ -253,7 +252,7 @@ int pool_commit(struct pool *p, uint32_t frame, const char *path,
 	books_move(p, frame, FRAME_COMMITTED, pages);
 	commit_learn(p, st.st_size);
 	keeper_unstick(p);
-	if (books_used(p) > p->cap_pages)
+	if (keeper_is_late(p))
 		keeper_wake(p);
 	pthread_mutex_unlock(&p->lock);
 	return 0;

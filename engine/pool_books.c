@@ -22,6 +22,8 @@
 /* READY frames of one class beyond this help no burst. */
 #define READY_PAGES_MAX (256u << 8) /* 256 MiB */
 #define READY_FRAMES_MAX 4096u
+/* What the keeper hurries with while the filler goes through the rest. */
+#define READY_FRAMES_FIRST 16u
 
 uint64_t books_used(const struct pool *p)
 {
@@ -173,7 +175,8 @@ void demand_note(struct pool *p, unsigned cls)
 uint32_t demand_want(const struct pool *p, unsigned cls)
 {
 	uint64_t used = books_used(p), limit = books_limit(p);
-	uint64_t room = used < limit ? limit - used : 0, share, want;
+	uint64_t room = used < limit ? limit - used : 0;
+	uint64_t share, want, most;
 	uint32_t pages = pool_class_pages(cls);
 
 	if (!p->demand[cls])
@@ -184,8 +187,9 @@ uint32_t demand_want(const struct pool *p, unsigned cls)
 	want = share / pages;
 	if (want < 2)
 		want = 2;
-	if (want > READY_FRAMES_MAX)
-		want = READY_FRAMES_MAX;
+	most = p->filled ? READY_FRAMES_MAX : READY_FRAMES_FIRST;
+	if (want > most)
+		want = most;
 	return want * pages <= room ? want : room / pages;
 }
 
@@ -207,6 +211,13 @@ bool demand_short(const struct pool *p, unsigned *cls)
 		}
 	}
 	return worst > 0;
+}
+
+unsigned demand_fill(const struct pool *p)
+{
+	if (pool_class_pages(p->guess_cls) >= FILL_LEAST / POOL_PAGE)
+		return p->guess_cls;
+	return p->fill_cls;
 }
 
 bool demand_surplus(const struct pool *p, unsigned *cls)

@@ -60,6 +60,8 @@ struct retired {
 };
 
 #define RETIRED_MAX 128
+/* Smaller frames are not made in stock: memory is warm whatever its class. */
+#define FILL_LEAST (1u << 20)
 #define DEMAND_WINDOW 64 /* takes that the keeper remembers */
 #define INDEX_HEADER_BYTES 4096u
 #define INDEX_RECORD_BYTES 1024u
@@ -149,6 +151,7 @@ struct pool {
 	/* The keeper's clock. */
 	bool idle; /* it sleeps until wake_ns */
 	bool no_passthrough;
+	bool filled;	      /* the filler has ended */
 	bool evicting, stuck; /* past the watermark; nothing to evict */
 	int64_t wake_ns, watch_ns, watch_every_ns;
 	int64_t stuck_ns, stuck_every_ns, aside_ns, aside_every_ns;
@@ -187,6 +190,8 @@ void demand_note(struct pool *p, unsigned cls);
 uint32_t demand_want(const struct pool *p, unsigned cls);
 /** demand_short - the demanded class that lacks most; false if none does. */
 bool demand_short(const struct pool *p, unsigned *cls);
+/** demand_fill - the class to keep the rest of the capacity in. */
+unsigned demand_fill(const struct pool *p);
 /** demand_surplus - a class with more READY frames than it should have. */
 bool demand_surplus(const struct pool *p, unsigned *cls);
 
@@ -257,6 +262,9 @@ void *keeper_run(void *pool);
 void *fill_run(void *pool);
 /** keeper_wake - have the keeper look again. Lock held. */
 void keeper_wake(struct pool *p);
+/** keeper_is_late - is the pool further past its capacity than may wait for
+ *  the keeper's clock? Lock held. */
+bool keeper_is_late(const struct pool *p);
 /** keeper_reclaim - have the owner evict. Lock held, dropped meanwhile. */
 uint64_t keeper_reclaim(struct pool *p, uint64_t pages);
 /** keeper_unstick - something changed: evicting may succeed again. */

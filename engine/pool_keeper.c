@@ -3,7 +3,8 @@
  * The keeper: one thread that does what nobody should wait for. In this
  * order, one piece at a time: evict past the high watermark, recycle what
  * was given back, prepare frames of the classes in demand (giving up READY
- * frames that nobody asks for), probe what is aside. With nothing to do it
+ * frames that nobody asks for), keep the rest of the capacity READY, probe
+ * what is aside. With nothing to do it
  * sleeps until it is woken; a clock runs only while files are open for
  * writing, while something is aside or while evicting finds nothing.
  */
@@ -49,6 +50,12 @@ static uint64_t keeper_low_pages(const struct pool *p)
 	if (slack < p->ahead_pages)
 		slack = p->ahead_pages;
 	return p->cap_pages - slack;
+}
+
+/* Waking it for every frame would cost the taker more than the frame. */
+bool keeper_is_late(const struct pool *p)
+{
+	return books_used(p) > p->cap_pages + p->cap_pages / 256;
 }
 
 uint64_t keeper_reclaim(struct pool *p, uint64_t pages)
@@ -115,6 +122,22 @@ static bool keeper_prepare(struct pool *p)
 		books_measure(p); /* fuller than we thought */
 		return false;
 	}
+	ready_push(p, f);
+	return true;
+}
+
+/* Memory that the pool once had it keeps: given back to the system it may come
+ * back cold. */
+static bool keeper_refill(struct pool *p)
+{
+	unsigned cls = demand_fill(p);
+	uint32_t f;
+
+	if (!p->filled || books_room(p) < pool_class_pages(cls))
+		return false;
+	f = slot_get(p, cls);
+	if (f == POOL_NO_FRAME || frame_prepare(p, f, cls, true))
+		return false;
 	ready_push(p, f);
 	return true;
 }
@@ -213,7 +236,8 @@ void *keeper_run(void *pool)
 		keeper_watch(p);
 		keeper_probe_aside(p);
 		if (!keeper_evict(p) && !frame_recycle_next(p) &&
-		    !keeper_shrink(p) && !keeper_prepare(p))
+		    !keeper_shrink(p) && !keeper_prepare(p) &&
+		    !keeper_refill(p))
 			keeper_sleep(p);
 	}
 	pthread_mutex_unlock(&p->lock);

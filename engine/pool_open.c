@@ -18,8 +18,6 @@
 #define RESERVE_LEAST (32u << 20)
 #define FRAMES_MOST (4u << 20)
 #define BYTES_PER_FRAME_LEAST 4096u
-/* The filler makes no smaller frames: memory is warm whatever its class. */
-#define FILL_LEAST (1u << 20)
 
 static void pool_init_locks(struct pool *p)
 {

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "engine/checksum.h"
 #include "engine/pool_class.h"
 #include "tests/unit/pool_fixture.h"
 
@@ -656,6 +657,33 @@ static long keeper_switches(void)
 	return n;
 }
 
+START_TEST(the_checksum_of_a_frame_is_that_of_its_bytes)
+{
+	struct owner *o = owner_new(32 * MIB, MIB);
+	uint64_t bytes = 3 * MIB + 13, of_fd[2] = {}, of_mem[2] = {};
+	char *mem = malloc(bytes);
+	uint32_t f;
+	int fd;
+
+	owner_open(o);
+	f = owner_keep(o, 8, bytes);
+	fd = pool_fd(o->pool, f, O_RDONLY);
+	ck_assert_int_eq(pread(fd, mem, bytes, 0), (ssize_t)bytes);
+	ck_assert_int_eq(checksum_fd(fd, bytes, of_fd), 0);
+	checksum_mem(mem, bytes, of_mem);
+	ck_assert_uint_eq(of_fd[0], of_mem[0]);
+	ck_assert_uint_eq(of_fd[1], of_mem[1]);
+	mem[MIB] ^= 1;
+	checksum_mem(mem, bytes, of_mem);
+	ck_assert_uint_ne(of_fd[0], of_mem[0]);
+
+	ck_assert_int_eq(checksum_fd(fd, bytes + 1, of_fd), -EIO);
+	close(fd);
+	free(mem);
+	owner_free(o);
+}
+END_TEST
+
 START_TEST(an_idle_pool_sleeps)
 {
 	struct owner *o = owner_new(16 * MIB, MIB);
@@ -750,6 +778,7 @@ static Suite *pool_suite(void)
 	tcase_add_test(room,
 		       a_pool_full_of_pinned_blocks_refuses_and_then_recovers);
 	tcase_add_test(room, what_is_too_large_for_the_pool_is_refused);
+	tcase_add_test(room, the_checksum_of_a_frame_is_that_of_its_bytes);
 	tcase_add_test(room, an_idle_pool_sleeps);
 	tcase_add_test(room, frames_keep_no_descriptor_open);
 	suite_add_tcase(s, room);
