@@ -9,6 +9,7 @@
 #include "fs/call.h"
 #include "fs/dispatch.h"
 #include "fs/fs.h"
+#include "fs/order.h"
 
 /*
  * From libfuse's callbacks to the views. The way of a request: on_NAME fills
@@ -36,6 +37,7 @@ static void call_init(struct call *c, fuse_req_t req, fuse_ino_t id)
 	struct fs *fs = fuse_req_userdata(req);
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 
+	order_request();
 	memset(c, 0, sizeof(*c));
 	c->fs = fs;
 	c->req = req;
@@ -155,6 +157,7 @@ static void forget(struct fs *fs, fuse_ino_t id, uint64_t nlookup)
 {
 	struct inode *inode = inode_of(fs, id);
 
+	order_request();
 	if (inode->view->forget)
 		inode->view->forget(fs, inode, nlookup);
 }

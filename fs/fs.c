@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/workers.h"
 #include "engine/pool.h"
+#include "fs/order.h"
 #include "meta/kv.h"
 #include "meta/meta.h"
 
@@ -107,6 +108,7 @@ static void *start_parts(void *arg)
 	struct fs *fs = arg;
 	int err = access(fs->config.mountpoint, F_OK) ? -errno : 0;
 
+	order_request();
 	if (fs->init_error)
 		return NULL; /* session_serve returns it */
 	if (!err)

@@ -256,9 +256,12 @@ static void *tell_kernel(void *arg)
 
 int kv_inval_start(struct kv *kv)
 {
-	int err = -pthread_create(&kv->inval_thread, NULL, tell_kernel, kv);
+	int err;
 
-	kv->inval_stop = err != 0;
+	kv->inval_stop = false;
+	err = -pthread_create(&kv->inval_thread, NULL, tell_kernel, kv);
+	if (err)
+		kv->inval_stop = true;
 	return err;
 }
 

@@ -226,18 +226,24 @@ void kv_do_read(struct call *c)
 	call_reply_buf(c, buf, (size_t)n);
 }
 
+/* The frame of a file that is not a block yet; -EPERM: it is one. */
+static int writable_fd(struct kv *kv, struct kv_file *f, int oflags)
+{
+	scoped_lock(&kv->lock);
+
+	return f->node.state == KV_COMMITTED
+		       ? -EPERM
+		       : pool_fd(kv->fs->pool, f->frame, oflags);
+}
+
 void kv_do_write(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
 	struct kv_file *f = kv_file(kv_node(c->inode));
-	cleanup_close int fd = -1;
+	cleanup_close int fd =
+		writable_fd(kv, f, O_RDWR | (c->fi.flags & O_APPEND));
 	ssize_t n;
 
-	if (f->node.state == KV_COMMITTED) {
-		call_reply_err(c, EPERM);
-		return;
-	}
-	fd = pool_fd(kv->fs->pool, f->frame, O_RDWR | (c->fi.flags & O_APPEND));
 	if (fd < 0) {
 		call_reply_err(c, fd);
 		return;
@@ -338,17 +344,11 @@ void kv_do_fallocate(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
 	struct kv_file *f = kv_file(kv_node(c->inode));
-	cleanup_close int fd = -1;
-	int err;
+	cleanup_close int fd = writable_fd(kv, f, O_RDWR);
+	int err = fd < 0 ? fd : 0;
 
-	if (f->node.state == KV_COMMITTED) {
-		call_reply_err(c, EPERM);
-		return;
-	}
-	err = pool_make_room(kv->fs->pool, (uint64_t)c->length);
-	fd = err ? -1 : pool_fd(kv->fs->pool, f->frame, O_RDWR);
-	if (!err && fd < 0)
-		err = fd;
+	if (!err)
+		err = pool_make_room(kv->fs->pool, (uint64_t)c->length);
 	if (!err && fallocate(fd, (int)c->mode, c->off, c->length))
 		err = errno;
 	call_reply_err(c, err);

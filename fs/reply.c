@@ -5,6 +5,11 @@
 
 #include "fs/call.h"
 #include "fs/gate.h"
+#include "fs/order.h"
+
+#ifdef __SANITIZE_THREAD__
+char order_point;
+#endif
 
 /* The answers of call.h. One that is not given by the thread that read the
  * request goes through the gate (gate.c). */
@@ -13,6 +18,7 @@ static bool begin(const struct call *c)
 {
 	bool gated = c->heap && fuse_req_is_uring(c->req);
 
+	order_answer();
 	if (gated)
 		gate_enter();
 	return gated;

@@ -14,7 +14,7 @@
 #include "fs/call.h"
 #include "fs/dispatch.h"
 #include "fs/fs.h"
-#include "fs/gate.h"
+#include "fs/order.h"
 
 /*
  * The FUSE session and the ladder. Which rung is in use is decided in two
@@ -153,6 +153,7 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
 	want(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
 	fs->killpriv_v2 = conn->want_ext & FUSE_CAP_HANDLE_KILLPRIV_V2;
 	fs->mmap_direct = conn->want_ext & FUSE_CAP_DIRECT_IO_ALLOW_MMAP;
+	order_answer();
 	if (fs->init_error)
 		fuse_session_exit(fs->session);
 }
