@@ -19,6 +19,7 @@
  *   unmap SLOT
  *   splice SLOT OFF LEN      file pages into the slot's pipe
  *   pcheck SLOT SEED OFF LEN the pipe must hold the pattern from OFF on
+ *   mkdir PATH, unlink PATH
  *   rename FLAGS OLD NEW     flags: 0, 1 NOREPLACE, 2 EXCHANGE
  *   lock SLOT r|w|u, flock SLOT r|w|u
  */
@@ -272,6 +273,16 @@ static int do_rename(struct words *w)
 		       : 0;
 }
 
+static int do_mkdir(struct words *w)
+{
+	return mkdir(w->text[0], 0755) ? -errno : 0;
+}
+
+static int do_unlink(struct words *w)
+{
+	return unlink(w->text[0]) ? -errno : 0;
+}
+
 static int do_lock(struct words *w)
 {
 	char kind = w->text[0][0];
@@ -304,7 +315,8 @@ static const struct verb {
 	{"mset", "snnn", do_mset},	 {"unmap", "s", do_unmap},
 	{"splice", "snn", do_splice},	 {"pcheck", "snnn", do_pcheck},
 	{"rename", "ttt", do_rename},	 {"lock", "st", do_lock},
-	{"flock", "st", do_flock},
+	{"flock", "st", do_flock},	 {"mkdir", "t", do_mkdir},
+	{"unlink", "t", do_unlink},
 };
 
 /* -EBADR: the line is not a command. */

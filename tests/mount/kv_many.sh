@@ -3,7 +3,7 @@
 # Twenty thousand names: listing, memory, restart.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
-POOL=256M kvfs_mount
+POOL=512M kvfs_mount
 N=20000
 
 _anon_kib() {
@@ -60,7 +60,7 @@ all_are_there_after_kill_9() {
 	local start took
 	kvfs_crash
 	start=$EPOCHREALTIME
-	POOL=256M kvfs_mount
+	POOL=512M kvfs_mount
 	took=$(awk "BEGIN { print int(($EPOCHREALTIME - $start) * 1000) }")
 	say "     mounted again in $took ms"
 	expect 'there' "$(blocks -n $N -s 4000 check "$KV/many")" \

@@ -162,6 +162,13 @@ redis_start() {
 		--dir "$T" --daemonize no "$@" >"$T/$name.log" 2>&1 &
 	wait_for '[ -S "$T/'"$name"'.sock" ]'
 }
+redis_records() { # SOCKET NAMESPACE: how many names of it Redis knows
+	local key n=0
+	for key in $(redis-cli -s "$1" --scan --pattern "kvfs:{$2#*}:b*" 2>/dev/null); do
+		n=$((n + $(redis-cli -s "$1" hlen "$key")))
+	done
+	say $n
+}
 redis_stop() { # NAME
 	local pid
 	pid=$(redis_pid "$T/$1.sock")
