@@ -81,9 +81,10 @@ struct ckpt_data {
 	struct ckpt_inode *inode;
 	uint64_t ino;
 
-	pthread_mutex_t serial; /* record and backing file change together */
-	bool claimed;		/* under serial: we are the writer node */
-	unsigned n_mapped;	/* under serial: probes that found a mapping */
+	bool serial;	   /* guarded by ckpt.lock: somebody changes record and
+			      backing file together (cdata_lock) */
+	bool claimed;	   /* under serial: we are the writer node */
+	unsigned n_mapped; /* under serial: probes that found a mapping */
 
 	pthread_mutex_t binding; /* one opener decides how all are served */
 
@@ -117,7 +118,8 @@ struct ckpt {
 	size_t n_buckets, n_inodes;
 	uint64_t changes; /* mutations that this node began or ended */
 	struct list retries;
-	pthread_cond_t wake; /* stopping, or something to retry */
+	pthread_cond_t wake;	    /* stopping, or something to retry */
+	pthread_cond_t serial_free; /* some data's serial was given back */
 
 	pthread_t keeper;
 	bool keeping;

@@ -38,7 +38,6 @@ static struct ckpt_data *make(struct ckpt *ckpt, struct ckpt_inode *inode)
 	d->inode = inode;
 	d->ino = inode->ino;
 	d->fd = -1;
-	pthread_mutex_init(&d->serial, NULL);
 	pthread_mutex_init(&d->binding, NULL);
 	list_init(&d->retry);
 	inode->data = d;
@@ -66,7 +65,6 @@ void cdata_put(struct ckpt_data *d)
 	if (--d->refs)
 		return;
 	inode->data = NULL;
-	pthread_mutex_destroy(&d->serial);
 	pthread_mutex_destroy(&d->binding);
 	free(d);
 	cinode_drop(ckpt, inode);
@@ -116,9 +114,20 @@ void cdata_leave(struct ckpt_data *d, bool writer)
 
 int cdata_lock(struct ckpt_data *d, int64_t deadline)
 {
+	struct ckpt *ckpt = d->ckpt;
 	struct timespec t = clock_timespec(deadline);
+	int err = 0;
 
-	if (pthread_mutex_clocklock(&d->serial, CLOCK_MONOTONIC, &t) == 0)
+	pthread_mutex_lock(&ckpt->lock);
+	while (d->serial && !err)
+		err = pthread_cond_timedwait(&ckpt->serial_free, &ckpt->lock,
+					     &t);
+	if (!d->serial) {
+		d->serial = true;
+		err = 0;
+	}
+	pthread_mutex_unlock(&ckpt->lock);
+	if (!err)
 		return 0;
 	log_warn("ckpt: inode %" PRIu64 ": still being published at the "
 		 "deadline",
@@ -128,7 +137,11 @@ int cdata_lock(struct ckpt_data *d, int64_t deadline)
 
 void cdata_unlock(struct ckpt_data *d)
 {
-	pthread_mutex_unlock(&d->serial);
+	struct ckpt *ckpt = d->ckpt;
+	scoped_lock(&ckpt->lock);
+
+	d->serial = false;
+	pthread_cond_broadcast(&ckpt->serial_free);
 }
 
 int cdata_claim(struct ckpt_data *d, int64_t deadline)

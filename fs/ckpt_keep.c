@@ -297,6 +297,7 @@ int ckeep_start(struct ckpt *ckpt)
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&ckpt->wake, &attr);
+	pthread_cond_init(&ckpt->serial_free, &attr);
 	pthread_condattr_destroy(&attr);
 	err = workers_open(&ckpt->jobs, "kvfs-settle", 2, 0);
 	if (!err)
@@ -348,4 +349,5 @@ void ckeep_stop(struct ckpt *ckpt)
 	if (ckpt->keeping)
 		publish_left(ckpt);
 	pthread_cond_destroy(&ckpt->wake);
+	pthread_cond_destroy(&ckpt->serial_free);
 }
