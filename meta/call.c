@@ -131,9 +131,21 @@ int meta_call(struct meta *m, enum meta_link link, const char *tag,
 	      int64_t deadline, const struct redis_cmd *cmd,
 	      struct redis_reply **reply)
 {
+	enum redis_wait wait = REDIS_TRY;
+	int err;
+
 	(void)tag;
-	return call_loop(m, link, link == META_CKPT ? REDIS_WAIT : REDIS_TRY,
-			 meta_deadline(m, deadline), cmd, reply);
+	if (link == META_CKPT && !meta_ckpt_hopeless(m))
+		wait = REDIS_WAIT;
+	err = call_loop(m, link, wait, meta_deadline(m, deadline), cmd, reply);
+	if (wait == REDIS_WAIT)
+		m->ckpt_gave_up = err == -ETIMEDOUT || err == -ENOTCONN;
+	return err;
+}
+
+bool meta_ckpt_hopeless(struct meta *m)
+{
+	return m->ckpt_gave_up && !redis_up(m->links[META_CKPT]);
 }
 
 int meta_call_wait(struct meta *m, enum meta_link link, const char *tag,

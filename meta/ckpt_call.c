@@ -141,11 +141,14 @@ static int wait_ready(struct meta_ckpt *c, int64_t deadline, bool write)
 {
 	scoped_lock(&c->lock);
 	while (c->state != CKPT_READY) {
-		if (c->stop || c->state == CKPT_REFUSED)
+		if (c->stop || c->state == CKPT_REFUSED ||
+		    meta_ckpt_hopeless(c->m))
 			return -EIO;
-		if (wait_until(c, deadline) == ETIMEDOUT)
+		if (wait_until(c, deadline) == ETIMEDOUT) {
+			c->m->ckpt_gave_up = true;
 			return write && c->state == CKPT_LOADING ? -EROFS
 								 : -EIO;
+		}
 	}
 	return 0;
 }

@@ -52,7 +52,9 @@ struct meta {
 	bool link_down[META_LINKS];
 	unsigned links_down;
 	int64_t down_since;
-	bool opened; /* from here on outages are logged */
+	_Atomic bool ckpt_gave_up; /* a ckpt call waited its deadline in vain:
+				      until Redis answers the next do not */
+	bool opened;		   /* from here on outages are logged */
 
 	struct embedded *embedded;     /* NULL: a server of the user's */
 	struct node *node;	       /* node.h */
@@ -88,6 +90,11 @@ struct meta {
 int meta_call(struct meta *m, enum meta_link link, const char *tag,
 	      int64_t deadline, const struct redis_cmd *cmd,
 	      struct redis_reply **reply);
+
+/** meta_ckpt_hopeless - is Redis away for longer than a deadline already?
+ *  One system call may be several of ours (the kernel looks up again what
+ *  failed), so only the first of an outage waits. */
+bool meta_ckpt_hopeless(struct meta *m);
 
 /** meta_call_wait - the same, waiting for a Redis that is away on any link. */
 int meta_call_wait(struct meta *m, enum meta_link link, const char *tag,
