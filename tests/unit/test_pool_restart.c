@@ -246,7 +246,7 @@ END_TEST
 
 #define KILL_BYTES (192 * KIB)
 
-static void kill_child(struct owner *o)
+static void kill_child(struct owner *o, int tell)
 {
 	uint64_t n = getpid() * 1000000ull;
 	char path[32];
@@ -255,6 +255,8 @@ static void kill_child(struct owner *o)
 	owner_open(o);
 	for (;; n++) {
 		f = owner_store(o, n, KILL_BYTES);
+		if (write(tell, "", 1) != 1)
+			_exit(1);
 		if (n % 3)
 			continue;
 		pool_rename(o->pool, f, path,
@@ -276,15 +278,22 @@ START_TEST(a_kill_at_any_moment_leaves_whole_blocks_with_whole_names)
 
 	srand(clock_now_ns());
 	for (int round = 0; round < 25; round++) {
-		pid_t pid = fork();
-		int status;
+		int status, tell[2], stores = 1 + rand() % 40;
+		pid_t pid;
+		char one;
 
+		ck_assert_int_eq(pipe(tell), 0);
+		pid = fork();
 		if (!pid)
-			kill_child(o);
-		usleep(5000 + rand() % 60000);
+			kill_child(o, tell[1]);
+		while (stores--)
+			ck_assert_int_eq(read(tell[0], &one, 1), 1);
+		usleep(rand() % 2000);
 		ck_assert_int_eq(kill(pid, SIGKILL), 0);
 		ck_assert_int_eq(waitpid(pid, &status, 0), pid);
 		ck_assert(WIFSIGNALED(status));
+		close(tell[0]);
+		close(tell[1]);
 		ck_assert_int_eq(pool_open(&o->pool, &o->config), 0);
 		ck_assert_uint_eq(owner_stats(o).adopt_dropped, 0);
 		survived += census_of(o, KILL_BYTES);
@@ -423,6 +432,8 @@ START_TEST(a_kill_within_a_call_leaves_its_block_as_before_or_as_after)
 
 	if (!stepping_works()) {
 		printf("SKIP: cannot step through a process here\n");
+		rmdir(o->dir);
+		free(o);
 		return;
 	}
 	srand(clock_now_ns());
