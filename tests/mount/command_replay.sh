@@ -39,6 +39,16 @@ a_limit_is_kept() {
 	expect 'requests' "$(_field requests)" 50
 }
 
+a_progress_bar_is_drawn_on_a_terminal_only() {
+	requires_cmd script
+	timeout 60 "$KVFS" replay "$T/trace.jsonl" --block-bytes 1M \
+		--dir "$M" --speed 1 >"$T/plain" 2>&1
+	grep -q $'\r' "$T/plain" && fail 'a bar in a file'
+	timeout 60 script -qec "'$KVFS' replay '$T/trace.jsonl' \
+		--block-bytes 1M --dir '$M' --speed 1" /dev/null >"$T/tty"
+	grep -q $'\r.*%' "$T/tty" || fail 'no bar on a terminal'
+}
+
 a_wrong_trace_is_refused_with_its_line() {
 	head -3 "$T/trace.jsonl" >"$T/wrong"
 	say '{"timestamp": 1, "hash_ids": "no list"}' >>"$T/wrong"

@@ -98,6 +98,12 @@ version_is_that_of_the_command() {
 		<<<"$("$KVFS" version)"
 }
 
+events_tell_what_went_wrong() {
+	kill -9 "$(redis_pid)"
+	wait_for 'grep -qi redis "$CTL/events"' 10
+	wait_for '[ "$(status .redis.up)" = true ]' 15
+}
+
 counters_go_up() {
 	local hits
 	hits=$(stat_of kvfs_hits_total)

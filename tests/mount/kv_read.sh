@@ -63,6 +63,13 @@ a_hit_and_a_miss_are_counted_by_namespace() {
 	[ "$(_of misses)" -gt "$misses" ] || fail "misses stay at $misses"
 }
 
+a_program_runs_from_a_block() {
+	cp "$(type -P true)" prog.tmp
+	chmod 755 prog.tmp
+	mv prog.tmp prog
+	./prog
+}
+
 a_kept_descriptor_reads_again_and_again() {
 	local i
 	hand_start

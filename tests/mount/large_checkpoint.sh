@@ -32,4 +32,20 @@ its_room_comes_back_when_it_is_removed() {
 	wait_for '[ "$(df -B1 --output=avail "$S" | tail -1)" -gt '$((before + SIZE / 2))' ]' 20
 }
 
+a_full_disk_says_so_and_recovers() {
+	kvfs_umount --discard
+	mkdir "$T/small"
+	mount -t tmpfs -o size=48m none "$T/small"
+	POOL=16M kvfs_mount "state=$T/small/state"
+	put "$CKPT/kept" 1000000 3
+	# shellcheck disable=SC2016
+	refused "$ENOSPC" bash -c '"$HELPERS/pattern" write 1 67108864 >"$1"' \
+		- "$CKPT/much"
+	rm -f "$CKPT/much"
+	holds "$CKPT/kept" 1000000 3
+	put "$CKPT/next" 8000000 4
+	holds "$CKPT/next" 8000000 4
+	kvfs_umount --discard
+}
+
 run_tests

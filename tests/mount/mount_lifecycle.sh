@@ -66,10 +66,19 @@ sigterm_unmounts_cleanly() {
 a_stale_mount_is_replaced() {
 	kvfs_crash
 	is_mounted || fail "not stale: gone"
-	refused 'not connected|connection abort' ls "$M"
+	refused 'not connected|connection abort|canceled' ls "$M"
 	kvfs_mount
 	expect 'mounts' "$(grep -cF " $M fuse" /proc/self/mounts)" 1
 	holds "$KV/life/a" 1048576 1
+}
+
+status_says_that_a_daemon_is_gone() {
+	local rc=0
+	kvfs_crash
+	"$KVFS" status "$M" >"$T/out" 2>&1 || rc=$?
+	expect 'exit code' $rc 1
+	grep -qi 'gone\|dead\|killed' "$T/out" || fail "it says $(cat "$T/out")"
+	kvfs_mount
 }
 
 umount_takes_a_stale_mount_away() {
@@ -113,6 +122,38 @@ mounting_with_discard_starts_empty() {
 	refused "$ENOENT" cat "$KV/life/b"
 	kvfs_umount
 	_all_gone
+}
+
+a_lazy_umount_lets_open_files_finish() {
+	kvfs_mount
+	mkdir -p "$KV/life"
+	put_tmp "$KV/life/l" 1048576 4
+	exec 7<"$KV/life/l"
+	kvfs_umount --lazy
+	is_mounted && fail 'still in sight'
+	"$HELPERS/pattern" check 4 1048576 <&7
+	exec 7<&-
+	_all_gone
+}
+
+a_read_only_mount_changes_nothing() {
+	kvfs_mount ro
+	holds "$KV/life/l" 1048576 4
+	refused "$EROFS" mkdir "$KV/x"
+	refused "$EROFS" rm -f "$KV/life/l"
+	refused "$EROFS" mkdir "$CKPT/x"
+	refused "$EROFS" bash -c 'echo x >"$1"' - "$CKPT/x"
+	kvfs_umount
+}
+
+options_of_the_kernel_are_passed_on() {
+	kvfs_mount nosuid,nodev,noexec
+	local o
+	for o in nosuid nodev noexec; do
+		grep -F " $M fuse" /proc/self/mounts | grep -qw $o ||
+			fail "no $o in the mount table"
+	done
+	kvfs_umount
 }
 
 the_foreground_daemon_stays_and_ends_with_0() {

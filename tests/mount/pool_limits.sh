@@ -47,6 +47,18 @@ blocks_are_counted_as_stat_has_them() {
 	wait_for '[[ "$(stat -c %b x)" =~ ^(196|200)$ ]]' 5
 }
 
+size_classes_follow_what_is_stored() {
+	_space classes
+	blocks -n 8 -s 5242880 store .
+	wait_for '[ "$(status .pool.committed_bytes)" = $((8 * 5242880)) ]' 5
+	wait_for 'jq -e ".pool.classes[] | select(.bytes == 5242880)" \
+		<"$CTL/status" >/dev/null' 5
+	rm b*
+	# An odd size takes whole pages of 4 KiB, not the next power of two.
+	blocks -n 8 -s 4497408 store .
+	wait_for '[ "$(status .pool.committed_bytes)" = $((8 * 4497408)) ]' 5
+}
+
 a_file_larger_than_the_pool_is_refused_and_the_pool_unharmed() {
 	local out
 	_space large

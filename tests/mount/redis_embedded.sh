@@ -32,6 +32,21 @@ keys_stand_under_one_prefix() {
 	expect 'other keys' "$(redis_cli --scan | grep -v '^kvfs:' || :)" ''
 }
 
+a_temp_file_costs_redis_nothing_and_a_block_one_publish() {
+	local pid
+	redis_cli monitor >"$T/monitor" &
+	pid=$!
+	wait_for 'grep -q OK "$T/monitor"'
+	blocks -n 20 -s 10000 store "$KV/n"
+	put "$KV/n/forever.tmp" 10000 1
+	wait_for '[ "$(status .redis.dirty)" = 0 ] && grep -q b000019 "$T/monitor"'
+	kill $pid
+	grep tmp "$T/monitor" && fail 'a temp name went to Redis'
+	# All in a few batches, not one command a block.
+	expect 'names' "$(grep -o '"b0000[0-9][0-9]"' "$T/monitor" | sort -u |
+		wc -l)" 20
+}
+
 it_is_started_again_when_it_is_killed() {
 	local old
 	old=$(redis_pid)
