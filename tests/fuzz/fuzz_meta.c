@@ -1,24 +1,13 @@
 // SPDX-License-Identifier: MIT
-/*
- * What comes from outside into meta: replies of Redis, records, addresses.
- *
- *      clang -g -fsanitize=fuzzer,address -D_GNU_SOURCE= -I. \
- *              tests/fuzz/fuzz_meta.c meta/{resp,redis_cmd,record,url}.c \
- *              -lhiredis
- *
- * Built without -fsanitize=fuzzer (and with -DFUZZ_MAIN) it runs the files
- * that are its arguments, once each.
- */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+/* What comes from outside into meta: replies of Redis, records, addresses. */
+#include "tests/fuzz/fuzz.h"
 
 #include "meta/record.h"
 #include "meta/redis.h"
 #include "meta/resp.h"
 #include "meta/url.h"
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+const unsigned fuzz_runs = 100000;
 
 static void reply_walk(const struct redis_reply *r)
 {
@@ -29,8 +18,8 @@ static void reply_walk(const struct redis_reply *r)
 
 	redis_reply_int(r, &v);
 	redis_reply_uint(r, &u);
-	if (!redis_reply_str(r, &p, &n) && strlen(p) > n)
-		abort(); /* not terminated */
+	if (!redis_reply_str(r, &p, &n))
+		fuzz_must(strlen(p) <= n); /* it is terminated */
 	for (size_t i = 0; i < redis_reply_count(r); i++)
 		reply_walk(redis_reply_at(r, i));
 }
@@ -58,15 +47,14 @@ static void records(const char *bytes, size_t n)
 	uint32_t mode, uid, gid;
 	struct record r;
 
-	if (!record_decode(bytes, n, &r) && r.n_holders > RECORD_HOLDERS_MAX)
-		abort();
+	if (!record_decode(bytes, n, &r))
+		fuzz_must(r.n_holders <= RECORD_HOLDERS_MAX);
 	record_dir_decode(bytes, n, &mode, &uid, &gid);
 	if (record_ns_decode(bytes, n, &ns, &n_sub))
 		return;
 	record_ns_encode(&ns, n_sub, text);
-	if (record_ns_decode(text, strlen(text), &again, &n_sub_again) ||
-	    n_sub != n_sub_again || ns.quota_bytes != again.quota_bytes)
-		abort();
+	fuzz_must(!record_ns_decode(text, strlen(text), &again, &n_sub_again));
+	fuzz_must(n_sub == n_sub_again && ns.quota_bytes == again.quota_bytes);
 }
 
 static void addresses(const char *bytes, size_t n)
@@ -77,9 +65,8 @@ static void addresses(const char *bytes, size_t n)
 
 	if (text && !url_parse(&u, text, &why)) {
 		url_format(&u, shown);
-		if (url_parse(&again, shown, &why) ||
-		    strcmp(u.host, again.host) != 0 || u.db != again.db)
-			abort();
+		fuzz_must(!url_parse(&again, shown, &why));
+		fuzz_must(!strcmp(u.host, again.host) && u.db == again.db);
 	}
 	free(text);
 }
@@ -94,22 +81,39 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	return 0;
 }
 
-#ifdef FUZZ_MAIN
-int main(int argc, char **argv)
+static void seed_text(const char *text)
 {
-	static uint8_t data[1 << 20];
-
-	for (int i = 1; i < argc; i++) {
-		FILE *f = fopen(argv[i], "re");
-		size_t n = f ? fread(data, 1, sizeof(data), f) : 0;
-
-		if (!f) {
-			perror(argv[i]);
-			return EXIT_FAILURE;
-		}
-		fclose(f);
-		LLVMFuzzerTestOneInput(data, n);
-	}
-	return EXIT_SUCCESS;
+	fuzz_seed(text, strlen(text));
 }
-#endif
+
+static void seed_records(void)
+{
+	const struct meta_kv_state s = {.generation = 7,
+					.size_bytes = 1 << 20,
+					.checksum = {1, 2},
+					.mode = 0644,
+					.uid = 1000,
+					.gid = 1000};
+	const struct meta_namespace ns = {.mode = 040755, .replicas = 1};
+	uint8_t r[RECORD_HEAD_BYTES + 1 + 8] = {}, d[RECORD_DIR_BYTES];
+	char text[RECORD_NS_MAX];
+
+	record_encode(&s, r);
+	r[RECORD_HEAD_BYTES] = 2; /* holders */
+	fuzz_seed(r, sizeof(r));
+	record_dir_encode(040755, 0, 0, d);
+	fuzz_seed(d, sizeof(d));
+	record_ns_encode(&ns, 16, text);
+	seed_text(text);
+}
+
+void fuzz_seeds(void)
+{
+	seed_records();
+	seed_text("+OK\r\n:12\r\n$-1\r\n-ERR no such key\r\n");
+	seed_text("*3\r\n$3\r\nfoo\r\n:-7\r\n*2\r\n$0\r\n\r\n*0\r\n");
+	seed_text("*-1\r\n$5\r\na\r\nbc\r\n*1\r\n*1\r\n*1\r\n:1\r\n");
+	seed_text("redis://user@host.example:6380/3");
+	seed_text("rediss://[::1]:6379");
+	seed_text("unix:///run/redis/redis.sock?db=2");
+}
