@@ -14,7 +14,7 @@
  *      kv_dir.c     opendir, readdir
  *      kv_sum.c     checksums, verify
  *      kv_meta.c    what the publisher asks and answers
- *      kv_dirs.c    directories across restarts
+ *      kv_dirs.c    directories across restarts; kv_dirs_line.c  their lines
  *
  * One lock, kv->lock, guards the tree, the recency lists and all fields of
  * nodes. It is held for microseconds, never over Redis, a copy or an answer

@@ -6,11 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <xxhash.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "fs/kv.h"
+#include "fs/kv_dirs_line.h"
 
 /*
  * Directories of kv/ across restarts. Blocks describe themselves in the
@@ -20,12 +20,7 @@
  * directory; at start the last line of a path counts, and the file is written
  * anew. It is of no use without the blocks: a pool that kept none starts with
  * no directories either.
- *
- *      CHECKSUM MODE UID GID LENGTH PATH\n     (mode 0: removed)
  */
-
-#define LINE_MAX_BYTES (POOL_PATH_MAX + 80)
-#define SUM_BYTES 17 /* 16 hex digits and a space */
 
 static int file_name(struct kv *kv, const char *suffix, char name[PATH_MAX])
 {
@@ -35,37 +30,23 @@ static int file_name(struct kv *kv, const char *suffix, char name[PATH_MAX])
 	return n < PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
-static int format(char line[LINE_MAX_BYTES], const char *path, int len,
-		  uint32_t mode, uint32_t uid, uint32_t gid)
-{
-	char *body = line + SUM_BYTES;
-	int n = snprintf(body, LINE_MAX_BYTES - SUM_BYTES, "%o %u %u %d ", mode,
-			 uid, gid, len);
-	char sum[SUM_BYTES + 1];
-
-	memcpy(body + n, path, (size_t)len);
-	n += len;
-	snprintf(sum, sizeof(sum), "%016llx ",
-		 (unsigned long long)XXH3_64bits(body, (size_t)n));
-	memcpy(line, sum, SUM_BYTES);
-	body[n] = '\n';
-	return SUM_BYTES + n + 1;
-}
-
 static void note(struct kv *kv, struct kv_dir *dir, uint32_t mode)
 {
-	char path[POOL_PATH_MAX + 1] = "", line[LINE_MAX_BYTES];
-	int n;
+	char path[POOL_PATH_MAX + 1] = "", text[KV_DIRS_LINE_MAX];
+	struct kv_dirs_line line = {mode, dir->uid, dir->gid, 0, path};
+	size_t n;
+	int len;
 
 	if (kv->dirs_fd < 0 || dir->node.type == KV_NAMESPACE)
 		return;
-	n = dir == &kv->root
-		    ? 0
-		    : kv_path(kv_dir(dir->node.parent), dir->node.name, path);
-	if (n < 0)
+	len = dir == &kv->root
+		      ? 0
+		      : kv_path(kv_dir(dir->node.parent), dir->node.name, path);
+	if (len < 0)
 		return;
-	n = format(line, path, n, mode, dir->uid, dir->gid);
-	if (write(kv->dirs_fd, line, (size_t)n) != n)
+	line.len = (uint32_t)len;
+	n = kv_dirs_format(text, &line);
+	if (write(kv->dirs_fd, text, n) != (ssize_t)n)
 		log_warn("kv: %s: its mode will not outlive a restart: %s",
 			 path, strerror(errno));
 }
@@ -75,102 +56,69 @@ void kv_dirs_note(struct kv *kv, struct kv_dir *dir, bool removed)
 	note(kv, dir, removed ? 0 : dir->mode | S_IFDIR);
 }
 
-static bool sane_path(const char *path, size_t len)
+static void set_owner(struct kv_dir *dir, const struct kv_dirs_line *line)
 {
-	size_t part = 0;
-
-	for (size_t i = 0; i <= len; i++) {
-		if (i < len && path[i] != '/') {
-			part++;
-			continue;
-		}
-		if (part == 0 || part > 255 ||
-		    (part == 1 && path[i - 1] == '.') ||
-		    (part == 2 && path[i - 1] == '.' && path[i - 2] == '.'))
-			return false;
-		part = 0;
-	}
-	return true;
+	dir->mode = line->mode & 07777;
+	dir->uid = line->uid;
+	dir->gid = line->gid;
 }
 
-static void set_owner(struct kv_dir *dir, uint32_t mode, uint32_t uid,
-		      uint32_t gid)
+static void remove_empty(struct kv *kv, struct kv_node *node)
 {
-	dir->mode = mode & 07777;
-	dir->uid = uid;
-	dir->gid = gid;
+	if (!node || !kv_is_dir(node) || !kv_dir_is_empty(kv_dir(node)))
+		return;
+	kv_unlink_node(kv, node);
+	kv_node_settle(node);
 }
 
-static void apply(struct kv *kv, char *path, size_t len, uint32_t mode,
-		  uint32_t uid, uint32_t gid)
+static void apply(struct kv *kv, const struct kv_dirs_line *line)
 {
-	char *slash = memrchr(path, '/', len);
+	char path[POOL_PATH_MAX + 1], *slash;
 	struct kv_node *up, *node;
 	struct kv_dir *dir;
 
-	if (len == 0) {
-		set_owner(&kv->root, mode, uid, gid);
+	if (line->len == 0) {
+		set_owner(&kv->root, line);
 		return;
 	}
-	if (!slash || !sane_path(path, len))
-		return;
+	memcpy(path, line->path, line->len);
+	path[line->len] = 0;
+	slash = strrchr(path, '/');
 	up = kv_find_path(kv, path, (size_t)(slash - path));
 	if (!up || !kv_is_dir(up))
 		return;
-	path[len] = 0;
 	node = kv_find(kv, kv_dir(up), slash + 1);
-	if (!mode) {
-		if (node && kv_is_dir(node) && kv_dir_is_empty(kv_dir(node))) {
-			kv_unlink_node(kv, node);
-			kv_node_settle(node);
-		}
+	if (!line->mode) {
+		remove_empty(kv, node);
 		return;
 	}
 	dir = node && kv_is_dir(node)
 		      ? kv_dir(node)
-		      : kv_dir_new(kv, kv_dir(up), slash + 1, mode, uid, gid);
-	if (!dir)
-		return;
-	set_owner(dir, mode, uid, gid);
-}
-
-/* One line at `at`; returns where the next begins, or NULL at a torn one. */
-static char *load_line(struct kv *kv, char *at, char *end)
-{
-	unsigned long long sum;
-	unsigned mode, uid, gid, len;
-	int head = 0;
-	char *path;
-
-	if (end - at < 24 || sscanf(at, "%16llx %o %u %u %u%n", &sum, &mode,
-				    &uid, &gid, &len, &head) < 5)
-		return NULL;
-	path = at + head + 1;
-	if (len > POOL_PATH_MAX || path + len >= end || path[len] != '\n')
-		return NULL;
-	if (XXH3_64bits(at + SUM_BYTES,
-			(size_t)(path + len - at) - SUM_BYTES) != sum)
-		return NULL;
-	apply(kv, path, len, mode, uid, gid);
-	return path + len + 1;
+		      : kv_dir_new(kv, kv_dir(up), slash + 1, line->mode,
+				   line->uid, line->gid);
+	if (dir)
+		set_owner(dir, line);
 }
 
 static void load(struct kv *kv, const char *name)
 {
 	cleanup_close int fd = open(name, O_RDONLY | O_CLOEXEC);
 	cleanup_free char *text = NULL;
+	struct kv_dirs_line line;
+	const char *at, *end;
 	struct stat st;
-	char *at, *end;
 
 	if (fd < 0 || fstat(fd, &st))
 		return;
-	text = malloc((size_t)st.st_size + 1);
+	text = malloc((size_t)st.st_size + 1); /* not 0 */
 	if (!text || pread(fd, text, (size_t)st.st_size, 0) != st.st_size)
 		return;
 	end = text + st.st_size;
-	*end = 0;
-	for (at = text; at && at < end;)
-		at = load_line(kv, at, end);
+	for (at = text; at && at < end;) {
+		at = kv_dirs_parse(at, end, &line);
+		if (at)
+			apply(kv, &line);
+	}
 	if (!at)
 		log_warn("kv: %s: torn line, the rest is ignored", name);
 }
