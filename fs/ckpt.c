@@ -10,15 +10,14 @@
 #include "base/log.h"
 
 /*
- * What asks Redis goes on on a worker. The rest (getattr, open, getxattr)
- * look first whether they must: most often the answer is at hand.
+ * What asks Redis goes on on a worker. Some (lookup, getattr, open, getxattr)
+ * look first whether they must: often the answer is at hand.
  */
 #define WAITS(op)                                  \
 	static void op##_on_worker(struct call *c) \
 	{                                          \
 		call_defer(c, ckpt_do_##op);       \
 	}
-WAITS(lookup)
 WAITS(setattr)
 WAITS(readlink)
 WAITS(mknod)
@@ -40,7 +39,7 @@ WAITS(removexattr)
 const struct view ckpt_view = {
 	.name = "ckpt",
 	.forget = cinode_forget,
-	.lookup = lookup_on_worker,
+	.lookup = ckpt_do_lookup,
 	.setattr = setattr_on_worker,
 	.readlink = readlink_on_worker,
 	.mknod = mknod_on_worker,

@@ -8,6 +8,7 @@
  *
  *      ckpt.c        up and down, the table of operations
  *      ckpt_inode.c  the inodes that the kernel knows
+ *      ckpt_seen.c   what was seen a moment ago and need not be asked again
  *      ckpt_data.c   what is open or not published yet; publishing
  *      ckpt_keep.c   what goes on after close(): settle, retry, start-up scan
  *      ckpt_store.c  backing files
@@ -56,7 +57,7 @@ struct ckpt_inode {
 	uint64_t nlookup;
 	struct ckpt_attr attr; /* the record as last seen */
 	int64_t seen_ns;       /* when; 0: not to be reused */
-	uint64_t seen_changes; /* ckpt.changes then */
+	uint64_t seen_moves;   /* ckpt.moves then */
 	bool gone;	       /* its last name was removed here */
 	bool kept;	       /* gone, and the record waits for ckpt_release */
 };
@@ -105,6 +106,15 @@ struct ckpt_data {
 	struct job job;
 };
 
+/* A directory that a path walk went through a moment ago. */
+struct ckpt_step {
+	uint64_t parent, ino;
+	int64_t at_ns;
+	uint64_t moves;
+	char name[40];
+};
+#define CKPT_STEPS 256
+
 struct ckpt {
 	struct fs *fs;
 	int store;	  /* STATE/ckpt */
@@ -116,7 +126,9 @@ struct ckpt {
 	pthread_mutex_t lock;
 	struct ckpt_inode **buckets;
 	size_t n_buckets, n_inodes;
-	uint64_t changes; /* mutations that this node began or ended */
+	uint64_t changes; /* mutations that ended here */
+	uint64_t moves;	  /* those after which nothing seen is reused */
+	struct ckpt_step steps[CKPT_STEPS];
 	struct list retries;
 	pthread_cond_t wake;	    /* stopping, or something to retry */
 	pthread_cond_t serial_free; /* some data's serial was given back */
@@ -154,13 +166,6 @@ struct ckpt_inode *cinode_find(struct ckpt *ckpt, uint64_t ino); /* locked */
 void cinode_forget(struct fs *fs, struct inode *head, uint64_t nlookup);
 /** cinode_drop - free it if neither the kernel nor data needs it. Locked. */
 void cinode_drop(struct ckpt *ckpt, struct ckpt_inode *inode);
-/** cinode_changes - begin a query: what cinode_note wants to know. */
-uint64_t cinode_changes(struct ckpt *ckpt);
-/** cinode_note - this is the record, asked for when changes was that. */
-void cinode_note(struct ckpt *ckpt, struct ckpt_inode *inode,
-		 const struct ckpt_attr *a, uint64_t changes);
-/** cinode_changed - before and after a mutation: nothing seen is reused. */
-void cinode_changed(struct ckpt *ckpt);
 /** cinode_attr - the record as last seen. */
 struct ckpt_attr cinode_attr(struct ckpt *ckpt, struct ckpt_inode *inode);
 /** cinode_stat - what stat(2) shows of a record, by the rules above. */
@@ -170,6 +175,29 @@ void cinode_reply_entry(struct call *c, struct ckpt_inode *inode,
 			const struct ckpt_attr *a);
 void cinode_entry(struct ckpt *ckpt, struct ckpt_inode *inode,
 		  const struct ckpt_attr *a, struct fuse_entry_param *e);
+
+/* --- ckpt_seen.c --- */
+/** cseen_begin - before a query: what cseen_note wants to know. */
+uint64_t cseen_begin(struct ckpt *ckpt);
+/** cseen_note - this is the record, asked for since cseen_begin. */
+void cseen_note(struct ckpt *ckpt, struct ckpt_inode *inode,
+		const struct ckpt_attr *a, uint64_t begun);
+/** cseen_changed - a mutation of this inode ended, with or without success;
+ *  NULL: of it is not known which. */
+void cseen_changed(struct ckpt *ckpt, struct ckpt_inode *inode);
+/** cseen_entered - names of this directory changed at that time.
+ *  @links: how many more directories it has */
+void cseen_entered(struct ckpt *ckpt, struct ckpt_inode *dir, int64_t now_ns,
+		   int links);
+/** cseen_fresh - is the record as last seen, in a, still good? */
+bool cseen_fresh(struct ckpt *ckpt, struct ckpt_inode *inode,
+		 struct ckpt_attr *a);
+/** cseen_step - a directory's inode, with a reference of the kernel's, if a
+ *  lookup of it was answered a moment ago; or NULL. */
+struct ckpt_inode *cseen_step(struct ckpt *ckpt, uint64_t parent,
+			      const char *name);
+void cseen_add_step(struct ckpt *ckpt, uint64_t parent, const char *name,
+		    uint64_t ino, uint64_t begun);
 
 /* --- ckpt_data.c --- */
 /** cdata_get - the data of an inode, made if there is none, with a reference.

@@ -21,20 +21,6 @@ static void reply_attr(struct call *c, const struct ckpt_attr *a)
 	call_reply_attr(c, &st, 0);
 }
 
-/* The kernel asks right after a lookup again: what was seen a moment ago, with
- * no mutation since, is still so. A record that is gone cannot change. */
-static bool seen(struct ckpt *ckpt, struct ckpt_inode *inode,
-		 struct ckpt_attr *a)
-{
-	scoped_lock(&ckpt->lock);
-
-	*a = inode->attr;
-	if (inode->gone && !inode->kept)
-		return true;
-	return inode->seen_ns && inode->seen_changes == ckpt->changes &&
-	       clock_now_ns() - inode->seen_ns < CKPT_REUSE_NS;
-}
-
 static bool is_open(struct ckpt *ckpt, struct ckpt_inode *inode)
 {
 	scoped_lock(&ckpt->lock);
@@ -46,7 +32,7 @@ static void getattr_waiting(struct call *c)
 {
 	struct ckpt *ckpt = c->fs->ckpt;
 	struct ckpt_inode *inode = cinode_of(c->inode);
-	uint64_t changes = cinode_changes(ckpt);
+	uint64_t changes = cseen_begin(ckpt);
 	bool open = is_open(ckpt, inode);
 	struct ckpt_attr a;
 	int err = open && !meta_up(c->fs->meta)
@@ -55,7 +41,7 @@ static void getattr_waiting(struct call *c)
 					 &a);
 
 	if (!err) {
-		cinode_note(ckpt, inode, &a, changes);
+		cseen_note(ckpt, inode, &a, changes);
 		reply_attr(c, &a);
 	} else if (err == -EIO && open) {
 		/* Redis is away: who has it open goes on. */
@@ -70,7 +56,7 @@ void ckpt_do_getattr(struct call *c)
 {
 	struct ckpt_attr a;
 
-	if (seen(c->fs->ckpt, cinode_of(c->inode), &a))
+	if (cseen_fresh(c->fs->ckpt, cinode_of(c->inode), &a))
 		reply_attr(c, &a);
 	else
 		call_defer(c, getattr_waiting);
@@ -155,12 +141,11 @@ static int set_record(struct ckpt *ckpt, int64_t deadline,
 {
 	int err;
 
-	cinode_changed(ckpt);
 	err = ckpt_setattr(ckpt->fs->meta, deadline, set->ino, mask, set, a);
-	cinode_changed(ckpt);
+	cseen_changed(ckpt, inode);
 	if (err)
 		return err;
-	cinode_note(ckpt, inode, a, cinode_changes(ckpt));
+	cseen_note(ckpt, inode, a, cseen_begin(ckpt));
 	if (S_ISREG(a->mode) && mask & (CKPT_SET_ATIME | CKPT_SET_MTIME))
 		err = set_backing_times(ckpt, mask, set);
 	return err;

@@ -147,7 +147,7 @@ void cdata_unlock(struct ckpt_data *d)
 int cdata_claim(struct ckpt_data *d, int64_t deadline)
 {
 	struct ckpt *ckpt = d->ckpt;
-	uint64_t changes = cinode_changes(ckpt);
+	uint64_t changes = cseen_begin(ckpt);
 	struct ckpt_attr a;
 	int err;
 
@@ -157,7 +157,7 @@ int cdata_claim(struct ckpt_data *d, int64_t deadline)
 	if (err)
 		return err;
 	d->claimed = true;
-	cinode_note(ckpt, d->inode, &a, changes);
+	cseen_note(ckpt, d->inode, &a, changes);
 	return 0;
 }
 

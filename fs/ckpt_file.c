@@ -160,10 +160,12 @@ static int create_record(struct call *c, struct ckpt_attr *a)
 	};
 	int err;
 
-	cinode_changed(c->fs->ckpt);
 	err = ckpt_create(c->fs->meta, c->deadline, ino_of(c), c->name, &set,
 			  NULL, a);
-	cinode_changed(c->fs->ckpt);
+	if (err)
+		cseen_changed(c->fs->ckpt, cinode_of(c->inode));
+	else
+		cseen_entered(c->fs->ckpt, cinode_of(c->inode), now, 0);
 	/* Made by another node meanwhile: the kernel looks again, and checks
 	 * the permissions of what is there. */
 	if (err == -EEXIST && !(c->fi.flags & O_EXCL))

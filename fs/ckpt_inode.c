@@ -113,34 +113,6 @@ void cinode_forget(struct fs *fs, struct inode *head, uint64_t nlookup)
 	cinode_drop(ckpt, inode);
 }
 
-uint64_t cinode_changes(struct ckpt *ckpt)
-{
-	scoped_lock(&ckpt->lock);
-
-	return ckpt->changes;
-}
-
-void cinode_note(struct ckpt *ckpt, struct ckpt_inode *inode,
-		 const struct ckpt_attr *a, uint64_t changes)
-{
-	scoped_lock(&ckpt->lock);
-
-	/* Was this answer overtaken by that of a later question? */
-	if (changes != ckpt->changes && (a->version < inode->attr.version ||
-					 a->ctime_ns < inode->attr.ctime_ns))
-		return;
-	inode->attr = *a;
-	inode->seen_ns = clock_now_ns();
-	inode->seen_changes = changes;
-}
-
-void cinode_changed(struct ckpt *ckpt)
-{
-	scoped_lock(&ckpt->lock);
-
-	ckpt->changes++;
-}
-
 struct ckpt_attr cinode_attr(struct ckpt *ckpt, struct ckpt_inode *inode)
 {
 	scoped_lock(&ckpt->lock);

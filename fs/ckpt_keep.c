@@ -229,13 +229,15 @@ void ckeep_done(struct ckpt_data *d, int err)
 void ckeep_gone(struct ckpt *ckpt, const struct ckpt_gone *gone)
 {
 	struct ckpt_inode *inode;
-	bool remove = gone->freed && S_ISREG(gone->mode);
+	bool remove = !gone->nlink && gone->freed && S_ISREG(gone->mode);
 
-	if (!gone->ino || gone->nlink)
+	if (!gone->ino)
 		return;
 	pthread_mutex_lock(&ckpt->lock);
 	inode = cinode_find(ckpt, gone->ino);
-	if (inode) {
+	if (inode)
+		inode->seen_ns = 0;
+	if (inode && !gone->nlink) {
 		inode->gone = true;
 		inode->kept = !gone->freed;
 		inode->attr.nlink = 0;

@@ -10,8 +10,7 @@
 
 /*
  * Names. Each operation is one script in Redis; what is left to do here is to
- * tell the kernel's inodes. Nothing seen before a mutation is reused after it:
- * ckpt.changes moves on when it begins and when it has ended.
+ * tell the kernel's inodes.
  */
 
 void ckpt_finish(struct call *c, int err)
@@ -26,7 +25,7 @@ static uint64_t ino_of(struct inode *head)
 }
 
 static void reply_found(struct call *c, const struct ckpt_attr *a,
-			uint64_t changes)
+			uint64_t begun)
 {
 	struct ckpt *ckpt = c->fs->ckpt;
 	struct ckpt_inode *inode = cinode_get(ckpt, a, 1);
@@ -35,21 +34,48 @@ static void reply_found(struct call *c, const struct ckpt_attr *a,
 		ckpt_finish(c, ENOMEM);
 		return;
 	}
-	cinode_note(ckpt, inode, a, changes);
+	cseen_note(ckpt, inode, a, begun);
 	cinode_reply_entry(c, inode, a);
+}
+
+static void lookup_waiting(struct call *c)
+{
+	struct ckpt *ckpt = c->fs->ckpt;
+	uint64_t begun = cseen_begin(ckpt);
+	uint64_t parent = ino_of(c->inode);
+	struct ckpt_attr a;
+	int err = ckpt_lookup(c->fs->meta, c->deadline, parent, c->name, &a);
+
+	if (err) {
+		ckpt_finish(c, err);
+		return;
+	}
+	if (S_ISDIR(a.mode))
+		cseen_add_step(ckpt, parent, c->name, a.ino, begun);
+	reply_found(c, &a, begun);
 }
 
 void ckpt_do_lookup(struct call *c)
 {
-	uint64_t changes = cinode_changes(c->fs->ckpt);
+	struct ckpt *ckpt = c->fs->ckpt;
+	struct ckpt_inode *inode = cseen_step(ckpt, ino_of(c->inode), c->name);
 	struct ckpt_attr a;
-	int err = ckpt_lookup(c->fs->meta, c->deadline, ino_of(c->inode),
-			      c->name, &a);
 
+	if (!inode) {
+		call_defer(c, lookup_waiting);
+		return;
+	}
+	a = cinode_attr(ckpt, inode);
+	cinode_reply_entry(c, inode, &a);
+}
+
+static void entries_changed(struct ckpt *ckpt, struct inode *dir, int err,
+			    int64_t now, int links)
+{
 	if (err)
-		ckpt_finish(c, err);
+		cseen_changed(ckpt, cinode_of(dir));
 	else
-		reply_found(c, &a, changes);
+		cseen_entered(ckpt, cinode_of(dir), now, links);
 }
 
 /* mknod, mkdir, symlink: a record and no data yet. */
@@ -69,14 +95,13 @@ static void create_record(struct call *c, mode_t mode, const char *target)
 	struct ckpt_attr a;
 	int err;
 
-	cinode_changed(ckpt);
 	err = ckpt_create(c->fs->meta, c->deadline, ino_of(c->inode), c->name,
 			  &set, target, &a);
-	cinode_changed(ckpt);
+	entries_changed(ckpt, c->inode, err, now, S_ISDIR(mode) ? 1 : 0);
 	if (err)
 		ckpt_finish(c, err);
 	else
-		reply_found(c, &a, cinode_changes(ckpt));
+		reply_found(c, &a, cseen_begin(ckpt));
 }
 
 void ckpt_do_mknod(struct call *c)
@@ -97,18 +122,17 @@ void ckpt_do_symlink(struct call *c)
 void ckpt_do_link(struct call *c)
 {
 	struct ckpt *ckpt = c->fs->ckpt;
+	int64_t now = clock_stamp_ns();
 	struct ckpt_attr a;
-	int err;
+	int err = ckpt_link(c->fs->meta, c->deadline, ino_of(c->inode),
+			    ino_of(c->new_inode), c->new_name, now, &a);
 
-	cinode_changed(ckpt);
-	err = ckpt_link(c->fs->meta, c->deadline, ino_of(c->inode),
-			ino_of(c->new_inode), c->new_name, clock_stamp_ns(),
-			&a);
-	cinode_changed(ckpt);
+	cseen_changed(ckpt, cinode_of(c->inode));
+	entries_changed(ckpt, c->new_inode, err, now, 0);
 	if (err)
 		ckpt_finish(c, err);
 	else
-		reply_found(c, &a, cinode_changes(ckpt));
+		reply_found(c, &a, cseen_begin(ckpt));
 }
 
 /* For the scripts: must the record outlive its last name? */
@@ -129,12 +153,11 @@ void ckpt_do_unlink(struct call *c)
 {
 	struct ckpt *ckpt = c->fs->ckpt;
 	struct ckpt_gone gone = {0};
-	int err;
+	int64_t now = clock_stamp_ns();
+	int err = ckpt_unlink(c->fs->meta, c->deadline, ino_of(c->inode),
+			      c->name, is_open, ckpt, now, &gone);
 
-	cinode_changed(ckpt);
-	err = ckpt_unlink(c->fs->meta, c->deadline, ino_of(c->inode), c->name,
-			  is_open, ckpt, clock_stamp_ns(), &gone);
-	cinode_changed(ckpt);
+	entries_changed(ckpt, c->inode, err, now, 0);
 	if (!err)
 		ckeep_gone(ckpt, &gone);
 	ckpt_finish(c, err);
@@ -144,12 +167,11 @@ void ckpt_do_rmdir(struct call *c)
 {
 	struct ckpt *ckpt = c->fs->ckpt;
 	struct ckpt_gone gone = {0};
-	int err;
+	int64_t now = clock_stamp_ns();
+	int err = ckpt_rmdir(c->fs->meta, c->deadline, ino_of(c->inode),
+			     c->name, now, &gone);
 
-	cinode_changed(ckpt);
-	err = ckpt_rmdir(c->fs->meta, c->deadline, ino_of(c->inode), c->name,
-			 clock_stamp_ns(), &gone);
-	cinode_changed(ckpt);
+	entries_changed(ckpt, c->inode, err, now, -1);
 	if (!err)
 		ckeep_gone(ckpt, &gone);
 	ckpt_finish(c, err);
@@ -165,11 +187,10 @@ void ckpt_do_rename(struct call *c)
 		ckpt_finish(c, EINVAL);
 		return;
 	}
-	cinode_changed(ckpt);
 	err = ckpt_rename(c->fs->meta, c->deadline, ino_of(c->inode), c->name,
 			  ino_of(c->new_inode), c->new_name, c->flags, is_open,
 			  ckpt, clock_stamp_ns(), &gone);
-	cinode_changed(ckpt);
+	cseen_changed(ckpt, NULL);
 	if (!err)
 		ckeep_gone(ckpt, &gone);
 	ckpt_finish(c, err);

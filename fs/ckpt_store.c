@@ -271,7 +271,7 @@ static bool differs(const struct ckpt_attr *a, const struct stat *st)
 static int publish_if_behind(struct scan *s, struct ckpt_data *d)
 {
 	struct ckpt *ckpt = s->ckpt;
-	uint64_t changes = cinode_changes(ckpt);
+	uint64_t changes = cseen_begin(ckpt);
 	bool writers;
 	struct ckpt_attr a;
 	struct stat st;
@@ -279,7 +279,7 @@ static int publish_if_behind(struct scan *s, struct ckpt_data *d)
 
 	if (err)
 		return err == -ESTALE ? 0 : err;
-	cinode_note(ckpt, d->inode, &a, changes);
+	cseen_note(ckpt, d->inode, &a, changes);
 	pthread_mutex_lock(&ckpt->lock);
 	writers = d->n_writers;
 	pthread_mutex_unlock(&ckpt->lock);

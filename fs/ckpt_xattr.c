@@ -117,12 +117,11 @@ void ckpt_do_setxattr(struct call *c)
 	int err = may_change(c->name);
 
 	if (!err) {
-		cinode_changed(ckpt);
 		err = ckpt_xattr_set(c->fs->meta, c->deadline,
 				     cinode_of(c->inode)->ino, c->name,
 				     c->value, c->size, (int)c->flags,
 				     clock_stamp_ns());
-		cinode_changed(ckpt);
+		cseen_changed(ckpt, cinode_of(c->inode));
 	}
 	ckpt_finish(c, err);
 }
@@ -133,11 +132,10 @@ void ckpt_do_removexattr(struct call *c)
 	int err = may_change(c->name);
 
 	if (!err) {
-		cinode_changed(ckpt);
 		err = ckpt_xattr_remove(c->fs->meta, c->deadline,
 					cinode_of(c->inode)->ino, c->name,
 					clock_stamp_ns());
-		cinode_changed(ckpt);
+		cseen_changed(ckpt, cinode_of(c->inode));
 	}
 	ckpt_finish(c, err);
 }
