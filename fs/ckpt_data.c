@@ -223,12 +223,13 @@ static void published(struct ckpt_data *d, const struct stat *st,
 	scoped_lock(&ckpt->lock);
 
 	ckpt->changes++;
+	if (a->version != d->inode->attr.version)
+		d->needs |= CKPT_NEED_SUM;
 	d->inode->attr = *a;
 	d->inode->seen_ns = 0;
 	set_mark(d, st);
 	if (!d->n_writers)
 		d->unpublished = false;
-	d->needs |= CKPT_NEED_SUM;
 }
 
 static int send(struct ckpt_data *d, int64_t deadline, bool last,

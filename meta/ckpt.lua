@@ -485,10 +485,12 @@ mutation('publish', {}, function(t, ino, mask, set, last, dead)
 		return ESTALE, pack('<I4', i.writer)
 	end
 	apply(i, tonumber(mask), decode('0', set))
-	i.version = i.version + 1
+	if tonumber(mask) ~= 0 then
+		i.version = i.version + 1
+		t:del('s' .. ino)
+	end
 	i.writer = last == '1' and 0 or i.writer == 0 and 0 or inc
 	t:touch(i)
-	t:del('s' .. ino)
 	return 0, attr(i)
 end)
 

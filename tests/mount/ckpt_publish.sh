@@ -28,9 +28,12 @@ close_makes_a_version() {
 	first=$(_version f)
 	put f 100000 2
 	[ "$(_version f)" -gt "$first" ] || fail 'the version stays'
+	_summed f
 	first=$(_version f)
 	cat f >/dev/null
 	: <>f # open for writing, and nothing written
+	expect 'version' "$(_version f)" "$first"
+	_x checksum f >/dev/null || fail 'the checksum is gone'
 	chmod 600 f
 	wait_for 'holds f 100000 2'
 	truncate -s 5 f
