@@ -27,9 +27,11 @@ void ckpt_segment_name(char name[NAME_BYTES], uint64_t base)
 		snprintf(name, NAME_BYTES, "%s.%" PRIu64, LOG_NAME, base);
 }
 
+/* Only as ckpt_segment_name writes it, by which it is opened again. */
 static bool segment_parse(const char *name, uint64_t *base)
 {
-	char *end;
+	const char *whole = name;
+	char again[NAME_BYTES];
 
 	if (strncmp(name, LOG_NAME, strlen(LOG_NAME)))
 		return false;
@@ -39,9 +41,9 @@ static bool segment_parse(const char *name, uint64_t *base)
 		return true;
 	if (name[0] != '.' || name[1] < '0' || name[1] > '9')
 		return false;
-	errno = 0;
-	*base = strtoull(name + 1, &end, 10);
-	return !*end && !errno;
+	*base = strtoull(name + 1, NULL, 10);
+	ckpt_segment_name(again, *base);
+	return !strcmp(again, whole);
 }
 
 static int by_base(const void *a, const void *b)
@@ -130,7 +132,7 @@ static int snap_read(struct ckpt_log *l)
 		return err;
 	do
 		next = err ? CKPT_NEXT_TORN : ckpt_view_next(&v, &r);
-	while (next == CKPT_NEXT_RECORD);
+	while (next == CKPT_NEXT_RECORD && r.seq == v.head.base);
 	if (next == CKPT_NEXT_END && v.at == v.n_bytes) {
 		l->info.tree = v.head.tree;
 		l->info.seq = l->info.snap_seq = v.head.base;

@@ -323,6 +323,9 @@ int main(int argc, char **argv)
 	} else if (argc == 3 && !strcmp(argv[1], "-n")) {
 		n = (unsigned)strtoul(argv[2], NULL, 10);
 		rc = run_in_child(argv[0], n, n + 1);
+	} else if (argc == 3 && !strcmp(argv[1], "-r")) {
+		n = (unsigned)strtoul(argv[2], NULL, 10);
+		rc = run_in_child(argv[0], 0, n);
 	} else if (argc == 3 && !strcmp(argv[1], "-w")) {
 		seeds_write(argv[2]);
 	} else {

@@ -8,7 +8,8 @@
  *
  *      fuzz_NAME            the seeds, then fuzz_runs mutations of them, always
  *                           the same ones: a test of `make check`
- *      fuzz_NAME -n N       the Nth of those alone
+ *      fuzz_NAME -r N       N of them instead
+ *      fuzz_NAME -n N       the Nth alone
  *      fuzz_NAME -w DIR     write the seeds to files: where libFuzzer starts
  *      fuzz_NAME FILE …     these files, once each
  *
