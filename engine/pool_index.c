@@ -270,15 +270,26 @@ static void rename_redo(struct pool *p)
 	h->rename_pending = 0;
 }
 
+/* How many records have memory: no other was ever written. */
+static uint64_t index_had(const struct pool *p)
+{
+	return (p->index_pages * POOL_PAGE - INDEX_HEADER_BYTES) /
+	       INDEX_RECORD_BYTES;
+}
+
 void index_adopt(struct pool *p)
 {
-	uint32_t n = p->header->n_slots;
+	uint64_t had = index_had(p);
+	uint32_t n = p->header->n_slots; /* no seal covers it */
 
+	if (n > had)
+		n = had;
 	if (n > p->max_frames)
 		n = p->max_frames;
 	while (p->n_indexed < n && !index_reach(p, p->n_indexed))
 		;
 	p->n_slots = n < p->n_indexed ? n : p->n_indexed;
+	p->header->n_slots = p->n_slots;
 	p->n[FRAME_NONE] = p->n_slots;
 	rename_redo(p);
 	for (uint32_t f = 0; f < p->n_slots; f++)
