@@ -143,8 +143,8 @@ int ckpt_open_write(struct meta *m, int64_t deadline, uint64_t ino,
  * @set: size, mtime, ctime, with mask as in ckpt_setattr
  * @last: also stop being its writer node
  *
- * version goes up by 1, unless mask is 0: nothing was written, only the claim
- * is given up. Returns: 0 with attributes, -ESTALE.
+ * version goes up by 1, unless mask is 0 with last: nothing was written, only
+ * the claim is given up. Returns: 0 with attributes, -ESTALE.
  */
 int ckpt_publish(struct meta *m, int64_t deadline, uint64_t ino, unsigned mask,
 		 const struct ckpt_attr *set, bool last, struct ckpt_attr *a);

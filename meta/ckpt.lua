@@ -485,7 +485,7 @@ mutation('publish', {}, function(t, ino, mask, set, last, dead)
 		return ESTALE, pack('<I4', i.writer)
 	end
 	apply(i, tonumber(mask), decode('0', set))
-	if tonumber(mask) ~= 0 then
+	if tonumber(mask) ~= 0 or last ~= '1' then
 		i.version = i.version + 1
 		t:del('s' .. ino)
 	end
