@@ -242,7 +242,7 @@ static const struct option_spec options[] = {
 	 "of open_read_close, kept_fd, mmap, exists_1000,\n"
 	 "create_write_close_rename (default: all)"},
 	{"seconds", 'n', OPTION_REAL, AT(seconds), "N",
-	 "measure for about so long (default: 80)"},
+	 "measure for about so long (default: 70)"},
 	{"quick", 'q', OPTION_FLAG, AT(quick), NULL,
 	 "two sizes, one thread, ten seconds"},
 	{"json", 0, OPTION_FLAG, AT(json), NULL, "one JSON object a line"},

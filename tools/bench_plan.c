@@ -68,7 +68,7 @@ int bench_plan_make(const struct bench_args *a, struct bench_plan *p)
 	int status;
 
 	*p = (struct bench_plan){.json = a->json, .ops = a->ops};
-	p->seconds = a->seconds > 0 ? a->seconds : a->quick ? 8 : 80;
+	p->seconds = a->seconds > 0 ? a->seconds : a->quick ? 8 : 70;
 	p->n_rounds = a->quick ? 7 : 15;
 	status = each_word(p, "--sizes", sizes, add_size);
 	if (!status)
