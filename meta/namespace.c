@@ -17,13 +17,11 @@
 #include "meta/node.h"
 #include "meta/record.h"
 
-#define NAME_MAX_BYTES 255
-
 struct entry {
 	struct list link;
 	struct meta_namespace ns;
 	uint32_t n_sub;
-	char name[NAME_MAX_BYTES + 1];
+	char name[RECORD_NAME_MAX + 1];
 };
 
 struct namespaces {
@@ -80,49 +78,18 @@ static void forget_all(struct namespaces *s)
 		free(container_of(l, struct entry, link));
 }
 
-/* --- the file: "store ID", then a line "%XX-escaped-name record" each --- */
-
-static void name_write(FILE *f, const char *name)
-{
-	for (const unsigned char *p = (const unsigned char *)name; *p; p++)
-		if (*p <= ' ' || *p == '%' || *p >= 127)
-			fprintf(f, "%%%02X", *p);
-		else
-			fputc(*p, f);
-}
-
-static int name_read(const char *text, size_t n, char out[NAME_MAX_BYTES + 1])
-{
-	size_t len = 0;
-	unsigned byte;
-
-	for (size_t i = 0; i < n; i++, len++) {
-		if (len >= NAME_MAX_BYTES)
-			return -EPROTO;
-		byte = (unsigned char)text[i];
-		if (byte == '%') {
-			if (i + 2 >= n ||
-			    sscanf(text + i + 1, "%2X", &byte) != 1 || !byte)
-				return -EPROTO;
-			i += 2;
-		}
-		out[len] = (char)byte;
-	}
-	out[len] = '\0';
-	return len ? 0 : -EPROTO;
-}
+/* --- the file: "store ID", then a line (record.h) each ---------------- */
 
 static int file_write(struct meta *m, FILE *f)
 {
-	char record[RECORD_NS_MAX];
+	char line[RECORD_NS_LINE_MAX];
 
 	fprintf(f, "store %" PRIu64 "\n", meta_node_store_id(m));
 	list_for_each (l, &m->namespaces->entries) {
 		struct entry *e = container_of(l, struct entry, link);
 
-		record_ns_encode(&e->ns, e->n_sub, record);
-		name_write(f, e->name);
-		fprintf(f, " %s\n", record);
+		record_ns_line_encode(e->name, &e->ns, e->n_sub, line);
+		fprintf(f, "%s\n", line);
 	}
 	return fflush(f) || fsync(fileno(f)) ? -errno : 0;
 }
@@ -145,16 +112,16 @@ static void file_store(struct meta *m)
 		log_warn("namespaces: %s: %s", s->path, strerror(-err));
 }
 
-static void line_read(struct namespaces *s, char *line, unsigned number)
+static void line_read(struct namespaces *s, const char *line, size_t n,
+		      unsigned number)
 {
-	char *blank = strchr(line, ' ');
-	char name[NAME_MAX_BYTES + 1];
+	char name[RECORD_NAME_MAX + 1];
 	struct meta_namespace ns;
 	uint32_t n_sub;
 
-	line[strcspn(line, "\n")] = '\0';
-	if (!blank || name_read(line, (size_t)(blank - line), name) ||
-	    record_ns_decode(blank + 1, strlen(blank + 1), &ns, &n_sub))
+	if (line[n - 1] == '\n')
+		n--;
+	if (record_ns_line_decode(line, n, name, &ns, &n_sub))
 		log_warn("namespaces: %s: line %u is damaged, left out",
 			 s->path, number);
 	else
@@ -169,13 +136,14 @@ static uint64_t file_load(struct namespaces *s)
 	uint64_t store = 0;
 	size_t room = 0;
 	unsigned number = 1;
+	ssize_t n;
 
 	if (!f || getline(&line, &room, f) < 0)
 		return 0;
 	if (sscanf(line, "store %" SCNu64, &store) != 1)
 		store = 0;
-	while (getline(&line, &room, f) > 0)
-		line_read(s, line, ++number);
+	while ((n = getline(&line, &room, f)) > 0)
+		line_read(s, line, (size_t)n, ++number);
 	return store;
 }
 
@@ -232,8 +200,7 @@ static int fetch_all(struct meta *m)
 
 		redis_reply_str(redis_reply_at(reply, i), &name, &name_len);
 		redis_reply_str(redis_reply_at(reply, i + 1), &record, &len);
-		if (!name_len || name_len > NAME_MAX_BYTES ||
-		    memchr(name, '/', name_len) || memchr(name, 0, name_len) ||
+		if (!record_ns_name_good(name, name_len) ||
 		    record_ns_decode(record, len, &ns, &n_sub))
 			log_warn("namespaces: %.40s: its record in Redis is "
 				 "damaged, left out",
@@ -328,12 +295,12 @@ int meta_namespace_subs(struct meta *m, const char *name, size_t len,
 {
 	struct meta_namespace ns = {.mode = 040755, .checksum = true};
 	uint32_t n_sub = subs_known(m->namespaces, name, len);
-	char text[NAME_MAX_BYTES + 1];
+	char text[RECORD_NAME_MAX + 1];
 	int r;
 
 	if (n_sub)
 		return (int)n_sub;
-	if (!len || len > NAME_MAX_BYTES || memchr(name, 0, len))
+	if (!record_ns_name_good(name, len))
 		return -EINVAL;
 	memcpy(text, name, len);
 	text[len] = '\0';
@@ -372,7 +339,7 @@ int meta_namespace_put(struct meta *m, const char *name,
 	uint32_t n_sub;
 	int r;
 
-	if (!len || len > NAME_MAX_BYTES || strchr(name, '/'))
+	if (!record_ns_name_good(name, len))
 		return -EINVAL;
 	n_sub = subs_known(s, name, len);
 	if (!n_sub)

@@ -128,3 +128,72 @@ int record_ns_decode(const char *text, size_t n, struct meta_namespace *ns,
 	*n_sub = (uint32_t)v[6];
 	return 0;
 }
+
+bool record_ns_name_good(const char *name, size_t n)
+{
+	if (!n || n > RECORD_NAME_MAX || memchr(name, '/', n) ||
+	    memchr(name, 0, n))
+		return false;
+	return name[0] != '.' || (n > 1 && (n > 2 || name[1] != '.'));
+}
+
+void record_ns_line_encode(const char *name, const struct meta_namespace *ns,
+			   uint32_t n_sub, char out[static RECORD_NS_LINE_MAX])
+{
+	for (const unsigned char *p = (const unsigned char *)name; *p; p++)
+		if (*p <= ' ' || *p == '%' || *p >= 127)
+			out += sprintf(out, "%%%02X", *p);
+		else
+			*out++ = (char)*p;
+	*out++ = ' ';
+	record_ns_encode(ns, n_sub, out);
+}
+
+/* The two digits of %XX, or -1. */
+static int hex_byte(const char *text)
+{
+	int byte = 0;
+
+	for (int i = 0; i < 2; i++) {
+		if (text[i] >= '0' && text[i] <= '9')
+			byte = byte * 16 + text[i] - '0';
+		else if (text[i] >= 'A' && text[i] <= 'F')
+			byte = byte * 16 + text[i] - 'A' + 10;
+		else
+			return -1;
+	}
+	return byte;
+}
+
+static int name_decode(const char *text, size_t n,
+		       char name[static RECORD_NAME_MAX + 1])
+{
+	size_t len = 0;
+
+	for (size_t i = 0; i < n; i++, len++) {
+		int byte = text[i];
+
+		if (len == RECORD_NAME_MAX)
+			return -EPROTO;
+		if (byte == '%') {
+			byte = i + 2 < n ? hex_byte(text + i + 1) : -1;
+			if (byte < 0)
+				return -EPROTO;
+			i += 2;
+		}
+		name[len] = (char)byte;
+	}
+	name[len] = '\0';
+	return record_ns_name_good(name, len) ? 0 : -EPROTO;
+}
+
+int record_ns_line_decode(const char *line, size_t n,
+			  char name[static RECORD_NAME_MAX + 1],
+			  struct meta_namespace *ns, uint32_t *n_sub)
+{
+	const char *blank = memchr(line, ' ', n);
+	size_t len = blank ? (size_t)(blank - line) : 0;
+	int err = blank ? name_decode(line, len, name) : -EPROTO;
+
+	return err ? err : record_ns_decode(blank + 1, n - len - 1, ns, n_sub);
+}

@@ -4,6 +4,7 @@
 
 /* What stands in a kv bucket; the layout is in kvfs.lua. Pure functions. */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -41,5 +42,19 @@ void record_ns_encode(const struct meta_namespace *ns, uint32_t n_sub,
 		      char out[static RECORD_NS_MAX]);
 int record_ns_decode(const char *text, size_t n, struct meta_namespace *ns,
 		     uint32_t *n_sub);
+
+/** record_ns_name_good - can this be a namespace's directory? */
+bool record_ns_name_good(const char *name, size_t n);
+#define RECORD_NAME_MAX 255
+
+/* In STATE/namespaces a namespace is a line: its name, bytes that are not
+ * visible ASCII and '%' as %XX; a blank; the record. */
+#define RECORD_NS_LINE_MAX (3 * RECORD_NAME_MAX + 1 + RECORD_NS_MAX)
+void record_ns_line_encode(const char *name, const struct meta_namespace *ns,
+			   uint32_t n_sub, char out[static RECORD_NS_LINE_MAX]);
+/** record_ns_line_decode - 0 or -EPROTO; name, ns, n_sub: see there. */
+int record_ns_line_decode(const char *line, size_t n,
+			  char name[static RECORD_NAME_MAX + 1],
+			  struct meta_namespace *ns, uint32_t *n_sub);
 
 #endif
