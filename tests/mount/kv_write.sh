@@ -4,7 +4,7 @@
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
 on_each_rung "$@"
-kvfs_mount
+POOL=512M kvfs_mount
 mkdir "$KV/w"
 TEST_CWD=$KV/w
 

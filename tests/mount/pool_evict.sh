@@ -23,6 +23,21 @@ a_burst_of_four_times_the_pool_never_runs_out_of_space() {
 	[ "$(stat_of kvfs_evictions_total)" -ge 192 ] || fail 'not counted'
 }
 
+what_fits_is_not_evicted() {
+	local before
+	_space fits
+	before=$(stat_of kvfs_evictions_total)
+	blocks -n 2 -s $((12 * MiB)) store .
+	blocks -n 150 -f 100 -s 100000 -d store .
+	blocks -n 50 -f 500 -s 100000 store .
+	expect 'evicted of 44 MiB in 64' \
+		"$(stat_of kvfs_evictions_total)" "$before"
+	expect 'large' "$(blocks -n 2 -s $((12 * MiB)) check .)" \
+		'present 2 absent 0'
+	expect 'small' "$(blocks -n 150 -f 100 -s 100000 check .)" \
+		'present 150 absent 0'
+}
+
 two_bursts_of_mixed_sizes_at_once_go_on() {
 	local sum=0 size n=0
 	_space mixed
