@@ -29,6 +29,7 @@
  */
 
 #define COPY_BYTES (1u << 20)
+#define TRIM_SLACK_BYTES (256u << 10) /* the background trims less */
 
 bool kv_writers_gone(struct kv *kv, struct kv_file *f)
 {
@@ -114,6 +115,9 @@ static int commit(struct kv *kv, struct kv_file *f)
 	if (err)
 		return err;
 	kv_count_in(kv, f);
+	/* A small block after large ones must not push others out meanwhile. */
+	if (r->alloc_bytes > 2 * r->size_bytes + TRIM_SLACK_BYTES)
+		pool_trim(kv->fs->pool, f->frame);
 	atomic_fetch_add_explicit(&counters->stores, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&counters->bytes_stored, r->size_bytes,
 				  memory_order_relaxed);
