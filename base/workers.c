@@ -12,6 +12,8 @@
 
 #include "base/cleanup.h"
 
+#define LINGER_US 2000
+
 struct workers {
 	pthread_mutex_t lock; /* guards all below but threads */
 	pthread_cond_t some;  /* a job was queued, or stop was set */
@@ -25,6 +27,17 @@ struct workers {
 	pthread_t threads[];
 };
 
+/*
+ * A thread that gives way was woken on the CPU of who posted, often, and would
+ * run there before him. A moment later it finds a CPU of its own.
+ */
+static void linger(struct workers *w)
+{
+	pthread_mutex_unlock(&w->lock);
+	usleep(LINGER_US);
+	pthread_mutex_lock(&w->lock);
+}
+
 static struct job *next_job(struct workers *w)
 {
 	scoped_lock(&w->lock);
@@ -34,6 +47,8 @@ static struct job *next_job(struct workers *w)
 		if (w->stop)
 			return NULL;
 		pthread_cond_wait(&w->some, &w->lock);
+		if (w->nice && !w->stop)
+			linger(w);
 	}
 	return container_of(l, struct job, link);
 }

@@ -21,7 +21,8 @@ struct job {
  * @w: set only on success
  * @name: thread name, at most 12 characters
  * @n: how many threads
- * @nice: 0, or up to 19 for work that gives way to the callers' own
+ * @nice: 0, or up to 19 for work that gives way to the callers' own; such
+ *        a pool begins 2 ms after it was given work
  *
  * Returns: 0 or -errno.
  */
