@@ -33,6 +33,19 @@ simulate_and_real_bytes_agree() {
 	expect 'bytes' "$(_field bytes_read)" $((simulated * 65536))
 }
 
+a_quota_evicts_as_the_simulation_does() {
+	local simulated
+	timeout 60 "$KVFS" replay "$T/trace.jsonl" --simulate \
+		--capacity-blocks 60 --json >"$T/result"
+	simulated=$(_field hit_rate)
+	timeout 100 "$KVFS" replay "$T/trace.jsonl" --block-bytes 65536 \
+		--capacity-blocks 60 --dir "$M" --json >"$T/result"
+	awk -v a="$simulated" -v b="$(_field hit_rate)" \
+		'BEGIN { d = a - b; exit !(d <= 0.02 && d >= -0.02) }' ||
+		fail "hit rate $(_field hit_rate), simulated $simulated"
+	[ "$(jq -r '.verify_errors' "$T/result")" = 0 ]
+}
+
 a_limit_is_kept() {
 	timeout 60 "$KVFS" replay "$T/trace.jsonl" --simulate \
 		--capacity-blocks 1000 --limit 50 --json >"$T/result"

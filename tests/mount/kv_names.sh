@@ -3,6 +3,7 @@
 # Names: long, binary, nested.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
+on_each_rung "$@"
 kvfs_mount
 mkdir "$KV/n"
 TEST_CWD=$KV/n

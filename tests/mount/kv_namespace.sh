@@ -3,6 +3,7 @@
 # Namespaces: their folders, their policy.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
+on_each_rung "$@"
 requires_cmd getfattr setfattr
 kvfs_mount
 

@@ -48,6 +48,24 @@ a_reader_of_the_first_goes_on_through_renames_onto_it() {
 	hand check 2 0 4 300000
 }
 
+a_reader_of_the_newcomer_keeps_its_own_bytes() {
+	hand_start
+	put_tmp keep 300000 6
+	put keep.tmp 300000 6
+	hand open 1 r keep.tmp
+	mv keep.tmp keep
+	hand check 1 0 6 300000
+	put keep.tmp 300000 7
+	hand open 2 r keep.tmp
+	mv keep.tmp keep
+	hand check 2 0 7 300000
+	hand check 1 0 6 300000
+	holds keep 300000 6
+	rm keep
+	hand check 1 0 6 300000
+	refused "$ENOENT" cat keep
+}
+
 a_block_renamed_while_it_is_open_is_a_copy_as_of_then() {
 	hand_start
 	hand open 1 bcx live.tmp

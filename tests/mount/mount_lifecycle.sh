@@ -3,6 +3,7 @@
 # From mount to unmount, by every way there is.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
+on_each_rung "$@"
 
 _all_gone() {
 	wait_for '[ -z "$(kvfs_pid)$(redis_pid)" ]' 10

@@ -50,6 +50,13 @@ a_paused_redis_stops_no_local_hit_and_no_store() {
 		fail "$(_records) of $((50 + loops * 5)) names were published"
 }
 
+a_slow_redis_delays_checkpoints_and_fails_nothing() {
+	_clean
+	redis-cli -s "$SOCK" client pause 1000 all >/dev/null
+	mkdir "$CKPT/slow"
+	rmdir "$CKPT/slow"
+}
+
 a_miss_does_not_wait_for_a_paused_redis() {
 	local start took i
 	_stop
@@ -122,6 +129,13 @@ what_was_removed_while_it_was_away_stays_removed() {
 	kvfs_mount "$redis_opts"
 	refused "$ENOENT" cat "$KV/n/b005000"
 	refused "$ENOENT" stat "$KV/n/b005001"
+	# In Redis a tombstone stands where the record was.
+	wait_for '[ "$(status .redis.up)" = true ]' 20
+	local key n=0
+	for key in $(redis-cli -s "$SOCK" --scan --pattern 'kvfs:{n#*}:t'); do
+		n=$((n + $(redis-cli -s "$SOCK" hlen "$key")))
+	done
+	[ "$n" -ge 2 ] || fail "$n tombstones"
 }
 
 a_mount_ends_in_bounded_time_without_redis() {

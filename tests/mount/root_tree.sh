@@ -3,6 +3,7 @@
 # The root of the mount and what holds the views apart.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
+on_each_rung "$@"
 kvfs_mount
 mkdir "$KV/a" "$KV/b"
 
