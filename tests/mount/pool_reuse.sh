@@ -129,24 +129,25 @@ a_shorter_block_in_a_recycled_frame_ends_where_it_ends() {
 	blocks -n 200 -f 2000 -s 4097 check .
 }
 
-memory_that_somebody_still_maps_is_counted_as_used() {
-	local before
+a_frame_that_is_still_mapped_is_set_aside_and_counted() {
 	_space aside
 	hand_start
 	blocks -n 4 -s $((4 * MiB)) store .
-	wait_for '[ "$(status .pool.writing_bytes)" = 0 ]'
-	before=$(stat -f -c %f "$KV")
 	hand open 1 r "$PWD/b000001"
 	hand map 1 r $((4 * MiB))
 	hand close 1
 	rm b000001
-	# Long enough for the pool's thread to have tried.
+	# Where the daemon moves the bytes the mapping is of pages of FUSE,
+	# and the frame is given back when the file's last user is gone.
+	if [ "${KVFS_RUNG:-}" != direct ]; then
+		wait_for '[ "$(status .pool.aside_bytes)" = $((4 * MiB)) ]'
+	fi
 	blocks -n 20 -f 100 -s $MiB store .
-	rm b0001*
-	wait_for '[ "$(stat -f -c %f "$KV")" = '"$before"' ]' 10
 	hand mcheck 1 0 1 $((4 * MiB))
 	hand unmap 1
-	wait_for '[ "$(stat -f -c %f "$KV")" = '$((before + 1024))' ]' 10
+	wait_for '[ "$(status .pool.aside_bytes)" = 0 ]'
+	rm b*
+	wait_for '[ "$(stat -f -c %f "$KV")" = $((64 * MiB / 4096)) ]'
 }
 
 a_file_sent_by_sendfile_is_whole_while_the_pool_churns() {
