@@ -84,6 +84,8 @@ static int host_parse(struct url *u, const char *p, const char *end,
 		*why = "the host's name is too long";
 		return -ENAMETOOLONG;
 	}
+	if (strpbrk(u->host, "@[]"))
+		return WHY("'@', '[' and ']' stand in no host's name");
 	u->port = (uint16_t)port;
 	return 0;
 }

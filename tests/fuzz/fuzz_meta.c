@@ -114,6 +114,9 @@ void fuzz_seeds(void)
 	seed_text("*3\r\n$3\r\nfoo\r\n:-7\r\n*2\r\n$0\r\n\r\n*0\r\n");
 	seed_text("*-1\r\n$5\r\na\r\nbc\r\n*1\r\n*1\r\n*1\r\n:1\r\n");
 	seed_text("redis://user@host.example:6380/3");
+	/* Found here: shown, each was another address. */
+	seed_text("redis://@@host:6380/3");
+	seed_text("redis://[[x]:6379");
 	seed_text("rediss://[::1]:6379");
 	seed_text("unix:///run/redis/redis.sock?db=2");
 }
