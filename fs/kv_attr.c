@@ -257,7 +257,7 @@ void kv_do_statfs(struct call *c)
 	uint64_t used;
 
 	pool_stats(c->fs->pool, &s);
-	used = s.committed_bytes + s.writing_bytes;
+	used = s.committed_bytes + s.writing_bytes + s.aside_bytes;
 	st.f_blocks = s.capacity_bytes / 4096;
 	st.f_bfree =
 		used < s.capacity_bytes ? (s.capacity_bytes - used) / 4096 : 0;
