@@ -138,14 +138,15 @@ a_pool_with_a_corrupt_index_serves_no_wrong_byte() {
 
 a_redis_that_is_not_there_is_named() {
 	_one_line '127.0.0.1:1([^0-9]|$).*(refused|reach)' \
-		_mount "$M" -o "$(kvfs_options meta=redis://127.0.0.1:1)"
+		_mount "$M" -o "$(kvfs_options meta=redis://127.0.0.1:1,deadline=1)"
 	_one_line "$T/no.sock" \
-		_mount "$M" -o "$(kvfs_options "meta=unix://$T/no.sock")"
+		_mount "$M" -o "$(kvfs_options "meta=unix://$T/no.sock,deadline=1")"
 	_nothing_is_left
 }
 
 a_url_that_is_none_is_named() {
 	_one_line 'not redis://' _mount "$M" -o "$(kvfs_options meta=gopher://x)"
+	_one_line 'TLS|rediss' _mount "$M" -o "$(kvfs_options meta=rediss://x)"
 	_nothing_is_left
 }
 
