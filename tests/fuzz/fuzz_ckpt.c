@@ -24,7 +24,7 @@
 
 enum { KIND_SNAP, KIND_LOG, KIND_SEGMENT, KIND_OTHER, KINDS };
 
-const unsigned fuzz_runs = 6000;
+const unsigned fuzz_runs = 4000;
 
 /* --- files ------------------------------------------------------------- */
 

@@ -19,7 +19,7 @@
 #define FRAMES 6	/* of the pool that made the seeds */
 #define FRAMES_ROOM 128 /* as many as the largest input has records */
 
-const unsigned fuzz_runs = 5000;
+const unsigned fuzz_runs = 3000;
 
 /* --- a pool without its mount ------------------------------------------ */
 

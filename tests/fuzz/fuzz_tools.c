@@ -15,7 +15,7 @@
 
 #define ARGS_MAX 32
 
-const unsigned fuzz_runs = 25000;
+const unsigned fuzz_runs = 15000;
 
 /* --- options ----------------------------------------------------------- */
 
