@@ -132,20 +132,35 @@ int meta_call(struct meta *m, enum meta_link link, const char *tag,
 	      struct redis_reply **reply)
 {
 	enum redis_wait wait = REDIS_TRY;
+	int64_t start = clock_now_ns();
 	int err;
 
 	(void)tag;
 	if (link == META_CKPT && !meta_ckpt_hopeless(m))
 		wait = REDIS_WAIT;
 	err = call_loop(m, link, wait, meta_deadline(m, deadline), cmd, reply);
-	if (wait == REDIS_WAIT)
-		m->ckpt_gave_up = err == -ETIMEDOUT || err == -ENOTCONN;
+	if (link != META_CKPT)
+		return err;
+	if (err == -ETIMEDOUT || err == -ENOTCONN)
+		meta_ckpt_unanswered(m, start);
+	else
+		m->ckpt_silent_since = 0;
 	return err;
+}
+
+void meta_ckpt_unanswered(struct meta *m, int64_t since)
+{
+	int64_t none = 0;
+
+	atomic_compare_exchange_strong(&m->ckpt_silent_since, &none, since);
 }
 
 bool meta_ckpt_hopeless(struct meta *m)
 {
-	return m->ckpt_gave_up && !redis_up(m->links[META_CKPT]);
+	int64_t since = m->ckpt_silent_since;
+
+	return since && !redis_up(m->links[META_CKPT]) &&
+	       clock_now_ns() - since >= m->deadline_ns;
 }
 
 int meta_call_wait(struct meta *m, enum meta_link link, const char *tag,

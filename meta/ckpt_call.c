@@ -139,13 +139,15 @@ static int64_t min64(int64_t a, int64_t b)
 /* A store that is being mended is waited for; its tree is no lie meanwhile. */
 static int wait_ready(struct meta_ckpt *c, int64_t deadline, bool write)
 {
+	int64_t start = clock_now_ns();
 	scoped_lock(&c->lock);
+
 	while (c->state != CKPT_READY) {
 		if (c->stop || c->state == CKPT_REFUSED ||
 		    meta_ckpt_hopeless(c->m))
 			return -EIO;
 		if (wait_until(c, deadline) == ETIMEDOUT) {
-			c->m->ckpt_gave_up = true;
+			meta_ckpt_unanswered(c->m, start);
 			return write && c->state == CKPT_LOADING ? -EROFS
 								 : -EIO;
 		}

@@ -52,9 +52,9 @@ struct meta {
 	bool link_down[META_LINKS];
 	unsigned links_down;
 	int64_t down_since;
-	_Atomic bool ckpt_gave_up; /* a ckpt call waited its deadline in vain:
-				      until Redis answers the next do not */
-	bool opened;		   /* from here on outages are logged */
+	_Atomic int64_t ckpt_silent_since; /* when a ckpt call began that was
+					      not answered in time; 0: none */
+	bool opened;			   /* from here on outages are logged */
 
 	struct embedded *embedded;     /* NULL: a server of the user's */
 	struct node *node;	       /* node.h */
@@ -91,6 +91,8 @@ int meta_call(struct meta *m, enum meta_link link, const char *tag,
 	      int64_t deadline, const struct redis_cmd *cmd,
 	      struct redis_reply **reply);
 
+/** meta_ckpt_unanswered - a ckpt call that began then waited in vain. */
+void meta_ckpt_unanswered(struct meta *m, int64_t since);
 /** meta_ckpt_hopeless - is Redis away for longer than a deadline already?
  *  One system call may be several of ours (the kernel looks up again what
  *  failed), so only the first of an outage waits. */
