@@ -166,7 +166,7 @@ void meta_ckpt_store_changed(struct meta *m)
 	pthread_cond_broadcast(&c->cond);
 }
 
-void meta_ckpt_close(struct meta *m)
+void meta_ckpt_stop(struct meta *m)
 {
 	struct meta_ckpt *c = m->ckpt;
 
@@ -181,7 +181,13 @@ void meta_ckpt_close(struct meta *m)
 	if (c->has_thread)
 		pthread_join(c->thread, NULL);
 	ckpt_log_fdatasync(c->log);
-	state_free(c);
+}
+
+void meta_ckpt_close(struct meta *m)
+{
+	if (!m->ckpt)
+		return;
+	state_free(m->ckpt);
 	m->ckpt = NULL;
 }
 

@@ -176,7 +176,9 @@ int meta_ckpt_open(struct meta *m);
  */
 void meta_ckpt_store_changed(struct meta *m);
 
-/** meta_ckpt_close - before the node leaves; connections are still there. */
+/** meta_ckpt_stop - before the node leaves; connections are still there. */
+void meta_ckpt_stop(struct meta *m);
+/** meta_ckpt_close - after the last heartbeat; NULL is fine. */
 void meta_ckpt_close(struct meta *m);
 
 /** meta_ckpt_stats - fill ckpt_seq, ckpt_logged_seq, ckpt_read_only. */

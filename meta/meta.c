@@ -287,10 +287,11 @@ void meta_close(struct meta *m)
 		return;
 	m->closing = true;
 	if (m->ckpt)
-		meta_ckpt_close(m);
+		meta_ckpt_stop(m);
 	if (m->kv)
 		meta_kv_stop(m);
 	meta_node_stop(m);
+	meta_ckpt_close(m); /* a heartbeat may have told it of a new store */
 	for (int i = 0; i < META_LINKS; i++)
 		redis_close(link_set(m, i, NULL));
 	if (m->kv)
