@@ -5,6 +5,8 @@
 . "$(dirname "$0")/lib.sh" || exit 99
 requires_cmd fusermount3
 
+as_nobody bash -c ': >/dev/null' 2>/dev/null ||
+	skip '/dev/null is not writable for nobody on this machine'
 chmod 777 "$T"
 chown 65534:65534 "$M"
 
