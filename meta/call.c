@@ -131,14 +131,15 @@ int meta_call(struct meta *m, enum meta_link link, const char *tag,
 	      int64_t deadline, const struct redis_cmd *cmd,
 	      struct redis_reply **reply)
 {
-	enum redis_wait wait = REDIS_TRY;
 	int64_t start = clock_now_ns();
 	int err;
 
 	(void)tag;
-	if (link == META_CKPT && !meta_ckpt_hopeless(m))
-		wait = REDIS_WAIT;
-	err = call_loop(m, link, wait, meta_deadline(m, deadline), cmd, reply);
+	deadline = meta_deadline(m, deadline);
+	if (meta_ckpt_hopeless(m) && deadline > start + META_HOPELESS_NS)
+		deadline = start + META_HOPELESS_NS;
+	err = call_loop(m, link, link == META_CKPT ? REDIS_WAIT : REDIS_TRY,
+			deadline, cmd, reply);
 	if (link != META_CKPT)
 		return err;
 	if (err == -ETIMEDOUT || err == -ENOTCONN)

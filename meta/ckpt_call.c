@@ -142,9 +142,10 @@ static int wait_ready(struct meta_ckpt *c, int64_t deadline, bool write)
 	int64_t start = clock_now_ns();
 	scoped_lock(&c->lock);
 
+	if (meta_ckpt_hopeless(c->m) && deadline > start + META_HOPELESS_NS)
+		deadline = start + META_HOPELESS_NS;
 	while (c->state != CKPT_READY) {
-		if (c->stop || c->state == CKPT_REFUSED ||
-		    meta_ckpt_hopeless(c->m))
+		if (c->stop || c->state == CKPT_REFUSED)
 			return -EIO;
 		if (wait_until(c, deadline) == ETIMEDOUT) {
 			meta_ckpt_unanswered(c->m, start);

@@ -97,6 +97,8 @@ void meta_ckpt_unanswered(struct meta *m, int64_t since);
  *  One system call may be several of ours (the kernel looks up again what
  *  failed), so only the first of an outage waits. */
 bool meta_ckpt_hopeless(struct meta *m);
+/* How long a call waits all the same: Redis may be back this moment. */
+#define META_HOPELESS_NS (100 * NS_PER_MS)
 
 /** meta_call_wait - the same, waiting for a Redis that is away on any link. */
 int meta_call_wait(struct meta *m, enum meta_link link, const char *tag,

@@ -18,7 +18,7 @@ a_rename_onto_an_equal_block_keeps_one() {
 	put_tmp same 400000 1
 	holds same 400000 1
 	refused "$ENOENT" stat same.tmp
-	expect 'counted' "$(_counter deduplicated)" $((before + 1))
+	wait_for '[ "$(_counter deduplicated)" = '$((before + 1))' ]' 5
 	wait_for '[ "$(status .pool.committed_bytes)" -le '"$bytes"' ]' 5
 }
 
@@ -31,7 +31,7 @@ a_rename_onto_an_unequal_block_keeps_the_first() {
 	put_tmp first 399999 2
 	holds first 400000 2
 	refused "$ENOENT" stat first.tmp
-	expect 'counted' "$(_counter conflicts)" $((before + 2))
+	wait_for '[ "$(_counter conflicts)" = '$((before + 2))' ]' 5
 	expect 'names' "$(ls | grep -c first)" 1
 }
 
