@@ -137,6 +137,7 @@ static void *start_parts(void *arg)
  */
 static void close_parts(struct fs *fs)
 {
+	atomic_store(&fs->stopping, true);
 	if (fs->kv)
 		kv_quiesce(fs->kv);
 	session_close(fs);

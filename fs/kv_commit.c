@@ -229,7 +229,8 @@ static void compare_met(struct job *job)
 	struct meeting *m = container_of(job, struct meeting, job);
 	struct kv *kv = m->kv;
 	uint64_t a[2], b[2];
-	bool equal = !kv_read_sum(kv, m->first->frame, a) &&
+	bool equal = !atomic_load(&kv->fs->stopping) &&
+		     !kv_read_sum(kv, m->first->frame, a) &&
 		     !kv_read_sum(kv, m->second->frame, b) &&
 		     !memcmp(a, b, sizeof(a));
 

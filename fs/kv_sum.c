@@ -13,7 +13,8 @@
 /*
  * Checksums, off the hot path: a background job a block reads the frame once,
  * stores XXH3-128 in its record, gives back what was preallocated past its
- * end, and publishes it. A block whose bytes no longer match is dropped and
+ * end, and publishes it; what is left at unmount is done at the next mount.
+ * A block whose bytes no longer match is dropped and
  * never served again.
  */
 
@@ -70,7 +71,7 @@ static void take_sum(struct job *job)
 	bool there;
 
 	pthread_mutex_lock(&kv->lock);
-	there = still_there(s);
+	there = still_there(s) && !atomic_load(&kv->fs->stopping);
 	if (there)
 		s->f->node.pins++;
 	pthread_mutex_unlock(&kv->lock);
