@@ -13,6 +13,8 @@ _back() { kvfs_mount && cd "$KV/r"; }
 every_committed_block_is_there_after_kill_9() {
 	blocks -n 50 -s 700001 store "$KV/r"
 	blocks -n 50 -f 100 -s 700001 -d store "$KV/r"
+	# close() returns before the commit.
+	wait_for '[ "$(status .pool.blocks)" = 100 ]'
 	kvfs_crash
 	_back
 	expect 'by rename' "$(blocks -n 50 -s 700001 check .)" \

@@ -49,10 +49,8 @@ the_same_for_blocks_created_under_their_name() {
 		kvfs_mount
 		# close() returns before the commit: the last few may be
 		# missing, as nobody has looked for them.
-		sed -i '$d' "$T/stored"
-		sed -i '$d' "$T/stored"
-		sed -i '$d' "$T/stored"
-		_verify $first 60 "$T/stored"
+		head -n -8 "$T/stored" >"$T/surely"
+		_verify $first 60 "$T/surely"
 	done
 }
 
