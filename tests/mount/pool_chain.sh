@@ -18,7 +18,7 @@ _chain_is_a_prefix() { # prints how many of 20 are left
 	done
 	for ((; i < 20; i++)); do
 		[ ! -e "$(printf 'b%06d' "$i")" ] ||
-			fail "block $i is there without its parent"
+			fail "block $i is there without its parent:" b0000[01]*
 	done
 	say $left
 }
