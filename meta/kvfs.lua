@@ -333,6 +333,11 @@ local function kv_batch(k, a)
 	return out
 end
 
+-- The namespaces, and of which store they are.
+local function ns_list(k)
+	return { redis.call('GET', k[1]) or '0', redis.call('HGETALL', k[2]) }
+end
+
 local function register(name, fn, flags)
 	redis.register_function { function_name = 'kvfs1_' .. name,
 		callback = fn, flags = flags }
@@ -342,4 +347,5 @@ register('node_join', node_join, { 'allow-oom' })
 register('node_beat', node_beat, { 'allow-oom' })
 register('node_leave', node_leave, { 'allow-oom' })
 register('node_members', node_members, { 'no-writes' })
+register('ns_list', ns_list, { 'no-writes' })
 register('kv_batch', kv_batch, {})

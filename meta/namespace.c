@@ -179,27 +179,40 @@ static int record_put(struct meta *m, const char *name,
 	return fresh || !create;
 }
 
-static int fetch_all(struct meta *m)
+/*
+ * Takes over what Redis lists. @told: only if it is the store that was last
+ * told of ours: a new one is empty until the heartbeat has noticed.
+ */
+static int fetch_all(struct meta *m, bool told)
 {
 	redis_reply_auto struct redis_reply *reply = NULL;
 	redis_cmd_auto struct redis_cmd c = {0};
 	struct namespaces *s = m->namespaces;
+	const struct redis_reply *list;
+	uint64_t store;
 	int err;
 
-	add_name(&c, m, "HGETALL", NULL);
+	meta_fcall(&c, "ns_list", 2);
+	meta_cmd_key(&c, m, "n", "store");
+	meta_cmd_key(&c, m, "n", "ns");
 	err = meta_call(m, META_LOOKUP, "n", 0, &c, &reply);
 	if (err)
 		return err;
+	list = redis_reply_at(reply, 1);
+	if (redis_reply_uint(redis_reply_at(reply, 0), &store) || !list)
+		return -EPROTO;
+	if (told && store != meta_node_told_store(m))
+		return 0;
 	scoped_lock(&s->lock);
 	forget_all(s);
-	for (size_t i = 0; i + 1 < redis_reply_count(reply); i += 2) {
+	for (size_t i = 0; i + 1 < redis_reply_count(list); i += 2) {
 		const char *name = "", *record = "";
 		size_t name_len = 0, len = 0;
 		struct meta_namespace ns;
 		uint32_t n_sub;
 
-		redis_reply_str(redis_reply_at(reply, i), &name, &name_len);
-		redis_reply_str(redis_reply_at(reply, i + 1), &record, &len);
+		redis_reply_str(redis_reply_at(list, i), &name, &name_len);
+		redis_reply_str(redis_reply_at(list, i + 1), &record, &len);
 		if (!record_ns_name_good(name, name_len) ||
 		    record_ns_decode(record, len, &ns, &n_sub))
 			log_warn("namespaces: %.40s: its record in Redis is "
@@ -245,7 +258,7 @@ int meta_namespace_store_changed(struct meta *m)
 		if (r < 0)
 			return r;
 	}
-	return fetch_all(m);
+	return fetch_all(m, false);
 }
 
 /* --- for the other parts ----------------------------------------------- */
@@ -265,7 +278,7 @@ int meta_namespace_open(struct meta *m)
 	}
 	if (file_load(s) != meta_node_store_id(m))
 		return meta_namespace_store_changed(m);
-	return fetch_all(m);
+	return fetch_all(m, false);
 }
 
 void meta_namespace_close(struct meta *m)
@@ -305,7 +318,7 @@ int meta_namespace_subs(struct meta *m, const char *name, size_t len,
 	memcpy(text, name, len);
 	text[len] = '\0';
 	r = create ? record_put(m, text, &ns, NAMESPACE_SUBS, true) : 0;
-	r = r < 0 ? r : fetch_all(m);
+	r = r < 0 ? r : fetch_all(m, true);
 	if (r < 0)
 		return r;
 	n_sub = subs_known(m->namespaces, name, len);
@@ -348,7 +361,7 @@ int meta_namespace_put(struct meta *m, const char *name,
 	if (r < 0)
 		return public_err(r);
 	if (!r) {
-		fetch_all(m); /* another node's: learn of it */
+		fetch_all(m, true); /* another node's: learn of it */
 		return -EEXIST;
 	}
 	scoped_lock(&s->lock);
@@ -408,7 +421,7 @@ int meta_namespace_each(struct meta *m,
 {
 	cleanup_free struct entry *all = NULL;
 	size_t count;
-	int err = fetch_all(m);
+	int err = fetch_all(m, true);
 
 	if (err)
 		return public_err(err);

@@ -29,7 +29,7 @@ struct node {
 	bool kept;
 
 	/* The heartbeat's own: what kv and ckpt were told of. */
-	uint64_t told_store;
+	_Atomic uint64_t told_store;
 	uint32_t told_incarnation;
 	char told_run_id[41];
 
@@ -356,6 +356,11 @@ bool meta_node_confirmed(struct meta *m)
 uint32_t meta_incarnation(struct meta *m)
 {
 	return m->node->incarnation;
+}
+
+uint64_t meta_node_told_store(struct meta *m)
+{
+	return m->node->told_store;
 }
 
 uint64_t meta_node_store_id(struct meta *m)

@@ -48,6 +48,8 @@ bool meta_node_confirmed(struct meta *m);
 void *meta_node_list(struct meta *m, size_t *n_bytes, uint64_t *known);
 
 uint64_t meta_node_store_id(struct meta *m);
+/** meta_node_told_store - the store that namespaces were last put into. */
+uint64_t meta_node_told_store(struct meta *m);
 uint32_t meta_node_count(struct meta *m);
 /** meta_node_kept - this start went on with the incarnation before it. */
 bool meta_node_kept(struct meta *m);
