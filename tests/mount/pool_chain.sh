@@ -10,14 +10,18 @@ MiB=1048576
 mkdir "$KV/c"
 TEST_CWD=$KV/c
 
+# By open: the kernel may show a name for a moment after its eviction.
+_is_there() {
+	{ : <"$(printf 'b%06d' "$1")"; } 2>/dev/null
+}
 _chain_is_a_prefix() { # prints how many of 20 are left
 	local i left=0
 	for i in {0..19}; do
-		[ -e "$(printf 'b%06d' "$i")" ] || break
+		_is_there "$i" || break
 		left=$((left + 1))
 	done
 	for ((; i < 20; i++)); do
-		[ ! -e "$(printf 'b%06d' "$i")" ] ||
+		! _is_there "$i" ||
 			fail "block $i is there without its parent:" b0000[01]*
 	done
 	say $left
