@@ -81,7 +81,7 @@ struct fs {
 	struct workers *workers;    /* calls that wait */
 	struct workers *background; /* checksums, trims; nice */
 	enum fs_rung rung;	    /* in use, known after INIT */
-	bool passthrough;
+	atomic_bool passthrough;    /* known after INIT */
 	bool killpriv_v2;
 	bool mmap_direct;	 /* the kernel maps direct_io files */
 	const char *rung_reason; /* why not a higher one; NULL on the highest */

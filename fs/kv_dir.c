@@ -112,10 +112,12 @@ static bool add(struct fill *f, const char *name, struct kv_node *node,
 	return true;
 }
 
-/* A file that is not committed is listed for what walks its temp name. */
-static bool is_listed(const struct kv_node *node)
+/* A final name whose writer is still there is not listed, as it is not found.
+ */
+static bool is_listed(struct kv *kv, struct kv_node *node)
 {
-	return kv_is_dir(node) || node->state == KV_COMMITTED || node->temp;
+	return kv_is_dir(node) || node->temp ||
+	       kv_try_commit(kv, kv_file(node)) == 0;
 }
 
 static void list_entries(struct fill *f, struct kv_dir *dir,
@@ -129,7 +131,8 @@ static void list_entries(struct fill *f, struct kv_dir *dir,
 
 		if (l->cookie) {
 			node = container_of(l, struct kv_node, sibling);
-			if (is_listed(node) && !add(f, node->name, node, after))
+			if (is_listed(f->c->fs->kv, node) &&
+			    !add(f, node->name, node, after))
 				return;
 			h->next = after;
 		}
