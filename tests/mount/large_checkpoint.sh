@@ -43,6 +43,8 @@ a_full_disk_says_so_and_recovers() {
 		- "$CKPT/much"
 	rm -f "$CKPT/much"
 	holds "$CKPT/kept" 1000000 3
+	# The bytes of a removed file go in the background.
+	wait_for '[ $(($(stat -f -c "%a * %S" "$CKPT"))) -gt 16000000 ]' 20
 	put "$CKPT/next" 8000000 4
 	holds "$CKPT/next" 8000000 4
 	kvfs_umount --discard
