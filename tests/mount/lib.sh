@@ -177,8 +177,20 @@ redis_stop() { # NAME
 }
 
 # Cleaning up, whatever happened.
+#
+# A daemon that was killed may not end while one of its threads waits in the
+# kernel for a client that waits for the daemon: aborting ends both.
+_abort_connections() {
+	local dev dir=/sys/fs/fuse/connections
+	mountpoint -q $dir || mount -t fusectl none $dir 2>/dev/null || return 0
+	for dev in $(awk -v t="$T/" 'index($5, t) == 1 && / - fuse/ {
+			sub(/.*:/, "", $3); print $3 }' /proc/self/mountinfo); do
+		[ ! -e "$dir/$dev/abort" ] || echo 1 >"$dir/$dev/abort"
+	done
+}
 _kill_leftovers() {
 	local p
+	_abort_connections
 	for p in $(pids_of '*' "$T"; redis_pids "$T"); do
 		kill -9 "$p" 2>/dev/null
 	done

@@ -57,7 +57,7 @@ the_least_recently_opened_goes_first() {
 	_space lru
 	blocks -n 30 -s $MiB store .
 	blocks -n 5 -s $MiB open .
-	blocks -n 40 -f 100 -s $MiB store .
+	blocks -n 50 -f 100 -s $MiB store .
 	expect 'opened lately' "$(blocks -n 5 -s $MiB check .)" \
 		'present 5 absent 0'
 	[ "$(_present 30 0)" -lt 30 ] || fail 'nothing was evicted'
@@ -68,7 +68,7 @@ setting_atime_to_now_counts_as_use() {
 	_space touch
 	blocks -n 30 -s $MiB store .
 	touch -a b000000 b000001 b000002
-	blocks -n 40 -f 100 -s $MiB store .
+	blocks -n 50 -f 100 -s $MiB store .
 	expect 'touched' "$(_present 3 0)" 3
 	expect 'not touched' "$(_present 5 3)" 0
 }
