@@ -144,6 +144,7 @@ a_checksum_belongs_to_a_version() {
 	touch -d @1000000000 c
 	chmod 640 c
 	mv c c2
+	_summed c2
 	expect 'after touch, chmod, mv' "$(_x checksum c2)" "$one"
 	rm c2
 }
