@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "config.h"
@@ -172,17 +173,25 @@ static void do_open(struct call *c)
 	call_reply_open(c, &c->fi);
 }
 
+/*
+ * The answer is a copy: the reader has it, and may close, before the call that
+ * gives it returns here, and the close frees the text.
+ */
 static void do_read(struct call *c)
 {
 	const char *text = (const char *)(uintptr_t)c->fi.fh;
-	size_t size = strlen(text);
+	size_t size = strlen(text), at = c->off < 0 ? size : (size_t)c->off;
+	cleanup_free char *copy = NULL;
 
-	if (c->off < 0 || (size_t)c->off >= size) {
-		call_reply_buf(c, NULL, 0);
+	at = at < size ? at : size;
+	size = size - at < c->size ? size - at : c->size;
+	copy = malloc(size + 1);
+	if (!copy) {
+		call_reply_err(c, ENOMEM);
 		return;
 	}
-	size -= (size_t)c->off;
-	call_reply_buf(c, text + c->off, size < c->size ? size : c->size);
+	memcpy(copy, text + at, size);
+	call_reply_buf(c, copy, size);
 }
 
 static void do_release(struct call *c)
