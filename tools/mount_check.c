@@ -3,15 +3,18 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/size.h"
 #include "tools/detach.h"
 #include "tools/mountinfo.h"
+#include "tools/state.h"
 #include "tools/verb.h"
 
 #define POOL_MIN_BYTES (16 << 20)
@@ -39,6 +42,49 @@ static int check_fuse(void)
 				   : "the container may not use it");
 }
 
+static int find_state_dir(struct mount_job *job)
+{
+	if (!job->options.state_dir)
+		return state_default(job->mountpoint, job->state_dir);
+	snprintf(job->state_dir, PATH_MAX, "%s", job->options.state_dir);
+	return 0;
+}
+
+/* Its main thread has ended, whatever the kernel still waits for. */
+static bool is_dead(pid_t pid)
+{
+	char path[64], line[512] = "", *state;
+	cleanup_file FILE *f = NULL;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = fopen(path, "re");
+	if (!f)
+		return errno == ENOENT;
+	state = fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL;
+	return state && (state[2] == 'Z' || state[2] == 'X');
+}
+
+/*
+ * A daemon that was killed while one of its threads told the kernel of an
+ * evicted name may not end: that thread waits for the lock of a directory,
+ * whose holder waits for an answer of the daemon. Aborting the connection, as
+ * the kernel does once a daemon has ended, frees both.
+ */
+static void abort_dead(struct mount_job *job, const struct mount_entry *m)
+{
+	char path[64];
+	cleanup_close int fd = -1;
+	pid_t pid = find_state_dir(job) ? 0 : state_pid(job->state_dir);
+
+	if (pid <= 0 || !is_dead(pid))
+		return;
+	snprintf(path, sizeof(path), "/sys/fs/fuse/connections/%u/abort",
+		 minor(m->dev));
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd >= 0 && write(fd, "1", 1) < 0)
+		fprintf(stderr, "kvfs mount: %s: %s\n", path, strerror(errno));
+}
+
 static int check_mounted(struct mount_job *job)
 {
 	struct mount_entry m;
@@ -47,6 +93,7 @@ static int check_mounted(struct mount_job *job)
 	if (mountinfo_at(job->mountpoint, &m) ||
 	    strcmp(m.fstype, MOUNTINFO_FSTYPE))
 		return 0;
+	abort_dead(job, &m);
 	rc = mountinfo_ping(job->mountpoint);
 	if (!rc)
 		return verb_fail(EXIT_TROUBLE,
@@ -146,13 +193,8 @@ static int fail_locked(const struct mount_job *job, int rc)
 int mount_check_state(struct mount_job *job)
 {
 	char why[STATE_WHY_BYTES];
-	int rc = 0;
+	int rc = find_state_dir(job);
 
-	if (job->options.state_dir)
-		snprintf(job->state_dir, PATH_MAX, "%s",
-			 job->options.state_dir);
-	else
-		rc = state_default(job->mountpoint, job->state_dir);
 	if (rc)
 		return verb_fail(EXIT_TROUBLE,
 				 "no place for the state directory: %s; name "
