@@ -24,8 +24,7 @@ struct shown {
 
 static int fail_read(const char *mountpoint, int rc)
 {
-	if (rc == -ENOTCONN || rc == -ECONNABORTED ||
-	    rc == -ECANCELED)
+	if (rc == -ENOTCONN || rc == -ECONNABORTED || rc == -ECANCELED)
 		return verb_fail(EXIT_NEGATIVE,
 				 "%s: its daemon is gone; 'kvfs mount' there "
 				 "again, or 'kvfs umount %s'",
