@@ -35,8 +35,10 @@
 #include "fs/call.h"
 #include "fs/fs.h"
 
-#define KV_ENTRY_TIMEOUT 3600.0		  /* of what cannot change unseen */
-#define KV_MISS_TIMEOUT 0.1		  /* a miss is remembered no longer */
+#define KV_ENTRY_TIMEOUT 3600.0 /* of what cannot change unseen */
+#define KV_MISS_TIMEOUT 0.1	/* a miss is remembered no longer */
+#define KV_TEMP_TIMEOUT 1.0	/* a temp's name: the rename finds it cached */
+#define KV_WRITTEN_TIMEOUT 0.02 /* attributes of a file being written */
 #define KV_ORPHAN_NS (600LL * 1000000000) /* a closed temp may go then */
 
 enum kv_type { KV_ROOT, KV_NAMESPACE, KV_DIR, KV_FILE };
@@ -61,6 +63,8 @@ struct kv_node {
 	bool sync : 1;	    /* fsync came before the commit */
 	bool published : 1; /* Redis said so */
 	bool damaged : 1;
+	bool replaced : 1; /* the kernel may think that a rename gave it the
+			      name that another block has */
 	uint8_t name_len;
 	char *name; /* points into the allocation; a rename replaces it */
 };
@@ -206,7 +210,8 @@ bool kv_dir_is_empty(const struct kv_dir *dir); /* kv_dir.c */
 
 /* kv_attr.c — with kv->lock held */
 void kv_fill_attr(struct kv *kv, struct kv_node *node, struct stat *st);
-double kv_timeout(const struct kv_node *node);
+double kv_attr_timeout(const struct kv_node *node);
+double kv_entry_timeout(const struct kv_node *node);
 
 /* kv_commit.c */
 /** kv_try_commit - commit a WRITING final name if no writer is left.

@@ -11,15 +11,28 @@
 
 /*
  * Attributes. A block's stand in its record and change only through us, so
- * the kernel may keep them; a file being written changes behind our back, so
- * it is asked for each time.
+ * the kernel may keep them. A file being written changes behind our back: the
+ * kernel knows what write() did, but not what a mapping did to its times. It
+ * keeps those just long enough to open what it has created.
+ *
+ * A temp's name the kernel may keep as well, and takes it along to the name
+ * that the file is renamed to. Where a block has that name already, or the
+ * block is a copy, the kernel is told; what reaches us before it knows is
+ * answered ESTALE, and it looks the name up anew.
  */
 
-double kv_timeout(const struct kv_node *node)
+double kv_attr_timeout(const struct kv_node *node)
 {
 	if (kv_is_dir(node) || node->state == KV_COMMITTED)
 		return KV_ENTRY_TIMEOUT;
-	return 0;
+	return KV_WRITTEN_TIMEOUT;
+}
+
+double kv_entry_timeout(const struct kv_node *node)
+{
+	if (kv_is_dir(node) || node->state == KV_COMMITTED)
+		return KV_ENTRY_TIMEOUT;
+	return node->temp ? KV_TEMP_TIMEOUT : 0;
 }
 
 static void fill_dir(struct kv_dir *dir, struct stat *st)
@@ -81,18 +94,31 @@ void kv_fill_attr(struct kv *kv, struct kv_node *node, struct stat *st)
 	st->st_blocks = (st->st_size + 511) / 512;
 }
 
+/* Nobody has it open and no name leads to it, but for the kernel's memory. */
+static bool is_stale(struct kv_node *node)
+{
+	if (kv_is_dir(node) || kv_file(node)->opens)
+		return false;
+	return node->replaced || kv_file(node)->frame == POOL_NO_FRAME;
+}
+
 void kv_do_getattr(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
 	struct kv_node *node = kv_node(c->inode);
 	struct stat st;
 	double timeout;
+	bool stale;
 
 	pthread_mutex_lock(&kv->lock);
+	stale = is_stale(node);
 	kv_fill_attr(kv, node, &st);
-	timeout = kv_timeout(node);
+	timeout = kv_attr_timeout(node);
 	pthread_mutex_unlock(&kv->lock);
-	call_reply_attr(c, &st, timeout);
+	if (stale)
+		call_reply_err(c, ESTALE);
+	else
+		call_reply_attr(c, &st, timeout);
 }
 
 static int64_t wanted_time(const struct call *c, int now, struct timespec t)
@@ -212,7 +238,7 @@ static void setattr_here(struct call *c)
 	else
 		err = set_file(kv, c, kv_file(node));
 	kv_fill_attr(kv, node, &st);
-	timeout = kv_timeout(node);
+	timeout = kv_attr_timeout(node);
 	pthread_mutex_unlock(&kv->lock);
 	if (err)
 		call_reply_err(c, err);

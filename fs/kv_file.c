@@ -122,8 +122,8 @@ static int check_open(struct call *c, struct kv_file *f, bool write)
 {
 	struct kv *kv = c->fs->kv;
 
-	if (f->frame == POOL_NO_FRAME)
-		return ESTALE; /* evicted: the kernel looks the name up anew */
+	if (f->frame == POOL_NO_FRAME || f->node.replaced)
+		return ESTALE; /* the kernel looks the name up anew */
 	if (f->node.damaged)
 		return EIO;
 	if (f->node.state == KV_WRITING && !f->node.temp)

@@ -322,7 +322,8 @@ void kv_entry(struct kv *kv, struct kv_node *node, struct fuse_entry_param *e)
 	memset(e, 0, sizeof(*e));
 	e->ino = inode_fuse(kv->fs, &node->head);
 	e->generation = 1;
-	e->entry_timeout = e->attr_timeout = kv_timeout(node);
+	e->entry_timeout = kv_entry_timeout(node);
+	e->attr_timeout = kv_attr_timeout(node);
 	kv_fill_attr(kv, node, &e->attr);
 	node->nlookup++;
 }

@@ -55,24 +55,29 @@ static void pause_ns(int64_t ns)
 
 /*
  * A writer that is no member any more is named as dead and taken over. Nobody
- * tells when a living one closes, so it is asked again.
+ * tells when a living one closes, so it is asked again; if Redis has no time
+ * for the last of these questions, what it said before stands.
  */
 int ckpt_open_write(struct meta *m, int64_t deadline, uint64_t ino,
 		    struct ckpt_attr *a)
 {
 	int64_t pause = BUSY_PAUSE_MIN_NS;
 	uint32_t other = 0;
+	bool busy = false;
 
 	deadline = meta_deadline(m, deadline);
 	for (;;) {
 		uint32_t was = other;
 		int err = open_once(m, deadline, ino, &other, a);
 
+		if (err == -EIO && busy && clock_now_ns() >= deadline)
+			return -EBUSY;
 		if (err != -EBUSY)
 			return err;
 		if (other != was && !meta_node_live(m, other))
 			continue;
-		if (meta_node_live(m, other))
+		busy = meta_node_live(m, other);
+		if (busy)
 			other = 0;
 		if (clock_now_ns() + pause >= deadline)
 			return -EBUSY;

@@ -35,6 +35,20 @@ a_rename_onto_an_unequal_block_keeps_the_first() {
 	expect 'names' "$(ls | grep -c first)" 1
 }
 
+the_newcomer_is_not_seen_under_the_name_in_the_moment_after() {
+	local i
+	hand_start
+	put_tmp mine 200000 2
+	for i in {1..40}; do
+		put mine.tmp 100000 3
+		hand rename 0 "$PWD/mine.tmp" "$PWD/mine"
+		hand open 1 r mine
+		hand check 1 0 2 200000
+		hand close 1
+	done
+	expect 'size' "$(stat -c %s mine)" 200000
+}
+
 a_reader_of_the_first_goes_on_through_renames_onto_it() {
 	hand_start
 	put_tmp steady 300000 4

@@ -159,6 +159,7 @@ static struct {
 	pthread_mutex_t lock; /* guards the order below */
 	enum proxy_mode mode;
 	char needle[64];
+	unsigned n_by; /* that many more pass first */
 	char lie[4096];
 	size_t lie_bytes;
 	_Atomic bool done;
@@ -166,7 +167,7 @@ static struct {
 	int listen_fd;
 	struct pair {
 		int client, server;
-		bool cut_on_reply;
+		bool cut_on_reply, mute;
 	} pairs[PAIRS_MAX];
 } proxy = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -179,7 +180,15 @@ void proxy_set(enum proxy_mode mode, const char *needle, const void *lie,
 	if (lie_bytes)
 		memcpy(proxy.lie, lie, lie_bytes);
 	proxy.lie_bytes = lie_bytes;
+	proxy.n_by = 0;
 	proxy.done = false;
+}
+
+void proxy_set_later(enum proxy_mode mode, const char *needle, unsigned n_by)
+{
+	proxy_set(mode, needle, NULL, 0);
+	scoped_lock(&proxy.lock);
+	proxy.n_by = n_by;
 }
 
 bool proxy_done(void)
@@ -197,6 +206,10 @@ static enum proxy_mode proxy_order(const char *buf, size_t n, char *lie,
 	if (mode == PROXY_PASS ||
 	    !memmem(buf, n, proxy.needle, strlen(proxy.needle)))
 		return PROXY_PASS;
+	if (proxy.n_by) {
+		proxy.n_by--;
+		return PROXY_PASS;
+	}
 	proxy.mode = PROXY_PASS;
 	memcpy(lie, proxy.lie, proxy.lie_bytes);
 	*lie_bytes = proxy.lie_bytes;
@@ -211,7 +224,7 @@ static void pair_close(struct pair *p)
 	if (p->server >= 0)
 		close(p->server);
 	p->client = p->server = -1;
-	p->cut_on_reply = false;
+	p->cut_on_reply = p->mute = false;
 }
 
 static void pair_accept(void)
@@ -252,6 +265,8 @@ static bool from_client(struct pair *p)
 
 	if (n <= 0)
 		return false;
+	if (p->mute)
+		return true;
 	switch (proxy_order(buf, (size_t)n, lie, &lie_bytes)) {
 	case PROXY_CUT_BEFORE:
 		return false;
@@ -260,6 +275,9 @@ static bool from_client(struct pair *p)
 	case PROXY_CUT_AFTER:
 		p->cut_on_reply = true;
 		break;
+	case PROXY_MUTE:
+		p->mute = true;
+		return true;
 	case PROXY_PASS:
 		break;
 	}

@@ -39,11 +39,14 @@ enum proxy_mode {
 	PROXY_PASS,
 	PROXY_CUT_AFTER, /* the request gets there, its answer does not */
 	PROXY_CUT_BEFORE,
-	PROXY_LIE, /* answer in the server's stead */
+	PROXY_LIE,  /* answer in the server's stead */
+	PROXY_MUTE, /* nothing that this client says gets there any more */
 };
 /** proxy_set - do this to the next request that contains needle. */
 void proxy_set(enum proxy_mode mode, const char *needle, const void *lie,
 	       size_t lie_bytes);
+/** proxy_set_later - the same, after so many that contain it went by. */
+void proxy_set_later(enum proxy_mode mode, const char *needle, unsigned n_by);
 bool proxy_done(void); /* it was done */
 
 /* Shorthands; they fail the test unless all is well. */
