@@ -268,30 +268,47 @@ int pool_rename(struct pool *p, uint32_t frame, const char *path,
 	return 0;
 }
 
-void pool_trim(struct pool *p, uint32_t frame)
+/* Returns: pages that the frame is charged less. */
+static uint64_t trim_book(struct pool *p, uint32_t frame, uint64_t pages)
 {
-	struct pool_record *r = &p->slots[frame].record;
 	struct frame *fr = &p->frames[frame];
-	uint64_t keep = pool_pages(r->size_bytes) * POOL_PAGE;
+	uint64_t had = fr->pages;
+
+	if (pages >= had)
+		return 0;
+	if (fr->state == FRAME_COMMITTED) {
+		p->slots[frame].record.alloc_bytes = pages * POOL_PAGE;
+		p->n_blocks[fr->cls]--;
+		fr->cls = pool_class_of(pages);
+		p->n_blocks[fr->cls]++;
+	}
+	books_move(p, frame, fr->state, pages);
+	return had - pages;
+}
+
+uint64_t pool_trim(struct pool *p, uint32_t frame)
+{
+	const struct pool_record *r = &p->slots[frame].record;
 	cleanup_close int fd = -1;
+	uint64_t keep, alloc;
 	struct stat st;
 
-	if (r->alloc_bytes <= keep)
-		return;
+	if (r->state == RECORD_COMMITTED &&
+	    r->alloc_bytes <= pool_pages(r->size_bytes) * POOL_PAGE)
+		return 0;
 	fd = frame_open(p, frame, O_RDWR);
+	if (fd < 0 || fstat(fd, &st))
+		return 0;
+	keep = pool_pages((uint64_t)st.st_size) * POOL_PAGE;
+	alloc = st.st_blocks * 512ull;
 	/* A hole past the end: unlike truncation it cannot shorten a file. */
-	if (fd < 0 ||
+	if (alloc <= keep ||
 	    fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, keep,
-		      r->alloc_bytes - keep) ||
+		      alloc - keep) ||
 	    fstat(fd, &st))
-		return;
+		return 0;
 	scoped_lock(&p->lock);
-	assert(fr->state == FRAME_COMMITTED);
-	r->alloc_bytes = st.st_blocks * 512ull;
-	p->n_blocks[fr->cls]--;
-	fr->cls = pool_class_of(st.st_blocks / 8);
-	p->n_blocks[fr->cls]++;
-	books_move(p, frame, FRAME_COMMITTED, st.st_blocks / 8);
+	return trim_book(p, frame, st.st_blocks / 8) * POOL_PAGE;
 }
 
 void pool_put(struct pool *p, uint32_t frame)

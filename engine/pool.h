@@ -201,11 +201,13 @@ int pool_rename(struct pool *pool, uint32_t frame, const char *path,
 		uint16_t path_len);
 
 /**
- * pool_trim - give back what was preallocated past the end of a block
+ * pool_trim - give back what was preallocated past the end of a file
  *
- * Not on the hot path; takes a few µs. The block may be open.
+ * Not on the hot path; takes a few µs. A block may be open; of a file that is
+ * not one yet the caller knows that its writer is gone, and lets none in.
+ * Returns: by how many bytes its charge has become less.
  */
-void pool_trim(struct pool *pool, uint32_t frame);
+uint64_t pool_trim(struct pool *pool, uint32_t frame);
 
 /**
  * pool_put - a frame's owner is done with it: recycle it

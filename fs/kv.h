@@ -10,6 +10,7 @@
  *      kv_file.c    create, open, read, write, release
  *      kv_commit.c  from a written file to a block; a rename onto a block
  *      kv_evict.c   recency, quota, reclaim, telling the kernel
+ *      kv_settle.c  what can be had without evicting
  *      kv_attr.c    getattr, setattr, statfs      kv_xattr.c  user.kvfs.*
  *      kv_dir.c     opendir, readdir
  *      kv_sum.c     checksums, verify
@@ -100,6 +101,7 @@ struct kv_ns {
 struct kv_file {
 	struct kv_node node;
 	struct list by_use; /* committed and linked: in ns->by_use */
+	struct list excess; /* committed, not trimmed: in kv->excess */
 	struct kv_ns *ns;
 	uint32_t frame;
 	uint32_t opens;	    /* handles the kernel holds */
@@ -107,6 +109,7 @@ struct kv_file {
 	uint32_t rewriters; /* of the writers those that came by open, not by
 			       create: their backing may open at any time */
 	bool closed;   /* direct rung: a writer closed; its RELEASE may come */
+	bool trimmed;  /* WRITING: nothing preallocated is left */
 	uint32_t kids; /* chain: blocks that name this one as parent */
 	pid_t writer;  /* thread that created it, while WRITING */
 	uint64_t ino;
@@ -130,6 +133,8 @@ struct kv {
 	size_t n_gone, gone_mask;
 	struct list orphans; /* kv_file.by_use: temps, closed, not renamed */
 	struct list late;    /* kv_file.by_use: finals, closed, still held */
+	struct list writing; /* kv_file.by_use: open for writing */
+	struct list excess;  /* kv_file.excess */
 	struct job late_job;
 	bool late_queued;
 	pthread_cond_t writer_left; /* some file has one writer less */
@@ -241,6 +246,11 @@ void kv_let_go(struct kv *kv, struct kv_file *f);
 /** kv_count_in - f is a block of its namespace now; kv_count_out: no more. */
 int kv_count_in(struct kv *kv, struct kv_file *f); /* 0 or -ENOMEM */
 void kv_count_out(struct kv *kv, struct kv_file *f);
+
+/* kv_settle.c */
+/** kv_settle - give back what closed files have to spare; lock held.
+ *  Returns: bytes that the pool has more. */
+uint64_t kv_settle(struct kv *kv);
 
 /* kv_evict.c */
 void kv_touch(struct kv *kv, struct kv_file *f); /* lock held */

@@ -94,6 +94,7 @@ void kv_count_out(struct kv *kv, struct kv_file *f)
 	kv_set_parent(kv, f, NULL);
 	kv->by_frame[f->frame] = NULL;
 	list_remove(&f->by_use);
+	list_remove(&f->excess);
 	f->ns->n_blocks--;
 	f->ns->n_bytes -= r->size_bytes;
 }
@@ -118,6 +119,8 @@ static int commit(struct kv *kv, struct kv_file *f)
 	/* A small block after large ones must not push others out meanwhile. */
 	if (r->alloc_bytes > 2 * r->size_bytes + TRIM_SLACK_BYTES)
 		pool_trim(kv->fs->pool, f->frame);
+	else if (r->alloc_bytes - r->size_bytes >= POOL_PAGE_BYTES)
+		list_push_back(&kv->excess, &f->excess);
 	atomic_fetch_add_explicit(&counters->stores, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&counters->bytes_stored, r->size_bytes,
 				  memory_order_relaxed);
@@ -213,6 +216,8 @@ void kv_drop(struct kv *kv, struct kv_file *f, bool by_user)
 		kv_count_out(kv, f);
 	}
 	list_remove(&f->by_use);
+	if (f->writers && f->node.state == KV_WRITING)
+		list_push_back(&kv->writing, &f->by_use);
 	kv_unlink_node(kv, &f->node);
 	kv_let_go(kv, f);
 }

@@ -175,7 +175,9 @@ uint64_t kv_reclaim(void *ctx, uint64_t need_bytes)
 	uint64_t done = 0;
 	scoped_lock(&kv->lock);
 
-	kv_commit_late(kv);
+	done = kv_settle(kv);
+	if (done)
+		return done; /* whoever asks counts anew */
 	while (done < need_bytes) {
 		struct kv_file *f = stale_orphan(kv);
 

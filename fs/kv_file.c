@@ -37,7 +37,9 @@ static void count_open(struct kv *kv, struct kv_file *f, uint64_t fh)
 	if (!f->writers++)
 		pool_writers(kv->fs->pool, 1);
 	f->rewriters += !!(fh & KV_FH_REWRITE);
+	f->trimmed = false;
 	list_remove(&f->by_use); /* no orphan while it is written */
+	list_push_back(&kv->writing, &f->by_use);
 }
 
 /* May a file of this name be made here? 0 or an errno; lock held. */
@@ -279,7 +281,10 @@ static void writer_left(struct kv *kv, struct kv_file *f, uint64_t fh)
 		return;
 	pool_writers(kv->fs->pool, -1);
 	f->closed = false;
-	if (f->node.unlinked || f->node.state == KV_COMMITTED)
+	if (f->node.state == KV_COMMITTED)
+		return;
+	list_remove(&f->by_use);
+	if (f->node.unlinked)
 		return;
 	if (!f->node.temp) {
 		if (kv_try_commit(kv, f) == -EBUSY)
@@ -287,7 +292,6 @@ static void writer_left(struct kv *kv, struct kv_file *f, uint64_t fh)
 		return;
 	}
 	kv_record(kv, f)->last_use = (uint64_t)clock_now_ns();
-	list_remove(&f->by_use);
 	list_push_back(&kv->orphans, &f->by_use);
 }
 

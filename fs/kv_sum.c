@@ -72,8 +72,10 @@ static void take_sum(struct job *job)
 
 	pthread_mutex_lock(&kv->lock);
 	there = still_there(s) && !atomic_load(&kv->fs->stopping);
-	if (there)
+	if (there) {
 		s->f->node.pins++;
+		list_remove(&s->f->excess);
+	}
 	pthread_mutex_unlock(&kv->lock);
 	if (there) {
 		int err = kv_read_sum(kv, s->frame, sum);

@@ -284,6 +284,7 @@ struct kv_file *kv_file_new(struct kv *kv, struct kv_dir *parent,
 		return NULL;
 	}
 	list_init(&f->by_use);
+	list_init(&f->excess);
 	f->ns = parent->ns;
 	f->frame = frame;
 	f->ino = KV_INO(++kv->last_ino);
@@ -375,6 +376,8 @@ int kv_open(struct kv **out, struct fs *fs)
 	list_init(&kv->namespaces);
 	list_init(&kv->orphans);
 	list_init(&kv->late);
+	list_init(&kv->writing);
+	list_init(&kv->excess);
 	pthread_cond_init(&kv->writer_left, NULL);
 	list_init(&kv->inval);
 	kv->table = calloc(TABLE_START, sizeof(*kv->table));

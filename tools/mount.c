@@ -18,7 +18,7 @@ static const struct option_spec list[] = {
 	 "the machine's)"},
 	{"meta", 0, OPTION_TEXT, AT(meta_url), "URL",
 	 "the Redis that knows who holds what:\n"
-	 "redis://[USER@]HOST[:PORT][/DB], rediss://... or\n"
+	 "redis://[USER@]HOST[:PORT][/DB] or\n"
 	 "unix:///PATH[?db=N] (default: a private redis-server\n"
 	 "in the state directory)"},
 	{"password-file", 0, OPTION_TEXT, AT(password_file), "FILE",
