@@ -10,7 +10,7 @@
  *      kv_file.c    create, open, read, write, release
  *      kv_commit.c  from a written file to a block; a rename onto a block
  *      kv_evict.c   recency, quota, reclaim, telling the kernel
- *      kv_settle.c  what can be had without evicting
+ *      kv_spare.c  what can be had without evicting
  *      kv_attr.c    getattr, setattr, statfs      kv_xattr.c  user.kvfs.*
  *      kv_dir.c     opendir, readdir
  *      kv_sum.c     checksums, verify
@@ -247,10 +247,13 @@ void kv_let_go(struct kv *kv, struct kv_file *f);
 int kv_count_in(struct kv *kv, struct kv_file *f); /* 0 or -ENOMEM */
 void kv_count_out(struct kv *kv, struct kv_file *f);
 
-/* kv_settle.c */
-/** kv_settle - give back what closed files have to spare; lock held.
+/* kv_spare.c */
+/** kv_spare_take - give back what closed files have to spare; lock held.
  *  Returns: bytes that the pool has more. */
-uint64_t kv_settle(struct kv *kv);
+uint64_t kv_spare_take(struct kv *kv);
+/** kv_spare_soon - what it may give back in a moment: the kernel is about to
+ *  let go of files that were closed; lock held. */
+uint64_t kv_spare_soon(struct kv *kv);
 
 /* kv_evict.c */
 void kv_touch(struct kv *kv, struct kv_file *f); /* lock held */

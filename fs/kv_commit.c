@@ -119,7 +119,7 @@ static int commit(struct kv *kv, struct kv_file *f)
 	/* A small block after large ones must not push others out meanwhile. */
 	if (r->alloc_bytes > 2 * r->size_bytes + TRIM_SLACK_BYTES)
 		pool_trim(kv->fs->pool, f->frame);
-	else if (r->alloc_bytes - r->size_bytes >= POOL_PAGE_BYTES)
+	else if (r->alloc_bytes >= r->size_bytes + 4096)
 		list_push_back(&kv->excess, &f->excess);
 	atomic_fetch_add_explicit(&counters->stores, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&counters->bytes_stored, r->size_bytes,

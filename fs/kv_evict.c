@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -19,6 +20,9 @@
  */
 
 #define LEAF_SEARCH 1024 /* how far to look for a leaf before giving up */
+
+#define SPARE_TRIES 20
+#define SPARE_EVERY_US 500
 
 struct inval {
 	struct list list;
@@ -169,13 +173,30 @@ static struct kv_file *stale_orphan(struct kv *kv)
 	return f;
 }
 
+/* What closed files have to spare comes first, also where the kernel has not
+ * let go of them yet: a block should not go for the sake of a moment. */
+static uint64_t reclaim_spare(struct kv *kv, uint64_t need_bytes)
+{
+	uint64_t done = kv_spare_take(kv);
+
+	for (int i = 0; !done && i < SPARE_TRIES; i++) {
+		if (kv_spare_soon(kv) < need_bytes)
+			break;
+		pthread_mutex_unlock(&kv->lock);
+		usleep(SPARE_EVERY_US);
+		pthread_mutex_lock(&kv->lock);
+		done = kv_spare_take(kv);
+	}
+	return done;
+}
+
 uint64_t kv_reclaim(void *ctx, uint64_t need_bytes)
 {
 	struct kv *kv = ((struct fs *)ctx)->kv;
-	uint64_t done = 0;
+	uint64_t done;
 	scoped_lock(&kv->lock);
 
-	done = kv_settle(kv);
+	done = reclaim_spare(kv, need_bytes);
 	if (done)
 		return done; /* whoever asks counts anew */
 	while (done < need_bytes) {
