@@ -272,7 +272,8 @@ local function reading(name, fn)
 end
 
 -- A caller that lost the connection asks again under the same number and gets
--- the same answer; what arrives after younger calls is not run.
+-- the same answer. While it may ask again no younger call has its slot
+-- (ckpt_number_take); what arrives behind one that has is not run.
 local function answered(t, sid, count)
 	local s = call('HGET', t.base .. 'r' .. t.inc, count % RING)
 	if not s or #s < 16 or string.sub(s, 1, 8) ~= sid then

@@ -330,12 +330,14 @@ static int log_answer(struct meta_ckpt *c, const struct ckpt_answer *a,
 		;
 	while ((err = ckpt_log_append(c->log, a->seq, a->record,
 				      a->record_bytes)) == -ESRCH) {
+		if (clock_now_ns() > deadline)
+			break;
 		err = gap_wait(c, a->seq, deadline);
 		if (err == -ESRCH) {
 			ask_check(c);
 			err = wait_ready(c, deadline, true);
 		}
-		if (err || clock_now_ns() > deadline)
+		if (err)
 			break;
 	}
 	if (err == -EEXIST) {
@@ -343,6 +345,29 @@ static int log_answer(struct meta_ckpt *c, const struct ckpt_answer *a,
 		return -ESTALE;
 	}
 	return err ? -EIO : 0;
+}
+
+uint64_t ckpt_number_take(struct meta_ckpt *c, int64_t deadline)
+{
+	scoped_lock(&c->lock);
+
+	while (c->numbered == UINT64_MAX)
+		if (wait_until(c, deadline) == ETIMEDOUT)
+			return 0;
+	do
+		c->n_calls++;
+	while (c->numbered >> c->n_calls % CKPT_RING & 1);
+	c->numbered |= UINT64_C(1) << c->n_calls % CKPT_RING;
+	return c->n_calls;
+}
+
+void ckpt_number_give(struct meta_ckpt *c, uint64_t number)
+{
+	scoped_lock(&c->lock);
+
+	if (c->numbered == UINT64_MAX)
+		pthread_cond_broadcast(&c->cond);
+	c->numbered &= ~(UINT64_C(1) << number % CKPT_RING);
 }
 
 struct write {
@@ -398,16 +423,23 @@ int ckpt_write(struct meta *m, int64_t deadline, const char *fn,
 {
 	struct meta_ckpt *c = m->ckpt;
 	struct write w = {.fn = fn, .args = args};
-	enum again again;
+	enum again again = AGAIN_NEW;
 	int err;
 
 	deadline = meta_deadline(m, deadline);
 	w.incarnation = meta_incarnation(m);
 	w.n_inos = letgo_take(c, w.inos);
-	w.number = ++c->n_calls;
-	while ((again = write_once(c, deadline, &w, a, &err)) != DONE)
+	while (again != DONE) {
 		if (again == AGAIN_NEW)
-			w.number = ++c->n_calls;
+			w.number = ckpt_number_take(c, deadline);
+		if (!w.number) {
+			err = -EIO;
+			break;
+		}
+		again = write_once(c, deadline, &w, a, &err);
+		if (again != AGAIN)
+			ckpt_number_give(c, w.number);
+	}
 	/* Without an answer nobody knows; letting go twice does no harm. */
 	if (!a->reply || a->status > ERRNO_MAX)
 		for (size_t i = 0; i < w.n_inos; i++)

@@ -35,20 +35,22 @@ enum ckpt_state {
 
 #define CKPT_LETGO_MAX 64u /* inodes told to Redis with one mutation */
 #define CKPT_SESSION_BYTES 8
+#define CKPT_RING 64u /* RING in ckpt.lua: answers that it remembers */
 
 struct meta_ckpt {
 	struct meta *m;
 	struct ckpt_log *log;
 	uint64_t compact_bytes; /* a log longer than this is compacted */
 	char session[CKPT_SESSION_BYTES]; /* of this run of the daemon */
-	_Atomic uint64_t n_calls;
-	_Atomic uint64_t seen_seq; /* newest that the store answered */
+	_Atomic uint64_t seen_seq;	  /* newest that the store answered */
 
 	pthread_mutex_t lock; /* a leaf; guards all below */
 	pthread_cond_t cond;  /* anything below changed */
 	enum ckpt_state state;
 	bool stop;
 	bool catching_up;
+	uint64_t n_calls;  /* the last number that was given */
+	uint64_t numbered; /* a bit a slot of the ring: its call is under way */
 	unsigned n_writing; /* mutations sent and not yet in the log */
 	unsigned n_gap;	    /* of those: wait for records before theirs */
 	uint64_t *letgo; /* unlinked, open nowhere: freed with the next call */
@@ -91,6 +93,18 @@ int ckpt_read(struct meta *m, int64_t deadline, const char *fn,
 	      const struct redis_cmd *args, struct ckpt_answer *a);
 int ckpt_write(struct meta *m, int64_t deadline, const char *fn,
 	       const struct redis_cmd *args, struct ckpt_answer *a);
+
+/**
+ * ckpt_number_take - number one mutation
+ *
+ * Redis knows a call that comes again by its number, and remembers answers by
+ * the number modulo CKPT_RING. So the slot of a call under way is not given to
+ * another: however long its thread sleeps, no younger call takes its place.
+ *
+ * Returns: the number, or 0: CKPT_RING are under way until the deadline.
+ */
+uint64_t ckpt_number_take(struct meta_ckpt *c, int64_t deadline);
+void ckpt_number_give(struct meta_ckpt *c, uint64_t number);
 
 /** ckpt_letgo - free these with the next mutation, or within a second. */
 void ckpt_letgo(struct meta_ckpt *c, uint64_t ino);

@@ -735,6 +735,48 @@ START_TEST(a_full_disk_is_an_error_and_the_log_stays_whole)
 }
 END_TEST
 
+/* --- numbers of calls -------------------------------------------------- */
+
+START_TEST(no_younger_call_takes_the_place_of_one_that_is_late)
+{
+	char key[64];
+	uint64_t late;
+
+	make(ROOT, "first", F);
+	late = ckpt_number_take(meta->ckpt, 0);
+	for (unsigned i = 0; i < 3 * CKPT_RING; i++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "f%u", i);
+		make(ROOT, name, F);
+	}
+
+	snprintf(key, sizeof(key), "HLEN kvfs:{c}:r%u", meta_incarnation(meta));
+	ck_assert_uint_eq(server_int(key), CKPT_RING - 1);
+	snprintf(key, sizeof(key), "HEXISTS kvfs:{c}:r%u %lu",
+		 meta_incarnation(meta), (unsigned long)(late % CKPT_RING));
+	ck_assert_uint_eq(server_int(key), 0);
+	ckpt_number_give(meta->ckpt, late);
+}
+END_TEST
+
+START_TEST(more_calls_than_redis_remembers_wait_for_one_another)
+{
+	uint64_t last = 0;
+
+	for (unsigned i = 0; i < CKPT_RING; i++) {
+		uint64_t n = ckpt_number_take(meta->ckpt, 0);
+
+		ck_assert_uint_gt(n, last);
+		last = n;
+	}
+	ck_assert_uint_eq(ckpt_number_take(meta->ckpt, clock_now_ns()), 0);
+	ckpt_number_give(meta->ckpt, last - 5);
+	ck_assert_uint_eq(ckpt_number_take(meta->ckpt, 0),
+			  last - 5 + CKPT_RING);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	const int n_lies = sizeof(lies) / sizeof(lies[0]);
@@ -759,6 +801,8 @@ static Suite *suite(void)
 	tcase_add_test(t, two_clusters_are_not_mixed);
 	tcase_add_test(t, a_node_without_a_log_takes_the_tree_that_is_there);
 	tcase_add_test(t, a_call_whose_answer_was_lost_happens_once);
+	tcase_add_test(t, no_younger_call_takes_the_place_of_one_that_is_late);
+	tcase_add_test(t, more_calls_than_redis_remembers_wait_for_one_another);
 	tcase_add_loop_test(t, an_answer_that_is_none_is_an_error_and_no_more,
 			    0, n_lies);
 	tcase_add_loop_test(t, a_listing_that_is_malformed_tells_no_name, 0,
