@@ -79,7 +79,8 @@ static void fill_file(struct kv *kv, struct kv_file *f, struct stat *st)
 	st->st_atim = clock_timespec(r->atime_ns);
 	st->st_mtim = clock_timespec(r->mtime_ns);
 	st->st_ctim = clock_timespec(r->ctime_ns);
-	if (f->node.state == KV_WRITING)
+	/* What the kernel is yet to hear of, nobody has written into. */
+	if (f->node.state == KV_WRITING && f->node.nlookup)
 		fill_writing(kv, f, st);
 }
 
