@@ -22,17 +22,19 @@
  *
  * What fails because Redis is away is kept in ckpt.retries, and the keeper
  * tries again. Nothing is forgotten: a daemon that ends meanwhile leaves it to
- * the scan after the next start.
+ * the scan after the next start. So ending takes no longer than one deadline,
+ * however many files are left: jobs that wait in the queue then do nothing,
+ * and ckeep_stop publishes as much as that time allows.
  */
 
 #define RETRY_MIN_NS (50 * NS_PER_MS)
 #define RETRY_MAX_NS (2 * NS_PER_S)
 
 /* No name and no opener: neither the record nor the bytes are needed. */
-static int remove_data(struct ckpt_data *d, bool kept)
+static int remove_data(struct ckpt_data *d, int64_t deadline, bool kept)
 {
 	struct ckpt *ckpt = d->ckpt;
-	int err = kept ? ckpt_release(ckpt->fs->meta, 0, d->ino) : 0;
+	int err = kept ? ckpt_release(ckpt->fs->meta, deadline, d->ino) : 0;
 
 	if (err && err != -ESTALE && err != -ENOENT)
 		return err;
@@ -107,7 +109,8 @@ static void vanished(struct ckpt_data *d)
  * whatever the stamps say. (Once is no mapping: close() lets go of the file a
  * moment after RELEASE.)
  */
-static int publish_closed(struct ckpt_data *d, bool passthrough)
+static int publish_closed(struct ckpt_data *d, int64_t deadline,
+			  bool passthrough)
 {
 	int mapped = passthrough ? probe(d) : 0;
 	int err;
@@ -117,7 +120,7 @@ static int publish_closed(struct ckpt_data *d, bool passthrough)
 		d->mark.valid = false;
 		pthread_mutex_unlock(&d->ckpt->lock);
 	}
-	err = cdata_publish(d, 0, true);
+	err = cdata_publish(d, deadline, true);
 	if (err)
 		return err;
 	d->n_mapped = mapped == -EAGAIN ? d->n_mapped + 1 : 0;
@@ -125,14 +128,14 @@ static int publish_closed(struct ckpt_data *d, bool passthrough)
 }
 
 /* Serial held. 0 done, 1 the sum is to be taken, or -errno: later. */
-static int settle_now(struct ckpt_data *d)
+static int settle_now(struct ckpt_data *d, int64_t deadline)
 {
 	struct view_of v = look(d);
 	int err = 0;
 
 	if (v.gone) {
 		if (!v.open)
-			err = remove_data(d, v.kept);
+			err = remove_data(d, deadline, v.kept);
 		if (!err)
 			satisfied(d, ~0u);
 		return err;
@@ -140,10 +143,10 @@ static int settle_now(struct ckpt_data *d)
 	if (v.writers)
 		return 0; /* its release comes back here */
 	if (v.needs & CKPT_NEED_PUBLISH) {
-		err = publish_closed(d, v.passthrough);
+		err = publish_closed(d, deadline, v.passthrough);
 		if (err == -ESTALE) {
 			vanished(d);
-			return settle_now(d);
+			return settle_now(d, deadline);
 		}
 		if (err)
 			return err;
@@ -155,10 +158,15 @@ static int settle_now(struct ckpt_data *d)
 static void settle(struct job *job)
 {
 	struct ckpt_data *d = container_of(job, struct ckpt_data, job);
-	int err = cdata_lock(d, INT64_MAX);
+	int err;
 
+	if (atomic_load(&d->ckpt->stopping)) {
+		ckeep_done(d, 0);
+		return;
+	}
+	err = cdata_lock(d, INT64_MAX);
 	if (!err) {
-		err = settle_now(d);
+		err = settle_now(d, 0);
 		cdata_unlock(d);
 	}
 	if (err == 1)
@@ -310,25 +318,35 @@ int ckeep_start(struct ckpt *ckpt)
 	return err;
 }
 
+static int publish_left_of(struct ckpt_data *d, int64_t deadline)
+{
+	struct view_of v = look(d);
+	int err;
+
+	if (!v.writers && !(v.needs & (CKPT_NEED_PUBLISH | CKPT_NEED_REMOVE)))
+		return 0;
+	if (clock_now_ns() > deadline)
+		return -ETIMEDOUT;
+	err = settle_now(d, deadline);
+	if (err >= 0 && d->n_writers)
+		err = cdata_publish(d, deadline, true);
+	return err == -EAGAIN || err > 0 ? 0 : err; /* mapped, but published */
+}
+
 /* One last time for what is not published, open or not, while Redis answers. */
 static void publish_left(struct ckpt *ckpt)
 {
+	int64_t deadline =
+		clock_now_ns() + ckpt->fs->config.deadline_ms * NS_PER_MS;
 	unsigned long n_left = 0;
-	int err = 0;
 
 	for (size_t i = 0; i < ckpt->n_buckets; i++) {
 		struct ckpt_inode *inode = ckpt->buckets[i];
 
 		for (; inode; inode = inode->next) {
-			if (!inode->data)
-				continue;
-			if (!err)
-				err = settle_now(inode->data);
-			if (!err && inode->data->n_writers)
-				err = cdata_publish(inode->data, 0, true);
-			if (err > 0)
-				err = 0;
-			n_left += err != 0;
+			if (inode->data)
+				n_left += publish_left_of(inode->data,
+							  deadline) != 0;
 		}
 	}
 	if (n_left)

@@ -100,13 +100,22 @@ static void cmd_append(struct redis_cmd *cmd, const struct redis_cmd *args)
 		cmd->err = args->err;
 }
 
+static bool is_stopping(struct meta_ckpt *c)
+{
+	scoped_lock(&c->lock);
+	return c->stop;
+}
+
 int ckpt_page(struct meta *m, const struct redis_cmd *cmd, size_t min_count,
 	      struct redis_reply **reply)
 {
 	struct redis_reply *r;
 	uint64_t status;
-	int err = meta_call(m, META_CKPT, "c", 0, cmd, &r);
+	int err;
 
+	if (is_stopping(m->ckpt))
+		return -ESHUTDOWN;
+	err = meta_call(m, META_CKPT, "c", 0, cmd, &r);
 	if (err)
 		return err;
 	if (redis_reply_uint(redis_reply_at(r, 0), &status))

@@ -124,7 +124,8 @@ void ckpt_cmd_begin(struct meta *m, struct redis_cmd *cmd, const char *fn);
 void ckpt_cmd_gate(struct meta_ckpt *c, struct redis_cmd *cmd);
 
 /** ckpt_page - call a function that answers an array; its head is checked.
- *  Returns: 0, -EAGAIN the store is not what it was, or -errno. */
+ *  Returns: 0, -EAGAIN the store is not what it was, -ESHUTDOWN we are closing
+ *  and what goes page by page ends here, or -errno. */
 int ckpt_page(struct meta *m, const struct redis_cmd *cmd, size_t min_count,
 	      struct redis_reply **reply);
 

@@ -138,10 +138,25 @@ what_was_removed_while_it_was_away_stays_removed() {
 	[ "$n" -ge 2 ] || fail "$n tombstones"
 }
 
+_hold_files() { # NAME: 10, until they are to be written and closed
+	local i fds=()
+	for i in {0..9}; do exec {fds[i]}>"$CKPT/open/$1-$i"; done
+	touch "$T/open-$1"
+	wait_for '[ -e "$T/close" ]' 30
+	for i in {0..9}; do echo late >&"${fds[i]}"; done 2>/dev/null
+}
+
 a_mount_ends_in_bounded_time_without_redis() {
-	local start=$EPOCHREALTIME took
+	local start took i n=35
+	mkdir "$CKPT/open"
+	for ((i = 0; i < n; i++)); do _hold_files "$i" & done
+	wait_for "[ \$(ls '$T' | grep -c open-) = $n ]" 30
 	_stop
 	trap '_cont; hand_stop' EXIT
+	touch "$T/close"
+	wait
+	# Each of the files is still to be published.
+	start=$EPOCHREALTIME
 	kvfs_umount
 	wait_for '[ -z "$(kvfs_pid)" ]' 10
 	took=$(awk "BEGIN { print int(($EPOCHREALTIME - $start) * 1000) }")
