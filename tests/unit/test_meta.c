@@ -481,7 +481,7 @@ START_TEST(a_flushed_store_is_filled_again)
 
 	one_node();
 	store_many(a, 3000);
-	WAIT_FOR(node_stats(a).n_dirty == 0);
+	WAIT_FOR(node_stats(a).n_refills == 1 && node_stats(a).n_dirty == 0);
 	store = node_stats(a).store_id;
 	server_text("FLUSHALL");
 
@@ -499,7 +499,7 @@ START_TEST(a_killed_private_server_is_started_again_and_filled)
 
 	a = node_up("a", NULL);
 	store_many(a, 3000);
-	WAIT_FOR(node_stats(a).n_dirty == 0);
+	WAIT_FOR(node_stats(a).n_refills == 1 && node_stats(a).n_dirty == 0);
 	pid = embedded_pid(a->meta->embedded);
 	ck_assert_int_eq(kill(pid, SIGKILL), 0);
 
