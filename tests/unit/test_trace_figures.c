@@ -53,13 +53,17 @@ END_TEST
 
 int main(void)
 {
-	const char *top = getenv("srcdir");
+	const char *top = getenv("srcdir"), *named = getenv("KVFS_TRACE");
 	SRunner *runner;
 	Suite *suite;
 	TCase *c;
 	int failed;
 
-	snprintf(path, sizeof(path), "%s" TRACE_BESIDE, top ? top : ".");
+	if (named)
+		snprintf(path, sizeof(path), "%s", named);
+	else
+		snprintf(path, sizeof(path), "%s" TRACE_BESIDE,
+			 top ? top : ".");
 	if (access(path, R_OK)) {
 		printf("skipped: there is no trace at %s\n", path);
 		return 77;
