@@ -9,8 +9,9 @@
  *      kv_name.c    lookup, mkdir, unlink, rmdir, rename
  *      kv_file.c    create, open, read, write, release
  *      kv_commit.c  from a written file to a block; a rename onto a block
- *      kv_evict.c   recency, quota, reclaim, telling the kernel
- *      kv_spare.c  what can be had without evicting
+ *      kv_evict.c   recency, quota, reclaim
+ *      kv_tell.c    telling the kernel what went
+ *      kv_spare.c   what can be had without evicting
  *      kv_attr.c    getattr, setattr, statfs      kv_xattr.c  user.kvfs.*
  *      kv_dir.c     opendir, readdir
  *      kv_sum.c     checksums, verify
@@ -102,6 +103,7 @@ struct kv_file {
 	struct kv_node node;
 	struct list by_use; /* committed and linked: in ns->by_use */
 	struct list excess; /* committed, not trimmed: in kv->excess */
+	struct list stale;  /* the kernel shall forget it: in kv->stale, told */
 	struct kv_ns *ns;
 	uint32_t frame;
 	uint32_t opens;	    /* handles the kernel holds */
@@ -109,6 +111,7 @@ struct kv_file {
 	uint32_t rewriters; /* of the writers those that came by open, not by
 			       create: their backing may open at any time */
 	bool closed;   /* direct rung: a writer closed; its RELEASE may come */
+	uint8_t told;  /* how often the kernel was told to forget it */
 	bool trimmed;  /* WRITING: nothing preallocated is left */
 	uint32_t kids; /* chain: blocks that name this one as parent */
 	pid_t writer;  /* thread that created it, while WRITING */
@@ -140,11 +143,10 @@ struct kv {
 	pthread_cond_t writer_left; /* some file has one writer less */
 	int dirs_fd;		    /* kv_dirs.c */
 
-	pthread_mutex_t inval_lock; /* guards those below */
-	pthread_cond_t inval_some;
-	pthread_t inval_thread;
-	struct list inval; /* entries the kernel shall forget */
-	bool inval_stop;
+	pthread_cond_t stale_some; /* for kv_tell.c's thread */
+	pthread_t tell_thread;
+	struct list stale, told; /* kv_file.stale: to tell, told already */
+	bool tell_stop, no_prune;
 };
 
 /* fi->fh of a kv handle: what release must give back. */
@@ -260,12 +262,14 @@ void kv_touch(struct kv *kv, struct kv_file *f); /* lock held */
 /** kv_enforce_quota - evict from this namespace until it fits; lock held. */
 void kv_enforce_quota(struct kv *kv, struct kv_ns *ns);
 uint64_t kv_reclaim(void *ctx, uint64_t need_bytes);
-/** kv_invalidate - the kernel shall forget this entry; lock held. */
-void kv_invalidate(struct kv *kv, struct kv_dir *dir, const char *name);
-int kv_inval_start(struct kv *kv);
 /** kv_set_parent - the chain: f continues parent (or nothing); lock held. */
 void kv_set_parent(struct kv *kv, struct kv_file *f, struct kv_file *parent);
 struct kv_file *kv_parent(struct kv *kv, struct kv_file *f);
+
+/* kv_tell.c */
+/** kv_invalidate - f goes, and the kernel shall forget it; lock held. */
+void kv_invalidate(struct kv *kv, struct kv_file *f);
+int kv_tell_start(struct kv *kv); /* 0 or -errno; kv_quiesce ends it */
 
 /* kv_xattr.c */
 struct meta_namespace;

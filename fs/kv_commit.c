@@ -264,10 +264,10 @@ static void count_meeting(struct kv *kv, struct kv_file *first,
 }
 
 /* The kernel will take f for the block of this name: it shall ask again. */
-static void replace(struct kv *kv, struct kv_file *f, struct kv_file *block)
+static void replace(struct kv *kv, struct kv_file *f)
 {
 	f->node.replaced = true;
-	kv_invalidate(kv, kv_dir(block->node.parent), block->node.name);
+	kv_invalidate(kv, f);
 	kv_drop(kv, f, true);
 }
 
@@ -275,7 +275,7 @@ static void replace(struct kv *kv, struct kv_file *f, struct kv_file *block)
 static void lose_to(struct kv *kv, struct kv_file *f, struct kv_file *block)
 {
 	count_meeting(kv, block, f);
-	replace(kv, f, block);
+	replace(kv, f);
 }
 
 static int rename_block(struct call *c, struct kv_file *f)
@@ -364,7 +364,7 @@ static int install_copy(struct call *c, struct kv_file *f, uint32_t frame)
 		pool_put(kv->fs->pool, frame);
 		return -ENOMEM;
 	}
-	replace(kv, f, block);
+	replace(kv, f);
 	atomic_fetch_add(&kv->fs->counters.copied_commits, 1);
 	return commit(kv, block);
 }

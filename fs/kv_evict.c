@@ -13,23 +13,12 @@
  * namespaces, but a leaf before what it continues where the chain is known,
  * and never one that is open, pinned or mapped. Each namespace keeps its
  * blocks by use; the oldest of all is the oldest of the namespaces' oldest.
- *
- * The kernel caches entries for long, so it is told what went; by a thread of
- * its own, because a caller that holds the directory's lock may be waiting
- * for us (a create that had to evict).
  */
 
 #define LEAF_SEARCH 1024 /* how far to look for a leaf before giving up */
 
 #define SPARE_TRIES 20
 #define SPARE_EVERY_US 500
-
-struct inval {
-	struct list list;
-	fuse_ino_t dir;
-	uint8_t name_len;
-	char name[];
-};
 
 struct kv_file *kv_parent(struct kv *kv, struct kv_file *f)
 {
@@ -155,7 +144,7 @@ static uint64_t evict(struct kv *kv, struct kv_file *f)
 	atomic_fetch_add_explicit(&counters->bytes_evicted, bytes,
 				  memory_order_relaxed);
 	atomic_fetch_add_explicit(&f->ns->evictions, 1, memory_order_relaxed);
-	kv_invalidate(kv, kv_dir(f->node.parent), f->node.name);
+	kv_invalidate(kv, f);
 	kv_drop(kv, f, false);
 	return bytes ? bytes : 1;
 }
@@ -223,80 +212,4 @@ void kv_enforce_quota(struct kv *kv, struct kv_ns *ns)
 			break;
 		evict(kv, f);
 	}
-}
-
-void kv_invalidate(struct kv *kv, struct kv_dir *dir, const char *name)
-{
-	size_t n = strlen(name);
-	struct inval *i;
-
-	if (!dir->node.nlookup)
-		return; /* the kernel does not know the directory */
-	i = malloc(sizeof(*i) + n + 1);
-	if (!i)
-		return; /* an open of the entry is answered ESTALE all the same
-			 */
-	i->dir = inode_fuse(kv->fs, &dir->node.head);
-	i->name_len = (uint8_t)n;
-	memcpy(i->name, name, n + 1);
-	pthread_mutex_lock(&kv->inval_lock);
-	if (!kv->inval_stop) {
-		list_push_back(&kv->inval, &i->list);
-		pthread_cond_signal(&kv->inval_some);
-		i = NULL;
-	}
-	pthread_mutex_unlock(&kv->inval_lock);
-	free(i);
-}
-
-static struct inval *next_inval(struct kv *kv)
-{
-	scoped_lock(&kv->inval_lock);
-	struct list *l;
-
-	while (!(l = list_pop_front(&kv->inval))) {
-		if (kv->inval_stop)
-			return NULL;
-		pthread_cond_wait(&kv->inval_some, &kv->inval_lock);
-	}
-	return container_of(l, struct inval, list);
-}
-
-static void *tell_kernel(void *arg)
-{
-	struct kv *kv = arg;
-	struct inval *i;
-
-	pthread_setname_np(pthread_self(), "kvfs-inval");
-	while ((i = next_inval(kv))) {
-		/* ENOENT: the kernel had forgotten it by itself */
-		fuse_lowlevel_notify_inval_entry(kv->fs->session, i->dir,
-						 i->name, i->name_len);
-		free(i);
-	}
-	return NULL;
-}
-
-int kv_inval_start(struct kv *kv)
-{
-	int err;
-
-	kv->inval_stop = false;
-	err = -pthread_create(&kv->inval_thread, NULL, tell_kernel, kv);
-	if (err)
-		kv->inval_stop = true;
-	return err;
-}
-
-void kv_quiesce(struct kv *kv)
-{
-	bool stopped;
-
-	pthread_mutex_lock(&kv->inval_lock);
-	stopped = kv->inval_stop;
-	kv->inval_stop = true;
-	pthread_cond_signal(&kv->inval_some);
-	pthread_mutex_unlock(&kv->inval_lock);
-	if (!stopped)
-		pthread_join(kv->inval_thread, NULL);
 }

@@ -215,7 +215,7 @@ static void verdict(void *ctx, const char *path, uint16_t len,
 	}
 	if (v == META_KV_CONFLICT)
 		atomic_fetch_add(&fs->counters.conflicts, 1);
-	kv_invalidate(kv, kv_dir(f->node.parent), f->node.name);
+	kv_invalidate(kv, f);
 	kv_drop(kv, f, false);
 }
 

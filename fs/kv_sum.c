@@ -119,7 +119,7 @@ static void drop_damaged(struct kv *kv, struct kv_file *f)
 	f->node.damaged = true;
 	if (f->node.unlinked)
 		return;
-	kv_invalidate(kv, kv_dir(f->node.parent), f->node.name);
+	kv_invalidate(kv, f);
 	kv_drop(kv, f, false);
 }
 

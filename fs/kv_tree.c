@@ -285,6 +285,7 @@ struct kv_file *kv_file_new(struct kv *kv, struct kv_dir *parent,
 	}
 	list_init(&f->by_use);
 	list_init(&f->excess);
+	list_init(&f->stale);
 	f->ns = parent->ns;
 	f->frame = frame;
 	f->ino = KV_INO(++kv->last_ino);
@@ -310,6 +311,8 @@ void kv_node_settle(struct kv_node *node)
 
 		if (node->type == KV_NAMESPACE)
 			list_remove(&kv_ns(kv_dir(node))->all);
+		if (node->type == KV_FILE)
+			list_remove(&kv_file(node)->stale);
 		node->head.magic = 0;
 		free(node->name);
 		free(node);
@@ -369,17 +372,17 @@ int kv_open(struct kv **out, struct fs *fs)
 		return -ENOMEM;
 	kv->fs = fs;
 	kv->dirs_fd = -1;
-	kv->inval_stop = true;
+	kv->tell_stop = true;
 	pthread_mutex_init(&kv->lock, NULL);
-	pthread_mutex_init(&kv->inval_lock, NULL);
-	pthread_cond_init(&kv->inval_some, NULL);
+	pthread_cond_init(&kv->stale_some, NULL);
 	list_init(&kv->namespaces);
 	list_init(&kv->orphans);
 	list_init(&kv->late);
 	list_init(&kv->writing);
 	list_init(&kv->excess);
 	pthread_cond_init(&kv->writer_left, NULL);
-	list_init(&kv->inval);
+	list_init(&kv->stale);
+	list_init(&kv->told);
 	kv->table = calloc(TABLE_START, sizeof(*kv->table));
 	kv->table_mask = TABLE_START - 1;
 	init_node(&kv->root.node, KV_ROOT);
@@ -398,7 +401,7 @@ int kv_open(struct kv **out, struct fs *fs)
 		return err;
 	}
 	*out = kv;
-	return kv_inval_start(kv);
+	return kv_tell_start(kv);
 }
 
 /* Makes the directories of "NAMESPACE/a/b" down to the last slash. */
@@ -526,8 +529,7 @@ void kv_close(struct kv *kv)
 	free(kv->by_frame);
 	free(kv->root.node.name);
 	pthread_mutex_destroy(&kv->lock);
-	pthread_mutex_destroy(&kv->inval_lock);
-	pthread_cond_destroy(&kv->inval_some);
+	pthread_cond_destroy(&kv->stale_some);
 	pthread_cond_destroy(&kv->writer_left);
 	free(kv);
 }
