@@ -39,7 +39,6 @@
 
 #define KV_ENTRY_TIMEOUT 3600.0 /* of what cannot change unseen */
 #define KV_MISS_TIMEOUT 0.1	/* a miss is remembered no longer */
-#define KV_TEMP_TIMEOUT 1.0	/* a temp's name: the rename finds it cached */
 #define KV_WRITTEN_TIMEOUT 0.02 /* attributes of a file being written */
 #define KV_ORPHAN_NS (600LL * 1000000000) /* a closed temp may go then */
 
@@ -65,8 +64,6 @@ struct kv_node {
 	bool sync : 1;	    /* fsync came before the commit */
 	bool published : 1; /* Redis said so */
 	bool damaged : 1;
-	bool replaced : 1; /* the kernel may think that a rename gave it the
-			      name that another block has */
 	uint8_t name_len;
 	char *name; /* points into the allocation; a rename replaces it */
 };

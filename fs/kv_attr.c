@@ -13,12 +13,9 @@
  * Attributes. A block's stand in its record and change only through us, so
  * the kernel may keep them. A file being written changes behind our back: the
  * kernel knows what write() did, but not what a mapping did to its times. It
- * keeps those just long enough to open what it has created.
- *
- * A temp's name the kernel may keep as well, and takes it along to the name
- * that the file is renamed to. Where a block has that name already, or the
- * block is a copy, the kernel is told; what reaches us before it knows is
- * answered ESTALE, and it looks the name up anew.
+ * keeps those just long enough to open what it has created. Its name it may
+ * not keep: a rename takes the entry along, and the block of the new name may
+ * be another file.
  */
 
 double kv_attr_timeout(const struct kv_node *node)
@@ -32,7 +29,7 @@ double kv_entry_timeout(const struct kv_node *node)
 {
 	if (kv_is_dir(node) || node->state == KV_COMMITTED)
 		return KV_ENTRY_TIMEOUT;
-	return node->temp ? KV_TEMP_TIMEOUT : 0;
+	return 0;
 }
 
 static void fill_dir(struct kv_dir *dir, struct stat *st)
@@ -95,12 +92,10 @@ void kv_fill_attr(struct kv *kv, struct kv_node *node, struct stat *st)
 	st->st_blocks = (st->st_size + 511) / 512;
 }
 
-/* Nobody has it open and no name leads to it, but for the kernel's memory. */
+/* It is gone, but for the kernel's memory of it. */
 static bool is_stale(struct kv_node *node)
 {
-	if (kv_is_dir(node) || kv_file(node)->opens)
-		return false;
-	return node->replaced || kv_file(node)->frame == POOL_NO_FRAME;
+	return !kv_is_dir(node) && kv_file(node)->frame == POOL_NO_FRAME;
 }
 
 void kv_do_getattr(struct call *c)

@@ -23,9 +23,9 @@
  * RENAME finds the writer still there, the block is a copy of what is written
  * so far, and the writer keeps an orphan.
  *
- * A rename onto a block drops the newcomer: the first commit wins. The kernel
- * gives the newcomer's inode the name all the same; kv_attr.c says how it
- * comes to the block that stayed.
+ * A rename onto a block drops the newcomer: the first commit wins. The
+ * entry of an uncommitted file has no timeout in the kernel, so the next walk
+ * asks and is given the block that stayed.
  */
 
 #define COPY_BYTES (1u << 20)
@@ -263,19 +263,11 @@ static void count_meeting(struct kv *kv, struct kv_file *first,
 	workers_post(kv->fs->background, &m->job);
 }
 
-/* The kernel will take f for the block of this name: it shall ask again. */
-static void replace(struct kv *kv, struct kv_file *f)
-{
-	f->node.replaced = true;
-	kv_invalidate(kv, f);
-	kv_drop(kv, f, true);
-}
-
 /* f would take the name of a block: the block stays, f goes. */
 static void lose_to(struct kv *kv, struct kv_file *f, struct kv_file *block)
 {
 	count_meeting(kv, block, f);
-	replace(kv, f);
+	kv_drop(kv, f, true);
 }
 
 static int rename_block(struct call *c, struct kv_file *f)
@@ -364,7 +356,7 @@ static int install_copy(struct call *c, struct kv_file *f, uint32_t frame)
 		pool_put(kv->fs->pool, frame);
 		return -ENOMEM;
 	}
-	replace(kv, f);
+	kv_drop(kv, f, true);
 	atomic_fetch_add(&kv->fs->counters.copied_commits, 1);
 	return commit(kv, block);
 }

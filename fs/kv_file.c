@@ -124,7 +124,7 @@ static int check_open(struct call *c, struct kv_file *f, bool write)
 {
 	struct kv *kv = c->fs->kv;
 
-	if (f->frame == POOL_NO_FRAME || f->node.replaced)
+	if (f->frame == POOL_NO_FRAME)
 		return ESTALE; /* the kernel looks the name up anew */
 	if (f->node.damaged)
 		return EIO;

@@ -35,7 +35,7 @@
 
 struct notice {
 	fuse_ino_t file, dir;
-	char name[256]; /* empty: the kernel knows it under another one */
+	char name[256];
 };
 
 /* The kernel's ABI (include/uapi/linux/fuse.h, Linux 6.18), declared here
@@ -61,9 +61,7 @@ static void notice_fill(struct kv *kv, struct notice *n, struct kv_file *f)
 {
 	n->file = inode_fuse(kv->fs, &f->node.head);
 	n->dir = inode_fuse(kv->fs, &f->node.parent->head);
-	n->name[0] = 0;
-	if (!f->node.replaced)
-		snprintf(n->name, sizeof(n->name), "%s", f->node.name);
+	snprintf(n->name, sizeof(n->name), "%s", f->node.name);
 }
 
 /* Off one list, and onto that of files told where more is to come. */
@@ -104,10 +102,9 @@ static int prune(struct kv *kv, uint64_t *ids, uint32_t n)
 static void tell_by_name(struct kv *kv, const struct notice *batch, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++)
-		if (batch[i].name[0])
-			fuse_lowlevel_notify_inval_entry(
-				kv->fs->session, batch[i].dir, batch[i].name,
-				strlen(batch[i].name));
+		fuse_lowlevel_notify_inval_entry(kv->fs->session, batch[i].dir,
+						 batch[i].name,
+						 strlen(batch[i].name));
 }
 
 /* ENOENT everywhere: the kernel had forgotten it by itself. */
