@@ -88,7 +88,8 @@ static struct kv_file *victim_in(struct kv *kv, struct kv_ns *ns,
 		}
 		if (!is_held(kv, f))
 			return f;
-		kv_touch(kv, f);
+		if (!f->node.pins) /* a checksum under way is no use */
+			kv_touch(kv, f);
 	}
 	return oldest && !is_held(kv, oldest) ? oldest : NULL;
 }
