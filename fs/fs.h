@@ -50,6 +50,9 @@ struct fs_config {
 	const char *meta_url;
 	const char *password_file;
 	const char *prefix;
+	const char *listen;   /* "ADDRESS[:PORT],…"; NULL: nowhere */
+	const char *key_file; /* the cluster's key; NULL: none */
+	bool tls;
 	enum fs_rung rung; /* forced, or RUNG_AUTO */
 	unsigned deadline_ms;
 	bool discard;

@@ -26,6 +26,14 @@ static const struct option_spec list[] = {
 	 "environment's KVFS_REDIS_PASSWORD, or none)"},
 	{"prefix", 0, OPTION_TEXT, AT(prefix), "NAME",
 	 "of every key in Redis (default: kvfs)"},
+	{"listen", 0, OPTION_JOIN, AT(listen), "ADDRESS[:PORT]",
+	 "where other nodes fetch blocks from this one; repeat it\n"
+	 "for several addresses (default: nowhere)"},
+	{"cluster-key-file", 0, OPTION_TEXT, AT(key_file), "FILE",
+	 "the secret that nodes prove to each other; mode 0600.\n"
+	 "Without it only loopback addresses may be listened on"},
+	{"tls", 0, OPTION_CHOICE, AT(tls), "off|on",
+	 "encrypt what goes between nodes (default: off)"},
 	{"state", 0, OPTION_TEXT, AT(state_dir), "DIR",
 	 "checkpoint data, log and lock (default:\n"
 	 "/var/lib/kvfs/NAME-OF-MOUNTPOINT; for other users than\n"
@@ -112,6 +120,9 @@ static struct fs_config config_of(const struct mount_job *job)
 		.frame_bytes = o->frame_bytes,
 		.meta_url = o->meta_url,
 		.password_file = o->password_file ? job->password_file : NULL,
+		.listen = o->listen,
+		.key_file = o->key_file ? job->key_file : NULL,
+		.tls = o->tls,
 		.prefix = o->prefix,
 		.rung = (enum fs_rung)o->rung,
 		.deadline_ms = o->deadline_ms,
@@ -131,6 +142,8 @@ static int mount_at(struct mount_job *job, const char *mountpoint)
 	status = mount_check(job, mountpoint);
 	if (!status)
 		status = resolve_password_file(job);
+	if (!status)
+		status = mount_check_cluster(job);
 	if (!status)
 		status = mount_check_state(job);
 	if (!status && job->dead)
