@@ -186,8 +186,10 @@ static void state(void *ctx, const char *path, uint16_t len,
 }
 
 static void verdict(void *ctx, const char *path, uint16_t len,
-		    enum meta_kv_verdict v, uint64_t generation)
+		    const struct meta_kv_answer *answer)
 {
+	enum meta_kv_verdict v = answer->verdict;
+	uint64_t generation = answer->generation;
 	struct fs *fs = ctx;
 	struct kv *kv = fs->kv;
 	struct kv_file *f;

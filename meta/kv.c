@@ -432,6 +432,7 @@ void meta_kv_stats(struct meta *m, struct meta_stats *s)
 
 	s->n_published = k->n_published;
 	s->n_conflicts = k->n_conflicts;
+	s->n_dropped = k->n_dropped;
 	s->n_retracted = k->n_retracted;
 	s->n_tombstoned = k->n_tombstoned;
 	s->n_audits = k->n_audits;

@@ -25,11 +25,30 @@ struct meta_kv_state {
 	uint32_t mode, uid, gid;
 };
 
+#define META_KV_HOLDERS_MAX 16
+
 enum meta_kv_verdict {
 	META_KV_PUBLISHED, /* ours is the published version, or equal to it */
 	META_KV_CONFLICT,  /* another version came first: drop the local one */
 	META_KV_DROPPED,   /* a tombstone stands at or past our generation */
 	META_KV_GONE,	   /* retracted, or the tombstone is written */
+};
+
+/*
+ * What Redis answered of a name. A block is provisional until the first
+ * PUBLISHED: served here, never to peers.
+ */
+struct meta_kv_answer {
+	enum meta_kv_verdict verdict;
+	uint64_t generation; /* PUBLISHED, CONFLICT: the record's; DROPPED: the
+				tombstone's; GONE: what was removed */
+	/* CONFLICT: the winner's */
+	uint64_t size_bytes;
+	uint64_t checksum[2];
+	/* Live ones but us: PUBLISHED, CONFLICT: who holds it, too; GONE after
+	 * `unlinked`: who is to be sent a DROP of this generation */
+	uint32_t n_holders;
+	uint32_t holders[META_KV_HOLDERS_MAX];
 };
 
 struct meta_kv_ops {
@@ -38,11 +57,11 @@ struct meta_kv_ops {
 	 *  Called on threads of meta's own. */
 	void (*state)(void *ctx, const char *path, uint16_t path_len,
 		      struct meta_kv_state *state);
-	/** verdict - Redis answered. generation is the record's. Not called
-	 *  for a name that became dirty again meanwhile: a later one comes.
-	 *  Must not wait; may call meta_kv_dirty. */
+	/** verdict - Redis answered. Not called for a name that became dirty
+	 *  again meanwhile: a later one comes. Must not wait; may call
+	 *  meta_kv_dirty. */
 	void (*verdict)(void *ctx, const char *path, uint16_t path_len,
-			enum meta_kv_verdict v, uint64_t generation);
+			const struct meta_kv_answer *answer);
 	/**
 	 * each - walk the whole local index, for refill and audit
 	 *
@@ -84,18 +103,73 @@ struct meta_kv_found {
 	uint64_t checksum[2];
 	uint32_t mode, uid, gid;
 	uint32_t n_holders; /* live ones; 0: a directory */
-	uint32_t holders[16];
+	uint32_t holders[META_KV_HOLDERS_MAX];
 };
+
+/* A LOOKUP of the kernel waits no longer for Redis than this. */
+#define META_KV_LOOKUP_NS 20000000LL
 
 /**
  * meta_kv_lookup - ask Redis for a block or a directory: one round trip
  * @deadline: monotonic ns; 0: the configured one from now
  *
+ * A few trips are under way at a time; lookups that come meanwhile wait for
+ * one of them to end, then leave together.
+ *
  * Returns: 0, -ENOENT (no live node holds it), or -EIO (no answer; at once
- *          while the breaker is open).
+ *          while the breaker is open, which a missed deadline opens until
+ *          Redis answers again).
  */
 int meta_kv_lookup(struct meta *m, int64_t deadline, const char *path,
 		   uint16_t path_len, struct meta_kv_found *found);
+
+/* One name of many. */
+struct meta_kv_ask {
+	const char *path; /* the caller keeps it until the answer */
+	uint16_t path_len;
+	int err; /* as meta_kv_lookup returns it */
+	struct meta_kv_found found;
+};
+
+/**
+ * meta_kv_lookup_many - n names in one round trip (each 2,000 of them)
+ *
+ * Returns: 0 with each ask's err set, or -EIO: no answer for at least one,
+ *          whose err is -EIO.
+ */
+int meta_kv_lookup_many(struct meta *m, int64_t deadline,
+			struct meta_kv_ask *asks, unsigned n);
+
+/**
+ * meta_kv_lookup_send - the same, without waiting
+ * @done: exactly once, never before this returns, on a thread of meta's; err
+ *        as meta_kv_lookup_many returns it; must not wait; may send another
+ *
+ * Returns: 0, or (done is then never called) -EIO while the breaker is open,
+ *          -ENOMEM.
+ */
+int meta_kv_lookup_send(struct meta *m, int64_t deadline,
+			struct meta_kv_ask *asks, unsigned n,
+			void (*done)(void *ctx, int err), void *ctx);
+
+/**
+ * meta_kv_list - the names right below a directory, of all live nodes
+ * @path: "NAMESPACE" or "NAMESPACE/dir"
+ * @fn: once for each name, in byte order
+ *
+ * From a snapshot of the namespace that this node shares among all its
+ * listings: at most 30 s old, taken anew by a scan that takes at most a fifth
+ * of the time and lies in the state directory. Waits for the first one until
+ * the deadline.
+ *
+ * Returns: 0, -EAGAIN (none is there yet, or Redis is away: list what is
+ *          here), or another -errno.
+ */
+int meta_kv_list(struct meta *m, int64_t deadline, const char *path,
+		 uint16_t path_len,
+		 void (*fn)(void *arg, const char *name, uint16_t name_len,
+			    const struct meta_kv_found *found),
+		 void *arg);
 
 /* A namespace's record: its directory's attributes and its policy. */
 struct meta_namespace {

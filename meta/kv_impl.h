@@ -74,7 +74,7 @@ struct kv_pub {
 	bool has_sender, has_auditor;
 
 	_Atomic uint64_t n_published, n_conflicts, n_retracted, n_tombstoned;
-	_Atomic uint64_t n_unlisted, n_audits, n_refills;
+	_Atomic uint64_t n_unlisted, n_dropped, n_audits, n_refills;
 	_Atomic int64_t last_batch_ns; /* how long Redis took */
 };
 

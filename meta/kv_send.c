@@ -59,22 +59,41 @@ struct round {
 
 /* --- the answers: on the connection's thread --------------------------- */
 
-/* What an answer means: a letter, a generation. */
+static uint64_t number(const unsigned char *p, unsigned bytes)
+{
+	uint64_t v = 0;
+
+	for (unsigned i = 0; i < bytes; i++)
+		v |= (uint64_t)p[i] << (8 * i);
+	return v;
+}
+
+/* A letter, a generation, of a winner size and checksum, other holders. */
 static bool answer_parse(const struct redis_reply *reply, char *letter,
-			 uint64_t *generation)
+			 struct meta_kv_answer *a)
 {
 	const unsigned char *p;
 	const char *bytes;
 	size_t n;
 
+	memset(a, 0, sizeof(*a));
 	if (redis_reply_str(reply, &bytes, &n) || n < 9)
 		return false;
-	*letter = bytes[0];
-	*generation = 0;
 	p = (const unsigned char *)bytes + 1;
-	for (int i = 0; i < 8; i++)
-		*generation |= (uint64_t)p[i] << (8 * i);
-	return strchr("PFCDG", *letter);
+	n -= 9;
+	*letter = bytes[0];
+	a->generation = number(p, 8);
+	p += 8;
+	if (*letter == 'C' && n >= 24) {
+		a->size_bytes = number(p, 8);
+		a->checksum[0] = number(p + 8, 8);
+		a->checksum[1] = number(p + 16, 8);
+		p += 24;
+		n -= 24;
+	}
+	for (; n >= 4 && a->n_holders < META_KV_HOLDERS_MAX; n -= 4, p += 4)
+		a->holders[a->n_holders++] = (uint32_t)number(p, 4);
+	return *letter && strchr("PFCDG", *letter);
 }
 
 static enum meta_kv_verdict count(struct kv_pub *k, const struct item *item,
@@ -91,6 +110,7 @@ static enum meta_kv_verdict count(struct kv_pub *k, const struct item *item,
 		k->n_conflicts++;
 		return META_KV_CONFLICT;
 	case 'D':
+		k->n_dropped++;
 		return META_KV_DROPPED;
 	default:
 		if (item->op == 'U')
@@ -108,13 +128,11 @@ static bool is_stale(struct kv_pub *k, const struct kv_name *name)
 }
 
 static void verdict_give(struct kv_pub *k, const struct item *item, char letter,
-			 uint64_t generation)
+			 struct meta_kv_answer *a)
 {
-	enum meta_kv_verdict v = count(k, item, letter);
-
+	a->verdict = count(k, item, letter);
 	if (!is_stale(k, item->name))
-		k->ops->verdict(k->ctx, item->name->path, item->name->len, v,
-				generation);
+		k->ops->verdict(k->ctx, item->name->path, item->name->len, a);
 }
 
 /* Names stay dirty; say why, once a pause, and do not try again at once. */
@@ -143,14 +161,14 @@ static void batch_end(struct batch *b, int err, const struct redis_reply *reply)
 
 	for (unsigned i = 0; i < b->n; i++) {
 		struct item *item = &b->items[i];
-		uint64_t generation = 0;
+		struct meta_kv_answer answer;
 		char letter = 0;
 
 		if (!item->name)
 			continue;
-		if (!err && answer_parse(redis_reply_at(reply, i), &letter,
-					 &generation)) {
-			verdict_give(k, item, letter, generation);
+		if (!err &&
+		    answer_parse(redis_reply_at(reply, i), &letter, &answer)) {
+			verdict_give(k, item, letter, &answer);
 			clean[n_clean++] = item->name;
 		} else {
 			dirty[n_dirty++] = item->name;
@@ -392,8 +410,9 @@ static void gone_with_namespace(struct round *r, struct kv_name *n,
 				const struct meta_kv_state *s)
 {
 	struct item item = {.name = n, .op = s->unlinked ? 'U' : 'R'};
+	struct meta_kv_answer answer = {.generation = 0};
 
-	verdict_give(r->k, &item, 'G', 0);
+	verdict_give(r->k, &item, 'G', &answer);
 	kv_settle(r->k, &n, 1, true);
 }
 

@@ -232,21 +232,22 @@ local function publish(b, bucket, path, blob)
 		if mine or dead then
 			store(bucket, path, head, others)
 		end
-		return 'C' .. gen
+		return 'C' .. gen .. rec:sub(10, 33) .. table.concat(others)
 	end
 	local sum_new = rec:sub(18, 33) == NO_SUM and
 		blob:sub(18, 33) ~= NO_SUM
 	if sum_new then
 		head = head:sub(1, 17) .. blob:sub(18, 33) .. head:sub(34)
 	end
+	local rest = table.concat(others)
 	if not mine and #others >= HOLDERS_MAX then
-		return 'F' .. gen
+		return 'F' .. gen .. rest
 	end
 	others[#others + 1] = b.me
 	if not mine or dead or sum_new then
 		store(bucket, path, head, others)
 	end
-	return 'P' .. gen
+	return 'P' .. gen .. rest
 end
 
 -- We hold this no more.
@@ -314,8 +315,9 @@ local OPS = { P = publish, R = retract, U = unlink, D = directory }
 --       (1 is the first), path, record up to the holders (P), generation (U),
 --       directory (D)
 -- Answers for each name: P published, F published but the list of holders is
--- full, C conflict, D dropped, G gone; generation (8); other holders (U). E:
--- this name cannot be stored (its bucket is a key of another type).
+-- full, C conflict, D dropped, G gone; generation (8); of the winner size (8)
+-- and checksum (16) (C); other live holders (P F C U). E: this name cannot be
+-- stored (its bucket is a key of another type).
 local function kv_batch(k, a)
 	local b = { tombs = k[1], order = k[2], gen_key = k[3], me = a[1],
 		live_bytes = a[2], known = tonumber(a[3]), now = time_ms() }

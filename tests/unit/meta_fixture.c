@@ -239,7 +239,7 @@ static void op_state(void *ctx, const char *path, uint16_t len,
 }
 
 static void op_verdict(void *ctx, const char *path, uint16_t len,
-		       enum meta_kv_verdict v, uint64_t generation)
+		       const struct meta_kv_answer *answer)
 {
 	struct node_under_test *n = ctx;
 	struct block *b;
@@ -248,10 +248,11 @@ static void op_verdict(void *ctx, const char *path, uint16_t len,
 	b = find(n, path, len, false);
 	if (!b)
 		return;
-	b->verdict = v;
+	b->verdict = answer->verdict;
+	b->answer = *answer;
 	b->n_verdicts++;
-	if (v == META_KV_PUBLISHED)
-		b->state.generation = generation;
+	if (answer->verdict == META_KV_PUBLISHED)
+		b->state.generation = answer->generation;
 	else
 		memset(&b->state, 0, sizeof(b->state));
 }

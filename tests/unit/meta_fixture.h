@@ -38,6 +38,7 @@ struct block {
 	struct block *next;
 	struct meta_kv_state state;
 	enum meta_kv_verdict verdict;
+	struct meta_kv_answer answer; /* the last */
 	unsigned n_verdicts;
 	uint64_t at; /* recency */
 	char path[128];
