@@ -57,7 +57,10 @@
 struct transport; /* one per engine and kind; the transport's own */
 struct transport_ops;
 
-/* Where bytes are: mapped (addr, fd -1), or at an offset of a file. */
+/* Where bytes are. Of a WRITE and of a landing addr is always set: touch it by
+ * system calls (send, recv) and take EFAULT for an answer, as a file may have
+ * been cut short. Of a COPY it is set for HOST; FILE and DISK have fd, offset.
+ */
 struct engine_place {
 	void *addr; /* NULL for a file */
 	int fd;	    /* valid as long as the slice or landing is out */
