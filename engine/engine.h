@@ -40,9 +40,10 @@
  *
  * Memory. An engine: about 64 KiB, 64 B for each region, one thread; each
  * transport adds its own (engine/transport.h). A peer: about 2 KiB, its control
- * queue (at most 256 KiB), and for each path what its window holds: 128 B a
- * slice. A grant: 256 B, and up to 64 KiB where bytes arrive in the worst
- * order. Queued transfers take no memory but the caller's batch.
+ * queue (at most ENGINE_QUEUE_MAX, and the replies to at most ENGINE_CALLS_MAX
+ * calls), and for each path what its window holds: 256 B a slice. A grant:
+ * 256 B, and up to 64 KiB where bytes arrive in the worst order. Queued
+ * transfers take no memory but the caller's batch.
  */
 
 #include <stdbool.h>
@@ -68,7 +69,8 @@ struct engine_node {
 	uint32_t incarnation; /* 0 where any is meant */
 };
 
-/* What goes first. Within one class: first in, first out. */
+/* What goes first; messages go before all. Within one class: first in, first
+ * out. */
 enum engine_priority {
 	ENGINE_FOREGROUND, /* somebody waits in a system call */
 	ENGINE_PREFETCH,
@@ -255,13 +257,12 @@ void engine_peer_set_user(struct engine_peer *peer, void *user);
  *          backoff runs), -ENOMEM, -ESHUTDOWN.
  */
 int engine_send(struct engine_peer *peer, uint16_t type, const void *payload,
-		uint32_t payload_bytes, enum engine_priority priority);
+		uint32_t payload_bytes);
 
 struct engine_call {
 	uint16_t type;
 	const void *payload; /* copied inside engine_call_start */
 	uint32_t payload_bytes;
-	enum engine_priority priority;
 	int64_t deadline_ns; /* clock_now_ns to give up at; 0: 5 s from now */
 	/**
 	 * done - answered, or failed; runs exactly once

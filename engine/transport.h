@@ -82,7 +82,9 @@ struct engine_link {
 	struct list of_peer;
 	uint32_t refs;
 	int state;
+	bool ours;	  /* we connected */
 	uint32_t address; /* index into the peer's list */
+	uint64_t session;
 	uint32_t n_slices, n_msgs;
 	uint64_t out_bytes;
 	int64_t since_ns; /* up, or connecting */
@@ -93,7 +95,7 @@ struct engine_link {
 /* One message on its way out. The core keeps it until engine_msg_done. */
 struct engine_msg {
 	struct list link; /* the transport's while it has the message */
-	uint64_t seq;	  /* of the session, from 1: travels with it */
+	uint64_t seq;	  /* of the session, from 1; 0: of this link alone */
 	uint64_t request_id;
 	uint16_t type; /* below ENGINE_TYPE_MIN: the core's own */
 	uint16_t flags;
@@ -103,7 +105,6 @@ struct engine_msg {
 	/* the core's */
 	struct list of_peer;
 	struct engine_link *on;
-	enum engine_priority priority;
 };
 
 #define ENGINE_MSG_REPLY 1u
@@ -154,11 +155,13 @@ struct engine_landing {
 
 /* Whom to connect to, and as what. Valid inside ops->connect only. */
 struct link_target {
-	const char *address;	 /* as in engine_peer_get, scheme and all */
-	const char *local;	 /* bind to this one of ours first; or NULL */
-	struct engine_node node; /* expected; incarnation 0: any */
-	uint64_t session;	 /* random; 0 never */
-	int64_t deadline_ns;	 /* to be up by */
+	const char *address;	  /* as in engine_peer_get, scheme and all */
+	const char *local;	  /* bind to this one of ours first; or NULL */
+	struct engine_node node;  /* expected; incarnation 0: any */
+	uint64_t session;	  /* random; 0 never */
+	int64_t deadline_ns;	  /* to be up by */
+	struct engine_peer *peer; /* for engine_link_init */
+	uint32_t index;
 };
 
 struct transport_config {
@@ -186,8 +189,9 @@ struct transport_ops {
 	/** quiet - accept nothing more: the engine closes. May block. */
 	void (*quiet)(struct transport *t);
 
-	/** connect - begin a link; *link is set before any call up about it.
-	 *  0, or -EINVAL, -ENOMEM (then no engine_link_down comes). */
+	/** connect - begin a link. 0 and *link, which the core keeps from
+	 *  calls up that come before this returns; or -EINVAL, -ENOMEM (then no
+	 * engine_link_down comes). */
 	int (*connect)(struct transport *t, const struct link_target *target,
 		       struct engine_link **link);
 	/** link_close - end it, whatever it is doing; engine_link_down follows
@@ -195,7 +199,8 @@ struct transport_ops {
 	void (*link_close)(struct engine_link *link, int why);
 	void (*link_free)(struct engine_link *link);
 
-	/** send - queue a message; in order. 0, or -ENOTCONN (not taken). */
+	/** send - queue a message: in order, and before all slices that have
+	 *  not begun. 0, or -ENOTCONN (not taken). */
 	int (*send)(struct engine_link *link, struct engine_msg *m);
 	/** submit - queue a slice. 0, or -ENOTCONN (not taken). The link is
 	 *  NULL for a local transport. */
@@ -226,6 +231,16 @@ extern const struct transport_ops transport_loop, transport_local,
 	transport_file, transport_tcp;
 
 /* ---- calls up ------------------------------------------------------------ */
+
+/**
+ * engine_link_init - fill a link's base; before anything else about it
+ * @target: of ops->connect, or NULL for a link of theirs
+ *
+ * Takes no lock and may be called from inside ops->connect.
+ */
+void engine_link_init(struct engine_link *link, struct engine *e,
+		      const struct transport_ops *ops, struct transport *t,
+		      const struct link_target *target);
 
 /**
  * engine_link_admit - may this link be one of ours?
@@ -265,7 +280,8 @@ void engine_msg_done(struct engine_link *link, struct engine_msg *m,
  * @link: NULL for a local transport
  * @status: 0 delivered, -ECANCELED, the errno the other side refused it with,
  *          or the one with which the link ends (then it is tried elsewhere)
- * @refused: the other side's core said so; another path would not help
+ * @refused: the other side's core said so, or the source cannot be read:
+ *           another path would not help
  */
 void engine_slice_done(struct engine *e, struct engine_link *link,
 		       struct engine_slice *s, int status, bool refused);
