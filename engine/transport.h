@@ -189,9 +189,8 @@ struct transport_ops {
 	/** quiet - accept nothing more: the engine closes. May block. */
 	void (*quiet)(struct transport *t);
 
-	/** connect - begin a link. 0 and *link, which the core keeps from
-	 *  calls up that come before this returns; or -EINVAL, -ENOMEM (then no
-	 * engine_link_down comes). */
+	/** connect - begin a link: 0 and *link (calls up about it may come
+	 *  before this returns), or -EINVAL, -ENOMEM (then none comes). */
 	int (*connect)(struct transport *t, const struct link_target *target,
 		       struct engine_link **link);
 	/** link_close - end it, whatever it is doing; engine_link_down follows
@@ -227,8 +226,8 @@ struct transport_ops {
 	void (*region_remove)(struct transport *t, uint64_t region);
 };
 
-extern const struct transport_ops transport_loop, transport_local,
-	transport_file, transport_tcp;
+/* All of them, NULL at the end: transports.c. */
+extern const struct transport_ops *const engine_transports[];
 
 /* ---- calls up ------------------------------------------------------------ */
 
