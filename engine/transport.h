@@ -52,6 +52,8 @@
 
 #include "engine/engine.h"
 
+#include <stdatomic.h>
+
 #include "base/list.h"
 
 struct transport; /* one per engine and kind; the transport's own */
@@ -62,9 +64,10 @@ struct transport_ops;
  * been cut short. Of a COPY it is set for HOST; FILE and DISK have fd, offset.
  */
 struct engine_place {
-	void *addr; /* NULL for a file */
-	int fd;	    /* valid as long as the slice or landing is out */
-	uint64_t offset;
+	void *addr;
+	int fd;		 /* FILE, DISK; else -1 */
+	int direct_fd;	 /* DISK: without the page cache; -1: not possible */
+	uint64_t offset; /* in the file */
 	uint64_t length_bytes;
 	enum engine_mem_kind kind;
 	uint64_t region;	/* whose part this is, and where in it: for */
@@ -173,7 +176,7 @@ struct transport_config {
 
 struct transport_ops {
 	const char *name;      /* in messages and statistics */
-	const char *scheme;    /* addresses "scheme:..." are its; NULL: local */
+	const char *schemes;   /* "tcp,unix": whose addresses; NULL: local */
 	uint32_t slice_bytes;  /* the largest slice */
 	uint32_t window_bytes; /* given to one link at a time, at most */
 	uint32_t window_slices;
