@@ -70,9 +70,9 @@ int ckpt_open_write(struct meta *m, int64_t deadline, uint64_t ino,
 
 		if (err != -EBUSY)
 			return err;
-		if (other != was && !meta_node_live(m, other))
+		if (other != was && !meta_node_is_live(m, other))
 			continue;
-		if (meta_node_live(m, other))
+		if (meta_node_is_live(m, other))
 			other = 0;
 		if (clock_now_ns() + pause >= deadline)
 			return -EBUSY;
@@ -113,7 +113,7 @@ int ckpt_publish(struct meta *m, int64_t deadline, uint64_t ino, unsigned mask,
 	uint32_t other = 0;
 	int err = publish_once(m, deadline, ino, mask, set, last, &other, a);
 
-	if (err != -ESTALE || !other || meta_node_live(m, other))
+	if (err != -ESTALE || !other || meta_node_is_live(m, other))
 		return err;
 	return publish_once(m, deadline, ino, mask, set, last, &other, a);
 }

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "meta/kv_impl.h"
+#include "meta/members.h"
 #include "meta/namespace.h"
 #include "meta/node.h"
 #include "meta/record.h"
@@ -93,7 +94,7 @@ static int scan_once(struct audit *a, const char *tag, uint32_t sub,
 	redis_reply_auto struct redis_reply *reply = NULL;
 	redis_cmd_auto struct redis_cmd c = {0};
 	struct meta *m = a->k->m;
-	uint32_t me = meta_incarnation(m);
+	uint32_t me = meta_node_self(m);
 	const struct redis_reply *list;
 	int err;
 
@@ -177,7 +178,7 @@ static void index_dirty(struct kv_pub *k)
 /* Others saw the new store in the same second: spread over up to 30 s. */
 static bool jitter(struct kv_pub *k)
 {
-	uint32_t n_nodes = meta_node_count(k->m), random = 0;
+	uint32_t n_nodes = meta_members_count(k->m), random = 0;
 	int64_t span = n_nodes < 30 ? n_nodes * NS_PER_S : REFILL_JITTER_NS;
 
 	if (n_nodes < 2 || getrandom(&random, sizeof(random), 0) < 0)

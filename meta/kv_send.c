@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "meta/kv_impl.h"
+#include "meta/members.h"
 #include "meta/namespace.h"
 #include "meta/node.h"
 #include "meta/record.h"
@@ -232,7 +233,7 @@ static void keys_add(struct redis_cmd *c, struct batch *b, const char *tag,
 static void batch_format(struct redis_cmd *c, struct batch *b,
 			 const struct round *r)
 {
-	uint32_t me = meta_incarnation(b->k->m);
+	uint32_t me = meta_node_self(b->k->m);
 	uint8_t me_bytes[4] = {(uint8_t)me, (uint8_t)(me >> 8),
 			       (uint8_t)(me >> 16), (uint8_t)(me >> 24)};
 	char tag[KEY_TAG_MAX];
@@ -467,7 +468,7 @@ static void round_run(struct round *r, unsigned n)
 {
 	cleanup_free void *live = NULL;
 
-	live = meta_node_list(r->k->m, &r->live_bytes, &r->known);
+	live = meta_members_bytes(r->k->m, &r->live_bytes, &r->known);
 	r->live = live;
 	r->failed = !live;
 	r->ns_len = 0;

@@ -2,12 +2,16 @@
 -- The node and kv functions of the library kvfs1; meta/library.c puts this
 -- file and ckpt.lua together, each in a scope of its own.
 --
--- Nodes, tag {n}:
+-- Nodes, tag {n}; the functions take the prefix "P:{n}:" as their one key:
 --   live     sorted set: incarnation -> deadline, ms of Redis' clock
---   node     hash: incarnation -> "uuid name"
+--   node     hash: incarnation -> its record, as meta/member.c writes it
+--   load     hash: incarnation -> ms of Redis' clock, a blank, load figures
+--   u<inc>   hash: namespace -> bytes that this incarnation holds
+--   use      hash: namespace -> the sum over the live ones
 --   uuid     hash: uuid -> its newest incarnation
 --   inc      the newest incarnation given out
---   version  of the membership: + 1 with every join, leave and death
+--   version  of the membership: + 1 with every join, leave, death and change
+--            of a record
 --   store    the store id, random: another one is another store
 --   last     when anybody's heartbeat came last
 --   ns       hash: namespace -> its record
@@ -34,91 +38,147 @@ end
 -- Membership -------------------------------------------------------------
 
 -- Nobody's heartbeat came for long: Redis was away, not the nodes.
-local function bridge_gap(live, last, now, ttl)
-	local gap = now - tonumber(redis.call('GET', last) or now)
+local function bridge_gap(n, now, ttl)
+	local gap = now - tonumber(redis.call('GET', n .. 'last') or now)
 	if gap > ttl / 2 then
-		for _, m in ipairs(redis.call('ZRANGE', live, 0, -1)) do
-			redis.call('ZINCRBY', live, gap, m)
+		for _, m in ipairs(redis.call('ZRANGE', n .. 'live', 0, -1)) do
+			redis.call('ZINCRBY', n .. 'live', gap, m)
 		end
 	end
-	redis.call('SET', last, now)
+	redis.call('SET', n .. 'last', now)
 end
 
-local function reap(live, node, version, now)
-	local dead = redis.call('ZRANGEBYSCORE', live, '-inf', now,
+local function use_add(n, ns, bytes)
+	if bytes ~= 0 and
+	   redis.call('HINCRBY', n .. 'use', ns,
+		string.format('%.0f', bytes)) <= 0 then
+		redis.call('HDEL', n .. 'use', ns)
+	end
+end
+
+-- This incarnation holds these bytes, and no others: { ns, bytes, … }.
+local function use_set(n, inc, list, from)
+	local mine, new = n .. 'u' .. inc, {}
+	for i = from, #list - 1, 2 do
+		new[list[i]] = tonumber(list[i + 1])
+	end
+	local old = redis.call('HGETALL', mine)
+	for i = 1, #old, 2 do
+		local ns, bytes = old[i], tonumber(old[i + 1])
+		use_add(n, ns, (new[ns] or 0) - bytes)
+		if not new[ns] then
+			redis.call('HDEL', mine, ns)
+		elseif new[ns] ~= bytes then
+			redis.call('HSET', mine, ns,
+				string.format('%.0f', new[ns]))
+		end
+		new[ns] = nil
+	end
+	for ns, bytes in pairs(new) do
+		use_add(n, ns, bytes)
+		redis.call('HSET', mine, ns, string.format('%.0f', bytes))
+	end
+end
+
+local function forget(n, inc)
+	redis.call('ZREM', n .. 'live', inc)
+	redis.call('HDEL', n .. 'node', inc)
+	redis.call('HDEL', n .. 'load', inc)
+	use_set(n, inc, {}, 1)
+end
+
+local function reap(n, now)
+	local dead = redis.call('ZRANGEBYSCORE', n .. 'live', '-inf', now,
 		'LIMIT', 0, 500)
+	for _, inc in ipairs(dead) do
+		forget(n, inc)
+	end
 	if #dead > 0 then
-		redis.call('ZREM', live, unpack(dead))
-		redis.call('HDEL', node, unpack(dead))
-		redis.call('INCR', version)
+		redis.call('INCR', n .. 'version')
 	end
 end
 
 -- Incarnations start at the seconds since 2025, so that those of a store
 -- that was lost are not given out again.
-local function incarnation_new(inc, now)
-	if redis.call('EXISTS', inc) == 0 then
-		redis.call('SET', inc, math.floor(now / 1000) - 1735689600)
+local function incarnation_new(n, now)
+	if redis.call('EXISTS', n .. 'inc') == 0 then
+		redis.call('SET', n .. 'inc',
+			math.floor(now / 1000) - 1735689600)
 	end
-	return redis.call('INCR', inc)
+	return redis.call('INCR', n .. 'inc')
 end
 
--- keys: live node uuid inc version store last
--- args: uuid name ttl_ms discard store-id-if-there-is-none
+local function record_set(n, inc, record)
+	if redis.call('HGET', n .. 'node', inc) ~= record then
+		redis.call('HSET', n .. 'node', inc, record)
+		redis.call('INCR', n .. 'version')
+	end
+end
+
+-- args: uuid record ttl_ms discard store-id-if-there-is-none
 local function node_join(k, a)
-	local live, node, version, now = k[1], k[2], k[5], time_ms()
-	local ttl = tonumber(a[3])
-	local mine = redis.call('HGET', k[3], a[1])
-	local until_ms = mine and redis.call('ZSCORE', live, mine)
-	local keep = until_ms and tonumber(until_ms) > now and a[4] ~= '1'
-	redis.call('SETNX', k[6], a[5])
-	bridge_gap(live, k[7], now, ttl)
+	local n, now, ttl = k[1], time_ms(), tonumber(a[3])
+	local mine = redis.call('HGET', n .. 'uuid', a[1])
+	local till = mine and redis.call('ZSCORE', n .. 'live', mine)
+	local keep = till and tonumber(till) > now and a[4] ~= '1'
+	redis.call('SETNX', n .. 'store', a[5])
+	bridge_gap(n, now, ttl)
 	if not keep then
 		if mine then
-			redis.call('ZREM', live, mine)
-			redis.call('HDEL', node, mine)
+			forget(n, mine)
 		end
-		mine = incarnation_new(k[4], now)
-		redis.call('HSET', k[3], a[1], mine)
-		redis.call('INCR', version)
+		mine = incarnation_new(n, now)
+		redis.call('HSET', n .. 'uuid', a[1], mine)
+		redis.call('INCR', n .. 'version')
 	end
-	redis.call('ZADD', live, now + ttl, mine)
-	redis.call('HSET', node, mine, a[1] .. ' ' .. a[2])
-	reap(live, node, version, now)
-	return { redis.call('GET', k[6]), redis.call('GET', version) or 0,
-		tonumber(mine), keep and 1 or 0 }
+	redis.call('ZADD', n .. 'live', now + ttl, mine)
+	record_set(n, mine, a[2])
+	reap(n, now)
+	return { redis.call('GET', n .. 'store'),
+		redis.call('GET', n .. 'version') or 0, tonumber(mine),
+		keep and 1 or 0 }
 end
 
--- keys: live node version store last
--- args: incarnation ttl_ms store-id-if-there-is-none
+-- args: incarnation ttl_ms store-id-if-there-is-none record load, then for
+-- each namespace: name, bytes held
+-- Returns: store id, version, whether this is a member, Redis' clock, load
+-- figures of some (incarnation, figures, …), usage (namespace, bytes, …).
 local function node_beat(k, a)
-	local live, node, version, now = k[1], k[2], k[3], time_ms()
-	local ttl = tonumber(a[2])
-	local member = 0
-	redis.call('SETNX', k[4], a[3])
-	bridge_gap(live, k[5], now, ttl)
-	if redis.call('ZSCORE', live, a[1]) then
-		redis.call('ZADD', live, now + ttl, a[1])
-		member = 1
+	local n, now, ttl = k[1], time_ms(), tonumber(a[2])
+	local member = redis.call('ZSCORE', n .. 'live', a[1])
+	redis.call('SETNX', n .. 'store', a[3])
+	bridge_gap(n, now, ttl)
+	if member then
+		redis.call('ZADD', n .. 'live', now + ttl, a[1])
+		record_set(n, a[1], a[4])
+		redis.call('HSET', n .. 'load', a[1], now .. ' ' .. a[5])
+		use_set(n, a[1], a, 6)
 	end
-	reap(live, node, version, now)
-	return { redis.call('GET', k[4]), redis.call('GET', version) or 0,
-		member }
+	reap(n, now)
+	return { redis.call('GET', n .. 'store'),
+		redis.call('GET', n .. 'version') or 0, member and 1 or 0, now,
+		redis.call('HRANDFIELD', n .. 'load', 32, 'WITHVALUES'),
+		redis.call('HGETALL', n .. 'use') }
 end
 
--- keys: live node version; args: incarnation
+-- args: incarnation
 local function node_leave(k, a)
-	if redis.call('ZREM', k[1], a[1]) == 1 then
-		redis.call('HDEL', k[2], a[1])
-		redis.call('INCR', k[3])
+	if redis.call('ZSCORE', k[1] .. 'live', a[1]) then
+		forget(k[1], a[1])
+		redis.call('INCR', k[1] .. 'version')
 	end
 	return 1
 end
 
--- keys: live version inc
+-- Version, newest incarnation, the live ones and their records.
 local function node_members(k)
-	return { redis.call('GET', k[2]) or 0, redis.call('GET', k[3]) or 0,
-		redis.call('ZRANGE', k[1], 0, -1) }
+	local n, out = k[1], {}
+	local live = redis.call('ZRANGE', n .. 'live', 0, -1)
+	for i, inc in ipairs(live) do
+		out[i] = redis.call('HGET', n .. 'node', inc) or ''
+	end
+	return { redis.call('GET', n .. 'version') or 0,
+		redis.call('GET', n .. 'inc') or 0, live, out }
 end
 
 -- Blocks -----------------------------------------------------------------
