@@ -62,6 +62,7 @@ struct meta {
 	struct members *members;       /* members.h */
 	struct namespaces *namespaces; /* namespace.h */
 	struct kv_pub *kv;	       /* kv.c */
+	struct kv_find *find;	       /* kv_find.c */
 	struct meta_ckpt *ckpt;	       /* ckpt.c: its own state */
 
 	const struct meta_kv_ops *kv_ops;

@@ -10,9 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "meta/kv_impl.h"
-#include "meta/namespace.h"
 #include "meta/node.h"
-#include "meta/record.h"
 
 #define TABLE_MIN 1024u
 
@@ -238,75 +236,6 @@ void meta_kv_audit(struct meta *m, const char *why)
 	k->audits_wanted++;
 	k->audit_why = why;
 	pthread_cond_broadcast(&k->cleaned);
-}
-
-/* --- reading ----------------------------------------------------------- */
-
-static int found_file(struct meta *m, const struct redis_reply *reply,
-		      struct meta_kv_found *f)
-{
-	struct record r;
-	const char *p;
-	size_t n;
-
-	if (redis_reply_str(reply, &p, &n) || record_decode(p, n, &r))
-		return -ENOENT;
-	*f = (struct meta_kv_found){.generation = r.generation,
-				    .size_bytes = r.size_bytes,
-				    .checksum = {r.checksum[0], r.checksum[1]},
-				    .mode = r.mode,
-				    .uid = r.uid,
-				    .gid = r.gid};
-	for (uint32_t i = 0; i < r.n_holders; i++)
-		if (meta_node_is_live(m, r.holders[i]))
-			f->holders[f->n_holders++] = r.holders[i];
-	return f->n_holders ? 0 : -ENOENT;
-}
-
-static int found_dir(const struct redis_reply *reply, struct meta_kv_found *f)
-{
-	const char *p;
-	size_t n;
-
-	memset(f, 0, sizeof(*f));
-	f->is_dir = true;
-	if (redis_reply_str(reply, &p, &n))
-		return -ENOENT;
-	return record_dir_decode(p, n, &f->mode, &f->uid, &f->gid) ? -ENOENT
-								   : 0;
-}
-
-int meta_kv_lookup(struct meta *m, int64_t deadline, const char *path,
-		   uint16_t path_len, struct meta_kv_found *found)
-{
-	redis_reply_auto struct redis_reply *reply = NULL;
-	redis_cmd_auto struct redis_cmd c = {0};
-	const char *slash = memchr(path, '/', path_len);
-	size_t ns_len = slash ? (size_t)(slash - path) : 0;
-	const char *rest = path + ns_len + 1;
-	size_t rest_len = slash ? path_len - ns_len - 1 : 0;
-	char tag[KEY_TAG_MAX], dir[1024];
-	struct key_place place;
-	int n_sub, err;
-
-	if (!rest_len || rest_len >= sizeof(dir))
-		return -ENOENT;
-	memcpy(dir, rest, rest_len);
-	dir[rest_len] = '/';
-	n_sub = meta_namespace_subs(m, path, ns_len, false);
-	if (n_sub < 0)
-		return n_sub == -ENOENT ? -ENOENT : -EIO;
-	place = key_place(rest, rest_len, (uint32_t)n_sub);
-	key_tag_kv(tag, path, ns_len, place.group);
-	redis_cmd_str(&c, "HMGET");
-	meta_cmd_key(&c, m, tag, "b%u", place.sub);
-	redis_cmd_bin(&c, rest, rest_len);
-	redis_cmd_bin(&c, dir, rest_len + 1);
-	err = meta_call(m, META_LOOKUP, tag, deadline, &c, &reply);
-	if (err)
-		return -EIO;
-	err = found_file(m, redis_reply_at(reply, 0), found);
-	return err ? found_dir(redis_reply_at(reply, 1), found) : 0;
 }
 
 /* --- open and close ---------------------------------------------------- */

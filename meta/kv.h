@@ -142,11 +142,12 @@ int meta_kv_lookup_many(struct meta *m, int64_t deadline,
 
 /**
  * meta_kv_lookup_send - the same, without waiting
- * @done: exactly once, never before this returns, on a thread of meta's; err
- *        as meta_kv_lookup_many returns it; must not wait; may send another
+ * @done: exactly once, on a thread of meta's or, before this returns, on the
+ *        caller's; err as meta_kv_lookup_many returns it; must not wait; may
+ *        send another
  *
  * Returns: 0, or (done is then never called) -EIO while the breaker is open,
- *          -ENOMEM.
+ *          -E2BIG more than 2,000 names, -ENOMEM.
  */
 int meta_kv_lookup_send(struct meta *m, int64_t deadline,
 			struct meta_kv_ask *asks, unsigned n,

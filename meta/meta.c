@@ -15,6 +15,7 @@
 #include "meta/check.h"
 #include "meta/embedded.h"
 #include "meta/internal.h"
+#include "meta/kv_find.h"
 #include "meta/members.h"
 #include "meta/namespace.h"
 #include "meta/node.h"
@@ -254,6 +255,7 @@ static int parts_open(struct meta *m)
 
 	err = err ? err : meta_namespace_open(m);
 	err = err ? err : meta_kv_open(m);
+	err = err ? err : meta_kv_find_open(m);
 	err = err ? err : meta_ckpt_open(m);
 	if (err)
 		return err;
@@ -293,6 +295,7 @@ void meta_close(struct meta *m)
 	if (!m)
 		return;
 	m->closing = true;
+	meta_kv_find_stop(m);
 	if (m->ckpt)
 		meta_ckpt_stop(m);
 	if (m->kv)
@@ -301,6 +304,7 @@ void meta_close(struct meta *m)
 	meta_ckpt_close(m); /* a heartbeat may have told it of a new store */
 	for (int i = 0; i < META_LINKS; i++)
 		redis_close(link_set(m, i, NULL));
+	meta_kv_find_close(m);
 	if (m->kv)
 		meta_kv_close(m);
 	meta_namespace_close(m);
@@ -353,5 +357,6 @@ void meta_stats(struct meta *m, struct meta_stats *s)
 		s->n_redis_restarts = embedded_restarts(m->embedded);
 	links_stats(m, s);
 	meta_kv_stats(m, s);
+	meta_kv_find_stats(m, s);
 	meta_ckpt_stats(m, s);
 }

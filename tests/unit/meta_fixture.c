@@ -133,6 +133,9 @@ void server_start(const char *arg, ...)
 void server_signal(int sig)
 {
 	ck_assert_int_eq(kill(server_pid, sig), 0);
+	if (sig == SIGSTOP) /* until it has stopped */
+		ck_assert_int_eq(waitpid(server_pid, NULL, WUNTRACED),
+				 server_pid);
 }
 
 void server_stop(void)
