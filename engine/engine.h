@@ -278,8 +278,8 @@ struct engine_call {
 	struct engine_peer *peer;
 	uint64_t request_id;
 	struct engine_call *prev, *next;
-	int64_t started_ns;
-	int state;
+	int64_t until_ns;
+	int state, result;
 };
 
 /**
@@ -358,7 +358,8 @@ struct engine_batch {
 	uint32_t n_retry;     /* slices that wait for another path */
 	int state, status;
 	uint64_t at_bytes; /* of at_xfer, already cut */
-	int64_t grace_ns;
+	uint64_t total_bytes;
+	int64_t until_ns, grace_ns;
 };
 
 /**
@@ -367,8 +368,8 @@ struct engine_batch {
  * @b: the caller's, zeroed but for its fields; alive with its xfers until
  *     b->done has run
  *
- * Shape:   1..ENGINE_BATCH_MAX transfers of one op. Overlapping targets end
- *          in any order.
+ * Shape:   1..ENGINE_BATCH_MAX transfers of one op; of COPYs all or none touch
+ *          a DISK. Overlapping targets end in any order.
  * Units:   offsets and lengths are bytes, of any alignment; a length is
  *          never 0.
  * Returns: 0 once queued, or -EINVAL shape or region, -ERANGE a range lies

@@ -92,7 +92,7 @@ struct engine_link {
 	uint64_t out_bytes;
 	int64_t since_ns; /* up, or connecting */
 	int64_t owed_ns;  /* since when an answer is owed; 0: none */
-	bool probing;
+	bool broken;	  /* refused something: its end is near */
 };
 
 /* One message on its way out. The core keeps it until engine_msg_done. */
@@ -108,6 +108,7 @@ struct engine_msg {
 	/* the core's */
 	struct list of_peer;
 	struct engine_link *on;
+	int64_t sent_ns;
 };
 
 #define ENGINE_MSG_REPLY 1u
@@ -154,6 +155,7 @@ struct engine_landing {
 	struct engine_grant *grant;
 	struct engine_link *on;
 	uint64_t offset; /* in the segment */
+	bool diverted;
 };
 
 /* Whom to connect to, and as what. Valid inside ops->connect only. */
