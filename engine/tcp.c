@@ -43,11 +43,14 @@ static int tcp_open(struct transport **out, const struct transport_config *c)
 	list_init(&t->links);
 	list_init(&t->pumps);
 	list_init(&t->orphans);
-	rc = tcp_loop_start(t);
+	rc = c->tls ? tls_context_open(&t->tls, &t->keys) : 0;
+	if (!rc)
+		rc = tcp_loop_start(t);
 	if (!rc) {
 		*out = t;
 		return 0;
 	}
+	tls_context_close(t->tls);
 	free(t->scratch);
 no_scratch:
 	free(t);
@@ -76,6 +79,7 @@ static void tcp_close(struct transport *t)
 	tcp_ring_bell(t);
 	tcp_loop_join(t);
 	tcp_send_forget(t);
+	tls_context_close(t->tls);
 	engine_keys_wipe(&t->keys);
 	pthread_cond_destroy(&t->changed);
 	pthread_mutex_destroy(&t->lock);

@@ -22,6 +22,7 @@
  */
 
 #include "engine/auth.h"
+#include "engine/tls.h"
 #include "engine/transport.h"
 
 #include "base/cleanup.h"
@@ -35,9 +36,12 @@
 #define TCP_STRANGER_NS 2000000000LL /* to be no stranger any more */
 #define TCP_STRANGER_BYTES 512	     /* before that */
 
+#define TCP_STRANGER_TLS_BYTES 2048 /* the same, encrypted */
+
 #define TCP_BUFFER_BYTES (64u << 10) /* holds the longest message */
 #define TCP_AHEAD_BYTES 4096	     /* read beyond what is known to come */
 #define TCP_SCRATCH_BYTES (256u << 10)
+#define TCP_CIPHER_BYTES (32u << 10)
 #define TCP_FRAMES_MAX 48 /* in one send */
 #define TCP_SLOTS 64	  /* registered buffers: zero-copy sends under way */
 #define TCP_SLICE_BYTES (1u << 20)
@@ -47,7 +51,6 @@
 extern const struct transport_ops transport_tcp;
 
 struct tcp_link;
-struct tls;
 
 /* What the kernel is doing for us. user_data of its request points here. */
 struct tcp_op {
@@ -107,13 +110,17 @@ struct tcp_link {
 	/* the loop's: */
 	enum tcp_state state;
 	int fd, why;
-	int n_ops; /* requests the kernel has; sends of shared pages aside */
+	int family; /* AF_UNIX knows no zero copy */
+	int n_ops;  /* requests the kernel has; sends of shared pages aside */
 	int64_t deadline_ns;
 	struct tcp_address to, from;
 	struct engine_node peer;
 	uint64_t session;
 	struct auth auth;
-	struct tls *tls;
+	struct tls *tls; /* or NULL */
+	uint8_t *cipher; /* TCP_CIPHER_BYTES, where TLS receives */
+	bool tls_shaken;
+	size_t tls_bytes; /* that a stranger has sent */
 	uint8_t version;
 	struct tcp_op dial;
 
@@ -169,6 +176,7 @@ struct transport {
 	struct engine_keys keys;
 	struct auth_self self;
 	bool have_keys;
+	struct tls_context *tls; /* or NULL */
 	struct io_uring ring;
 	pthread_t thread;
 	bool zero_copy; /* the kernel has what it takes */
@@ -228,7 +236,9 @@ struct tcp_link *tcp_link_new(struct transport *t,
 			      const struct link_target *target);
 void tcp_link_dial(struct tcp_link *l);
 /** tcp_link_greet - the socket is connected: begin TLS or the handshake. */
-void tcp_link_greet(struct tcp_link *l, bool client);
+void tcp_link_greet(struct tcp_link *l);
+/** tcp_link_introduce - TLS is there, or not wanted: the handshake begins. */
+int tcp_link_introduce(struct tcp_link *l);
 /** tcp_link_fail - end it. Goes on until the kernel has let go. */
 void tcp_link_fail(struct tcp_link *l, int why, const char *words);
 /** tcp_link_settle - after a completion: may the end be completed? */
@@ -247,6 +257,8 @@ void tcp_link_destroy(struct tcp_link *l);
 void tcp_send_init(struct tcp_link *l);
 /** tcp_send_raw - a handshake's frame, copied. */
 int tcp_send_raw(struct tcp_link *l, const uint8_t *bytes, size_t n);
+/** tcp_send_tls - what TLS itself has to say; 0, or the link has failed. */
+int tcp_send_tls(struct tcp_link *l);
 /** tcp_send_want - pump before the loop sleeps. */
 void tcp_send_want(struct tcp_link *l);
 void tcp_send_pump(struct tcp_link *l);

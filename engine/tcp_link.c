@@ -21,10 +21,13 @@
 
 /* --- dial -------------------------------------------------------------- */
 
-static void set_options(int fd)
+static void set_options(struct tcp_link *l)
 {
+	socklen_t len = sizeof(l->family);
+	const int fd = l->fd;
 	const int one = 1, timeout = USER_TIMEOUT_MS, idle_s = 2, times = 3;
 
+	getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &l->family, &len);
 	/* On unix sockets most of these fail, and are not missed. */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout,
@@ -44,7 +47,7 @@ static void on_dialed(struct tcp_op *op, int res, uint32_t flags)
 	if (res < 0)
 		tcp_link_fail(l, res, "connect");
 	else if (l->state == TCP_DIALING)
-		tcp_link_greet(l, true);
+		tcp_link_greet(l);
 	tcp_link_settle(l);
 }
 
@@ -64,7 +67,7 @@ void tcp_link_dial(struct tcp_link *l)
 		tcp_link_settle(l);
 		return;
 	}
-	set_options(l->fd);
+	set_options(l);
 	sqe = tcp_sqe(l->t, &l->dial);
 	io_uring_prep_connect(sqe, l->fd, (struct sockaddr *)&l->to.sa,
 			      l->to.len);
@@ -73,27 +76,49 @@ void tcp_link_dial(struct tcp_link *l)
 
 /* --- handshake --------------------------------------------------------- */
 
-void tcp_link_greet(struct tcp_link *l, bool client)
+int tcp_link_introduce(struct tcp_link *l)
 {
 	static const uint8_t anybody[16];
 	uint8_t out[AUTH_OUT_MAX];
+	uint8_t binding[32] = {};
+	bool client = !l->theirs;
 	const uint8_t *expect = client && memcmp(l->peer.uuid, anybody, 16)
 					? l->peer.uuid
 					: NULL;
 	int n;
 
-	l->state = TCP_GREETING;
-	if (!client)
-		set_options(l->fd);
-	n = auth_init(&l->auth, &l->t->self, client, expect, NULL, l->session,
-		      out);
+	n = l->tls ? tls_binding(l->tls, binding) : 0;
+	if (!n)
+		n = auth_init(&l->auth, &l->t->self, client, expect, binding,
+			      l->session, out);
 	if (n < 0) {
 		tcp_link_fail(l, n, "no random numbers");
-		return;
+		return n;
 	}
-	if (n && tcp_send_raw(l, out, (size_t)n))
-		return;
-	tcp_receive_arm(l);
+	return n ? tcp_send_raw(l, out, (size_t)n) : 0;
+}
+
+static int begin_tls(struct tcp_link *l)
+{
+	l->tls = tls_new(l->t->tls, !l->theirs);
+	l->cipher = malloc(TCP_CIPHER_BYTES);
+	if (!l->tls || !l->cipher) {
+		tcp_link_fail(l, -ENOMEM, "no memory");
+		return -ENOMEM;
+	}
+	if (l->theirs)
+		return 0;
+	tls_shake(l->tls); /* says hello; what is wrong shows later */
+	return tcp_send_tls(l);
+}
+
+void tcp_link_greet(struct tcp_link *l)
+{
+	l->state = TCP_GREETING;
+	if (l->theirs)
+		set_options(l);
+	if (!(l->t->tls ? begin_tls(l) : tcp_link_introduce(l)))
+		tcp_receive_arm(l);
 }
 
 static void no_stranger(struct tcp_link *l)
@@ -368,6 +393,8 @@ void tcp_link_destroy(struct tcp_link *l)
 		close(l->fd);
 	if (l->buffer != l->early)
 		free(l->buffer);
+	tls_free(l->tls);
+	free(l->cipher);
 	auth_wipe(&l->auth);
 	free(l);
 }

@@ -51,7 +51,7 @@ static void stranger(struct tcp_listener *s, int fd)
 	t->n_strangers++;
 	list_push_back(&t->links, &l->of_transport);
 	l->deadline_ns = clock_now_ns() + TCP_STRANGER_NS;
-	tcp_link_greet(l, false);
+	tcp_link_greet(l);
 }
 
 static void on_accept(struct tcp_op *op, int res, uint32_t flags)

@@ -65,13 +65,15 @@ static struct iovec ahead(struct tcp_link *l)
 			      want < free_bytes ? want : free_bytes};
 }
 
-void tcp_receive_arm(struct tcp_link *l)
+/* Where the next bytes go. Returns: how many pieces. */
+static unsigned targets(struct tcp_link *l)
 {
-	struct io_uring_sqe *sqe;
 	unsigned n = 0;
 
-	if (l->receiving || l->state >= TCP_ENDING)
-		return;
+	if (l->tls) {
+		l->in_iov[0] = (struct iovec){l->cipher, TCP_CIPHER_BYTES};
+		return 1;
+	}
 	if (l->data_left) {
 		size_t most = l->data_to ? l->data_left : TCP_SCRATCH_BYTES;
 
@@ -82,6 +84,17 @@ void tcp_receive_arm(struct tcp_link *l)
 	/* Not beyond a part of it. */
 	if (!n || l->in_iov[0].iov_len == l->data_left)
 		l->in_iov[n++] = ahead(l);
+	return n;
+}
+
+void tcp_receive_arm(struct tcp_link *l)
+{
+	struct io_uring_sqe *sqe;
+	unsigned n;
+
+	if (l->receiving || l->state >= TCP_ENDING)
+		return;
+	n = targets(l);
 	l->in_msg = (struct msghdr){.msg_iov = l->in_iov, .msg_iovlen = n};
 	sqe = tcp_sqe(l->t, &l->receive);
 	io_uring_prep_recvmsg(sqe, l->fd, &l->in_msg, 0);
@@ -316,6 +329,54 @@ static void received(struct tcp_link *l, size_t n)
 	take_frames(l);
 }
 
+/* Returns: whether there was more. */
+static bool decrypt_some(struct tcp_link *l)
+{
+	uint8_t *scratch = l->t->scratch;
+	struct iovec to = {scratch, TCP_SCRATCH_BYTES};
+	int n;
+
+	if (!l->data_left)
+		to = ahead(l);
+	else if (to.iov_len > l->data_left)
+		to.iov_len = l->data_left;
+	n = tls_read(l->tls, to.iov_base, to.iov_len);
+	if (n < 0)
+		tcp_link_fail(l, n, "tls: bad record");
+	if (n <= 0)
+		return false;
+	if (l->data_to && l->data_left && move(l->data_to, scratch, (size_t)n))
+		landing_abort(l, -EFAULT);
+	l->in_iov[0].iov_len = l->data_left;
+	received(l, (size_t)n);
+	return l->state < TCP_ENDING;
+}
+
+static void received_tls(struct tcp_link *l, size_t n)
+{
+	int rc;
+
+	if (l->state != TCP_UP)
+		l->tls_bytes += n;
+	rc = l->tls_bytes > TCP_STRANGER_TLS_BYTES
+		     ? -EPROTO
+		     : tls_feed(l->tls, l->cipher, n);
+	if (!rc && !l->tls_shaken) {
+		rc = tls_shake(l->tls);
+		l->tls_shaken = rc == 1;
+		if (tcp_send_tls(l))
+			return;
+		if (rc == 1)
+			rc = tcp_link_introduce(l);
+	}
+	if (rc)
+		tcp_link_fail(l, rc, "tls: handshake");
+	while (l->tls_shaken && l->state < TCP_ENDING && decrypt_some(l))
+		;
+	if (l->state < TCP_ENDING)
+		tcp_send_tls(l);
+}
+
 /* Is this what is coming in? */
 static bool same_segment(const struct tcp_link *l, struct engine_segment s)
 {
@@ -332,7 +393,9 @@ static void on_received(struct tcp_op *op, int res, uint32_t flags)
 	l->receiving = false;
 	if (res > 0 && fault_hit("tcp.receive"))
 		res = -ECONNRESET;
-	if (res > 0)
+	if (res > 0 && l->tls)
+		received_tls(l, (size_t)res);
+	else if (res > 0)
 		received(l, (size_t)res);
 	else if (res == -EFAULT && l->landing_open)
 		landing_abort(l, -EFAULT);
@@ -357,7 +420,7 @@ void tcp_receive_divert(struct tcp_link *l, struct engine_segment segment)
 
 	if (!same_segment(l, segment) || l->state != TCP_UP)
 		return;
-	if (!l->receiving) {
+	if (!l->receiving || l->tls) { /* TLS receives into scratch */
 		landing_abort(l, -ECANCELED);
 		return;
 	}

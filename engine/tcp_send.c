@@ -40,10 +40,33 @@ void tcp_send_init(struct tcp_link *l)
 	l->send.done = on_sent;
 }
 
+int tcp_send_tls(struct tcp_link *l)
+{
+	const uint8_t *bytes;
+	size_t n;
+
+	/* A batch under way is sent from there; the next takes this along. */
+	if (l->sending)
+		return 0;
+	if (!tls_take(l->tls, &bytes, &n) &&
+	    (!n ||
+	     send(l->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)n))
+		return 0;
+	tcp_link_fail(l, -EPIPE, "tls: send");
+	return -ENOTCONN;
+}
+
 int tcp_send_raw(struct tcp_link *l, const uint8_t *bytes, size_t n)
 {
-	ssize_t sent = send(l->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	ssize_t sent;
 
+	if (l->tls) {
+		if (!tls_write(l->tls, bytes, n))
+			return tcp_send_tls(l);
+		tcp_link_fail(l, -ENOMEM, "tls");
+		return -ENOMEM;
+	}
+	sent = send(l->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL);
 	if (sent == (ssize_t)n)
 		return 0;
 	tcp_link_fail(l, sent < 0 ? -errno : -EAGAIN, "handshake: send");
@@ -258,8 +281,7 @@ static bool wants_zero_copy(const struct tcp_link *l,
 			    const struct engine_slice *s)
 {
 	return l->t->zero_copy && !l->tls &&
-	       s->length_bytes >= ZERO_COPY_LEAST &&
-	       l->to.sa.ss_family != AF_UNIX;
+	       s->length_bytes >= ZERO_COPY_LEAST && l->family != AF_UNIX;
 }
 
 /* Returns: an item that follows the batch from its own pages, or NULL. */
@@ -293,6 +315,46 @@ static void submit_zero_copy(struct tcp_link *l, struct tcp_item *i)
 	l->n_ops++;
 }
 
+/* Through scratch: the source may be a file that was cut short. */
+static int encrypt_part(struct tcp_link *l, const struct iovec *part)
+{
+	uint8_t *from = part->iov_base;
+	size_t left = part->iov_len;
+
+	while (left) {
+		struct iovec source = {from, left < TCP_SCRATCH_BYTES
+						     ? left
+						     : TCP_SCRATCH_BYTES};
+		struct iovec to = {l->t->scratch, source.iov_len};
+
+		if (process_vm_readv(getpid(), &to, 1, &source, 1, 0) !=
+		    (ssize_t)to.iov_len)
+			return -EFAULT;
+		if (tls_write(l->tls, to.iov_base, to.iov_len))
+			return -ENOMEM;
+		from += to.iov_len;
+		left -= to.iov_len;
+	}
+	return 0;
+}
+
+/* The batch as one piece of ciphertext. */
+static int encrypt_batch(struct tcp_link *l)
+{
+	const uint8_t *bytes;
+	int rc = 0;
+
+	for (unsigned i = 0; i < l->n_out_iov && !rc; i++)
+		rc = encrypt_part(l, &l->out_iov[i]);
+	if (!rc)
+		rc = tls_take(l->tls, &bytes, &l->out_bytes);
+	if (!rc) {
+		l->out_iov[0] = (struct iovec){(void *)bytes, l->out_bytes};
+		l->n_out_iov = 1;
+	}
+	return rc;
+}
+
 static void submit_batch(struct tcp_link *l, struct tcp_item *zero_copy)
 {
 	int flags = MSG_WAITALL | MSG_NOSIGNAL | (zero_copy ? MSG_MORE : 0);
@@ -312,46 +374,6 @@ static void submit_batch(struct tcp_link *l, struct tcp_item *zero_copy)
 		submit_zero_copy(l, zero_copy);
 	}
 }
-
-static void give_back_cancelled(struct tcp_link *l)
-{
-	for (;;) {
-		struct list *n;
-
-		pthread_mutex_lock(&l->t->lock);
-		n = list_pop_front(&l->back);
-		pthread_mutex_unlock(&l->t->lock);
-		if (!n)
-			return;
-		engine_slice_done(l->t->engine, &l->base,
-				  container_of(n, struct engine_slice, link),
-				  -ECANCELED, false);
-	}
-}
-
-void tcp_send_pump(struct tcp_link *l)
-{
-	struct tcp_item *zero_copy;
-
-	if (l->state != TCP_UP || l->sending)
-		return;
-	l->n_out_frames = l->n_out_iov = l->n_out_items = 0;
-	l->out_bytes = 0;
-	add_refusals(l);
-	add_messages(l);
-	zero_copy = add_slices(l);
-	if (!l->n_out_frames && l->items_in != l->items_in_told)
-		add_frame(l, &(struct wire_header){.type = WIRE_ACK}, NULL);
-	if (!l->n_out_frames)
-		return;
-	if (fault_hit("tcp.send")) {
-		tcp_link_fail(l, -EIO, "fault");
-		return;
-	}
-	submit_batch(l, zero_copy);
-}
-
-/* --- completions ------------------------------------------------------- */
 
 /* Can the kernel read all of it? Only asked once something failed. */
 static bool readable(const struct engine_slice *s)
@@ -399,6 +421,56 @@ static void settle_batch(struct tcp_link *l)
 		item_settle(i);
 	}
 }
+
+static void give_back_cancelled(struct tcp_link *l)
+{
+	for (;;) {
+		struct list *n;
+
+		pthread_mutex_lock(&l->t->lock);
+		n = list_pop_front(&l->back);
+		pthread_mutex_unlock(&l->t->lock);
+		if (!n)
+			return;
+		engine_slice_done(l->t->engine, &l->base,
+				  container_of(n, struct engine_slice, link),
+				  -ECANCELED, false);
+	}
+}
+
+void tcp_send_pump(struct tcp_link *l)
+{
+	struct tcp_item *zero_copy;
+	int rc = 0;
+
+	if (l->state != TCP_UP || l->sending)
+		return;
+	l->n_out_frames = l->n_out_iov = l->n_out_items = 0;
+	l->out_bytes = 0;
+	add_refusals(l);
+	add_messages(l);
+	zero_copy = add_slices(l);
+	if (!l->n_out_frames && l->items_in != l->items_in_told)
+		add_frame(l, &(struct wire_header){.type = WIRE_ACK}, NULL);
+	if (!l->n_out_frames)
+		return;
+	if (fault_hit("tcp.send")) {
+		tcp_link_fail(l, -EIO, "fault");
+		return;
+	}
+	if (l->tls)
+		rc = encrypt_batch(l);
+	if (!rc) {
+		submit_batch(l, zero_copy);
+		return;
+	}
+	if (rc == -EFAULT)
+		find_unreadable(l);
+	settle_batch(l);
+	tcp_link_fail(l, rc, "tls: send");
+}
+
+/* --- completions ------------------------------------------------------- */
 
 static void on_sent(struct tcp_op *op, int res, uint32_t flags)
 {
