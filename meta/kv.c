@@ -95,7 +95,7 @@ static void overflow(struct kv_pub *k)
 }
 
 static void name_add(struct kv_pub *k, struct kv_name **slot, uint32_t hash,
-		     const char *path, uint16_t len)
+		     const char *path, uint16_t len, bool unsure)
 {
 	const char *slash = memchr(path, '/', len);
 	struct kv_name *n = malloc(sizeof(*n) + len);
@@ -105,8 +105,10 @@ static void name_add(struct kv_pub *k, struct kv_name **slot, uint32_t hash,
 		k->audits_wanted += !!slash; /* no memory: find it later */
 		return;
 	}
-	*n = (struct kv_name){
-		.hash = hash, .len = len, .ns_len = (uint16_t)(slash - path)};
+	*n = (struct kv_name){.hash = hash,
+			      .len = len,
+			      .ns_len = (uint16_t)(slash - path),
+			      .unsure = unsure};
 	memcpy(n->path, path, len);
 	*slot = n;
 	k->n_names++;
@@ -114,9 +116,9 @@ static void name_add(struct kv_pub *k, struct kv_name **slot, uint32_t hash,
 	queue(k, n);
 }
 
-void meta_kv_dirty(struct meta *m, const char *path, uint16_t path_len)
+static void dirty(struct kv_pub *k, const char *path, uint16_t path_len,
+		  bool unsure)
 {
-	struct kv_pub *k = m->kv;
 	uint32_t hash = hash_of(path, path_len);
 	struct kv_name **slot;
 
@@ -124,15 +126,26 @@ void meta_kv_dirty(struct meta *m, const char *path, uint16_t path_len)
 	slot = slot_of(k, hash, path, path_len);
 	if (*slot) {
 		(*slot)->again = (*slot)->in_flight;
+		(*slot)->unsure |= unsure;
 		return;
 	}
 	if (k->n_names >= KV_DIRTY_MAX || k->n_bytes >= KV_DIRTY_BYTES_MAX) {
 		overflow(k);
 		return;
 	}
-	name_add(k, slot, hash, path, path_len);
+	name_add(k, slot, hash, path, path_len, unsure);
 	if (k->n_names > k->n_table)
 		table_grow(k);
+}
+
+void meta_kv_dirty(struct meta *m, const char *path, uint16_t path_len)
+{
+	dirty(m->kv, path, path_len, false);
+}
+
+void kv_dirty_unsure(struct kv_pub *k, const char *path, uint16_t len)
+{
+	dirty(k, path, len, true);
 }
 
 unsigned kv_take(struct kv_pub *k, struct kv_name **names, unsigned max)
@@ -151,12 +164,14 @@ unsigned kv_take(struct kv_pub *k, struct kv_name **names, unsigned max)
 }
 
 void kv_settle(struct kv_pub *k, struct kv_name *const *names, unsigned n,
-	       bool answered)
+	       enum kv_outcome outcome)
 {
 	scoped_lock(&k->lock);
 	for (unsigned i = 0; i < n; i++) {
 		names[i]->in_flight = false;
-		if (answered && !names[i]->again)
+		if (outcome != KV_NOT_SENT)
+			names[i]->unsure = outcome == KV_UNKNOWN;
+		if (outcome == KV_ANSWERED && !names[i]->again)
 			name_drop(k, names[i]);
 		else
 			queue(k, names[i]);
@@ -366,6 +381,7 @@ void meta_kv_stats(struct meta *m, struct meta_stats *s)
 	s->n_tombstoned = k->n_tombstoned;
 	s->n_audits = k->n_audits;
 	s->n_refills = k->n_refills;
+	s->n_swept = k->n_swept;
 	scoped_lock(&k->lock);
 	s->n_dirty = k->n_names;
 }

@@ -36,8 +36,8 @@ struct item {
 struct batch {
 	struct batch *next; /* of the round's open ones in a slot */
 	struct kv_pub *k;
-	int64_t sent_ns;
-	const char *ns; /* in some name's path */
+	int64_t sent_ns; /* 0: not sent */
+	const char *ns;	 /* in some name's path */
 	uint16_t ns_len;
 	uint32_t group;
 	unsigned n;
@@ -178,8 +178,8 @@ static void batch_end(struct batch *b, int err, const struct redis_reply *reply)
 	if (!err && n_dirty)
 		refused(k, "a key under the prefix is of another type",
 			REFUSED_PAUSE_NS);
-	kv_settle(k, clean, n_clean, true);
-	kv_settle(k, dirty, n_dirty, false);
+	kv_settle(k, clean, n_clean, KV_ANSWERED);
+	kv_settle(k, dirty, n_dirty, b->sent_ns ? KV_UNKNOWN : KV_NOT_SENT);
 	free(b);
 }
 
@@ -270,6 +270,7 @@ static void batch_send(struct batch *b, struct round *r)
 		return;
 	r->failed = true;
 	b->k->dirs_epoch++;
+	b->sent_ns = 0;
 	batch_end(b, err, NULL);
 }
 
@@ -309,6 +310,7 @@ static struct item *item_new(struct round *r, struct batch **slots,
 			return NULL;
 		b->next = *p;
 		b->k = r->k;
+		b->sent_ns = 0;
 		b->ns = n->path;
 		b->ns_len = n->ns_len;
 		b->group = group;
@@ -391,10 +393,11 @@ static void generation_encode(uint64_t generation, struct item *item)
 		item->blob[i] = (uint8_t)(generation >> (8 * i));
 }
 
-static void state_encode(const struct meta_kv_state *s, struct item *item)
+static void state_encode(const struct meta_kv_state *s, bool unsure,
+			 struct item *item)
 {
 	if (s->held) {
-		item->op = 'P';
+		item->op = unsure ? 'p' : 'P';
 		item->blob_len = RECORD_HEAD_BYTES;
 		record_encode(s, item->blob);
 	} else if (s->unlinked) {
@@ -414,7 +417,7 @@ static void gone_with_namespace(struct round *r, struct kv_name *n,
 	struct meta_kv_answer answer = {.generation = 0};
 
 	verdict_give(r->k, &item, 'G', &answer);
-	kv_settle(r->k, &n, 1, true);
+	kv_settle(r->k, &n, 1, KV_ANSWERED);
 }
 
 /* Names come in runs of one namespace: ask once for each run. */
@@ -454,14 +457,14 @@ static void name_add(struct round *r, struct kv_name *n)
 	}
 	if (!item) {
 		r->failed = true;
-		kv_settle(r->k, &n, 1, false);
+		kv_settle(r->k, &n, 1, KV_NOT_SENT);
 		return;
 	}
 	item->name = n;
 	item->path = rest;
 	item->path_len = rest_len;
 	item->sub = (uint16_t)place.sub;
-	state_encode(&state, item);
+	state_encode(&state, n->unsure, item);
 }
 
 static void round_run(struct round *r, unsigned n)

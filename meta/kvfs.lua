@@ -249,9 +249,10 @@ local function tomb_of(b, path)
 	return number8(t:sub(1, 8))
 end
 
-local function publish_new(b, bucket, path, blob, older)
+local function publish_new(b, bucket, path, blob, older, unsure)
 	local gen, tomb = number8(blob:sub(2, 9)), tomb_of(b, path)
-	if gen ~= 0 and gen <= tomb then
+	-- An unsure one may be what the tombstone was written for.
+	if tomb ~= 0 and gen <= tomb and (gen ~= 0 or unsure) then
 		return 'D' .. struct.pack('<I8', tomb)
 	end
 	if gen > older then
@@ -278,16 +279,17 @@ local function is_equal(rec, blob)
 end
 
 -- We hold this. First commit wins; equal copies become replicas.
-local function publish(b, bucket, path, blob)
+local function publish(b, bucket, path, blob, unsure)
 	local rec = redis.call('HGET', bucket, path)
 	if not valid(rec) then
-		return publish_new(b, bucket, path, blob, 0)
+		return publish_new(b, bucket, path, blob, 0, unsure)
 	end
 	local others, mine, dead = holders_of(b, rec)
 	local head, gen = rec:sub(1, HEAD), rec:sub(2, 9)
 	if not is_equal(rec, blob) then
 		if #others == 0 then -- nobody has the older bytes any more
-			return publish_new(b, bucket, path, blob, number8(gen))
+			return publish_new(b, bucket, path, blob, number8(gen),
+				unsure)
 		end
 		if mine or dead then
 			store(bucket, path, head, others)
@@ -308,6 +310,28 @@ local function publish(b, bucket, path, blob)
 		store(bucket, path, head, others)
 	end
 	return 'P' .. gen .. rest
+end
+
+-- The same, and nobody knows whether an earlier try has arrived.
+local function publish_again(b, bucket, path, blob)
+	return publish(b, bucket, path, blob, true)
+end
+
+-- Dead holders leave a record.
+local function sweep(b, bucket, path)
+	local rec = redis.call('HGET', bucket, path)
+	if valid(rec) then
+		local others, mine, dead = holders_of(b, rec)
+		if mine then
+			others[#others + 1] = b.me
+		end
+		if #others == 0 then
+			redis.call('HDEL', bucket, path)
+		elseif dead then
+			store(bucket, path, rec:sub(1, HEAD), others)
+		end
+	end
+	return 'G' .. NO_GEN
 end
 
 -- We hold this no more.
@@ -367,13 +391,14 @@ local function purge_tombs(b)
 	end
 end
 
-local OPS = { P = publish, R = retract, U = unlink, D = directory }
+local OPS = { P = publish, p = publish_again, R = retract, U = unlink,
+	D = directory, S = sweep }
 
 -- keys: t x g bucket…
 -- args: our incarnation (4 bytes), the live ones (4 each), the newest one
---       when they were listed; then for each name: P R U or D, which bucket
---       (1 is the first), path, record up to the holders (P), generation (U),
---       directory (D)
+--       when they were listed; then for each name: P p R U D or S, which
+--       bucket (1 is the first), path, record up to the holders (P p),
+--       generation (U), directory (D)
 -- Answers for each name: P published, F published but the list of holders is
 -- full, C conflict, D dropped, G gone; generation (8); of the winner size (8)
 -- and checksum (16) (C); other live holders (P F C U). E: this name cannot be
@@ -395,6 +420,18 @@ local function kv_batch(k, a)
 	return out
 end
 
+-- keys: buckets; args: how many names a page, a cursor for each bucket.
+-- Returns for each: the next cursor, path, record, path, record, …
+local function kv_scan(k, a)
+	local out = {}
+	for i, bucket in ipairs(k) do
+		local ok, page = pcall(redis.call, 'HSCAN', bucket, a[i + 1],
+			'COUNT', a[1])
+		out[i] = ok and not page.err and page or { '0', {} }
+	end
+	return out
+end
+
 -- The namespaces, and of which store they are.
 local function ns_list(k)
 	return { redis.call('GET', k[1]) or '0', redis.call('HGETALL', k[2]) }
@@ -411,3 +448,4 @@ register('node_leave', node_leave, { 'allow-oom' })
 register('node_members', node_members, { 'no-writes' })
 register('ns_list', ns_list, { 'no-writes' })
 register('kv_batch', kv_batch, {})
+register('kv_scan', kv_scan, { 'no-writes' })
