@@ -20,20 +20,22 @@
  */
 
 #define LISTEN_MAX ENGINE_ADDRESSES_MAX
+#define PORT "7077"
 
 /* -- addresses ---------------------------------------------------------- */
 
-/* "10.0.0.1" and "10.0.0.1:7077" to "tcp:10.0.0.1:7077"; port 0: any. */
+/* "10.0.0.1" and "10.0.0.1:7077" to "tcp:10.0.0.1:7077". The port is the same
+ * after a restart, so that what the others know still holds. */
 static void engine_form(const char *text, char out[ENGINE_ADDRESS_BYTES])
 {
 	const char *bracket = strchr(text, ']');
 	const char *colon = strchr(bracket ? bracket : text, ':');
 
 	if (!bracket && colon && strchr(colon + 1, ':'))
-		snprintf(out, ENGINE_ADDRESS_BYTES, "tcp:[%s]:0", text);
+		snprintf(out, ENGINE_ADDRESS_BYTES, "tcp:[%s]:" PORT, text);
 	else
 		snprintf(out, ENGINE_ADDRESS_BYTES, "tcp:%s%s", text,
-			 colon ? "" : ":0");
+			 colon ? "" : ":" PORT);
 }
 
 /* The engine says "tcp:…"; the membership table has it without. */

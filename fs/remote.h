@@ -160,7 +160,7 @@ bool remote_order_get(struct call *c, const char *name);
 /** remote_order_set - pin, copies of a file; drain of kv/: as above. */
 bool remote_order_set(struct call *c, const char *name);
 /** remote_replicate - see that so many nodes on different hosts hold a block,
- *  this one included. Waits. Returns: 0, -ENOENT, -EAGAIN too few could. */
+ *  this one included. Waits. Returns: 0, -ENOENT, -EBUSY too few could. */
 int remote_replicate(struct remote *r, const char *path, uint16_t path_len,
 		     uint32_t copies, int64_t deadline);
 /** remote_replicate_later - what the namespace's policy asks for; never

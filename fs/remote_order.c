@@ -178,7 +178,7 @@ int remote_replicate(struct remote *r, const char *path, uint16_t path_len,
 		uint32_t node = choose(r, &c);
 
 		if (!node || clock_now_ns() >= deadline)
-			return -EAGAIN;
+			return -EBUSY;
 		if (!ask_to_take(r, node, &m, deadline) &&
 		    found.n_holders < META_KV_HOLDERS_MAX)
 			found.holders[found.n_holders++] = node;
@@ -342,7 +342,7 @@ static void copies(struct call *c)
 		err = remote_replicate(c->fs->remote, path, (uint16_t)n,
 				       (uint32_t)wanted, c->deadline);
 	else if (!err && wanted > 1)
-		err = -EAGAIN;
+		err = -EBUSY;
 	call_reply_err(c, err);
 }
 

@@ -28,7 +28,7 @@ static const struct option_spec list[] = {
 	 "of every key in Redis (default: kvfs)"},
 	{"listen", 0, OPTION_JOIN, AT(listen), "ADDRESS[:PORT]",
 	 "where other nodes fetch blocks from this one; repeat it\n"
-	 "for several addresses (default: nowhere)"},
+	 "for several addresses (default: nowhere; port 7077)"},
 	{"cluster-key-file", 0, OPTION_TEXT, AT(key_file), "FILE",
 	 "the secret that nodes prove to each other; mode 0600.\n"
 	 "Without it only loopback addresses may be listened on"},

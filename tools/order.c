@@ -62,7 +62,7 @@ static void put_json(const char *path, int rc)
 
 static const char *why(int rc)
 {
-	if (rc == -EAGAIN)
+	if (rc == -EBUSY)
 		return "not enough other nodes could take it";
 	if (rc == -ENOENT || rc == -ESTALE)
 		return "no node has it";
