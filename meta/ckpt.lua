@@ -9,6 +9,8 @@
 --   d<ino>   hash: name -> inode number, of a directory
 --   x<ino>   hash: xattr name -> value; the field "" is what they occupy
 --   s<ino>   version (8 bytes) and the shards' checksums
+--   h<ino>   hash: incarnation -> version (8 bytes) and a bitmap of the shards
+--            that it has, or nothing: all. Not part of the tree: in no record
 --   o<ino>   hash: incarnation -> "", who keeps this unlinked file
 --   p        hash: "ino:incarnation" -> "", the same by incarnation
 --   log      stream: <seq>-0 -> r, what mutation seq left behind
@@ -185,6 +187,7 @@ function T:forget(ino)
 	self:del('i' .. ino)
 	self:del('x' .. ino)
 	self:del('s' .. ino)
+	call('UNLINK', self.base .. 'h' .. ino)
 end
 
 function T:flush()
@@ -409,6 +412,24 @@ reading('checksums', function(t, ino, version)
 	return 0, ''
 end)
 
+-- Incarnation, length, bitmap of each that has shards of this version.
+reading('holders', function(t, ino, version)
+	local i = t:inode(ino)
+	if not i or pack('<I8', i.version) ~= version then
+		return ESTALE
+	end
+	local out, all = {}, call('HGETALL', t.base .. 'h' .. ino)
+	for n = 1, #all, 2 do
+		local value = all[n + 1]
+		if string.sub(value, 1, 8) == version then
+			out[#out + 1] = pack('<I4I4', tonumber(all[n]),
+					     #value - 8) ..
+					string.sub(value, 9)
+		end
+	end
+	return 0, table.concat(out)
+end)
+
 reading('xattr_get', function(t, ino, name)
 	local value = call('HGET', t.base .. 'x' .. ino, name)
 	if value then
@@ -472,6 +493,7 @@ mutation('open_write', {}, function(t, ino, dead)
 		i.writer = inc
 		t:touch(i)
 	end
+	call('HDEL', t.base .. 'h' .. ino, t.inc)
 	return 0, attr(i)
 end)
 
@@ -488,10 +510,28 @@ mutation('publish', {}, function(t, ino, mask, set, last, dead)
 	if tonumber(mask) ~= 0 or last ~= '1' then
 		i.version = i.version + 1
 		t:del('s' .. ino)
+		call('UNLINK', t.base .. 'h' .. ino)
+		call('HSET', t.base .. 'h' .. ino, t.inc,
+		     pack('<I8', i.version))
 	end
 	i.writer = last == '1' and 0 or i.writer == 0 and 0 or inc
 	t:touch(i)
 	return 0, attr(i)
+end)
+
+-- What this node has: inode, version and bitmap (empty: nothing), …
+mutation('shards_set', {}, function(t, ...)
+	local args = { ... }
+	for n = 1, #args - 1, 2 do
+		local key, value = t.base .. 'h' .. args[n], args[n + 1]
+		local i = #value > 8 and t:inode(args[n])
+		if i and pack('<I8', i.version) == string.sub(value, 1, 8) then
+			call('HSET', key, t.inc, value)
+		else
+			call('HDEL', key, t.inc)
+		end
+	end
+	return 0
 end)
 
 mutation('set_checksums', {}, function(t, ino, version, sums)

@@ -113,9 +113,12 @@ int ckpt_publish(struct meta *m, int64_t deadline, uint64_t ino, unsigned mask,
 	uint32_t other = 0;
 	int err = publish_once(m, deadline, ino, mask, set, last, &other, a);
 
-	if (err != -ESTALE || !other || meta_node_is_live(m, other))
-		return err;
-	return publish_once(m, deadline, ino, mask, set, last, &other, a);
+	if (err == -ESTALE && other && !meta_node_is_live(m, other))
+		err = publish_once(m, deadline, ino, mask, set, last, &other,
+				   a);
+	if (!err && !mask) /* its shards are what they were before */
+		ckpt_shards_dirty(m, ino);
+	return err;
 }
 
 /* --- checksums --------------------------------------------------------- */

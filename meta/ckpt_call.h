@@ -36,6 +36,13 @@ enum ckpt_state {
 #define CKPT_LETGO_MAX 64u /* inodes told to Redis with one mutation */
 #define CKPT_SESSION_BYTES 8
 
+/* Inodes whose shards are to be told of (ckpt_shards.c). */
+struct ckpt_shard_set {
+	uint64_t *table;
+	size_t size, n;
+	bool all; /* every file's */
+};
+
 struct meta_ckpt {
 	struct meta *m;
 	struct ckpt_log *log;
@@ -53,6 +60,8 @@ struct meta_ckpt {
 	unsigned n_gap;	    /* of those: wait for records before theirs */
 	uint64_t *letgo; /* unlinked, open nowhere: freed with the next call */
 	size_t n_letgo, cap_letgo;
+	struct ckpt_shard_set shards;
+	bool shards_ready; /* the ckpt ops may be called */
 	pthread_t thread;
 	bool has_thread;
 };
@@ -96,6 +105,10 @@ int ckpt_write(struct meta *m, int64_t deadline, const char *fn,
 void ckpt_letgo(struct meta_ckpt *c, uint64_t ino);
 bool ckpt_letgo_has(struct meta_ckpt *c, uint64_t ino);
 void ckpt_letgo_flush(struct meta_ckpt *c, int64_t deadline);
+
+/** ckpt_shards_flush - tell Redis of the shards of what is dirty. */
+void ckpt_shards_flush(struct meta_ckpt *c);
+void ckpt_shards_free(struct ckpt_shard_set *s);
 
 /** ckpt_malformed - say that an answer is none of ours; -EIO. */
 int ckpt_malformed(const char *fn);

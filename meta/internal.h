@@ -173,6 +173,9 @@ int meta_ckpt_open(struct meta *m);
  */
 void meta_ckpt_store_changed(struct meta *m);
 
+/** meta_ckpt_ready - the ckpt ops may be called from now on. */
+void meta_ckpt_ready(struct meta *m);
+
 /** meta_ckpt_stop - before the node leaves; connections are still there. */
 void meta_ckpt_stop(struct meta *m);
 /** meta_ckpt_close - after the last heartbeat; NULL is fine. */

@@ -287,6 +287,7 @@ int meta_open(struct meta **out, const struct meta_config *c)
 int meta_start(struct meta *m)
 {
 	meta_node_ready(m);
+	meta_ckpt_ready(m);
 	return meta_kv_start(m);
 }
 
