@@ -168,15 +168,19 @@ static int run_with(const struct mount_args *a, const char *mountpoint,
 	cleanup_free struct mount_job *job = calloc(1, sizeof(*job));
 	cleanup_free char *text = a->list ? a->list : strdup("");
 	char error[OPTION_ERROR_BYTES];
+	int status = EXIT_FINE;
 
 	if (!job || !text)
 		return verb_fail(EXIT_TROUBLE, "out of memory");
 	if (mount_options_parse(text, &job->options, error))
-		return verb_fail(EXIT_USAGE, "-o %s", error);
+		status = verb_fail(EXIT_USAGE, "-o %s", error);
 	if (!job->options.meta_url)
 		job->options.meta_url = meta_url;
 	job->options.read_only |= a->read_only;
-	return a->fake ? EXIT_FINE : mount_at(job, mountpoint);
+	if (!status && !a->fake)
+		status = mount_at(job, mountpoint);
+	free(job->options.listen);
+	return status;
 }
 
 static int run(void *args, char **operands)
