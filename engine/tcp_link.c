@@ -218,9 +218,16 @@ static void say_why(struct tcp_link *l, const char *words)
 	uint8_t out[AUTH_OUT_MAX];
 	size_t n;
 
-	if (l->state != TCP_UP || l->sending || l->tls)
+	if (l->sending || l->tls)
 		return;
-	n = auth_close_put(out, l->version, &l->auth.send, l->why, words);
+	if (l->state == TCP_UP)
+		n = auth_close_put(out, l->version, &l->auth.send, l->why,
+				   words);
+	else if (l->state == TCP_GREETING && l->auth.expecting)
+		n = auth_close_put(out, WIRE_VERSION_HANDSHAKE, NULL, l->why,
+				   words);
+	else
+		return; /* not connected, or the handshake has said it */
 	if (send(l->fd, out, n, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
 		return; /* it learns from the connection's end */
 }
