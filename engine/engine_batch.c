@@ -354,7 +354,7 @@ void engine_slice_done(struct engine *e, struct engine_link *link,
 	struct engine_peer *p = b->peer;
 
 	assert(s->on && (!link || s->on == link) && status <= 0);
-	up_begin();
+	up_begin(e);
 	pthread_mutex_lock(&e->lock);
 	peer_hold(p);
 	if (status && !refused && !p->local && status != -ECANCELED) {

@@ -353,7 +353,7 @@ void engine_landing_end(struct engine_landing *landing, int status)
 
 	check_up(landing->on, 1u << LINK_UP);
 	assert(status <= 0);
-	up_begin();
+	up_begin(e);
 	pthread_mutex_lock(&e->lock);
 	peer_hold(p);
 	list_remove(&landing->of_grant);

@@ -188,7 +188,8 @@ struct engine {
 	struct engine_batch *done_batches, *done_batches_last;
 	struct engine_call *done_calls, *done_calls_last;
 	struct notice batches_notice, calls_notice;
-	bool running; /* somebody runs them */
+	bool running;		   /* somebody runs them */
+	_Atomic uint32_t n_inside; /* calls up at work */
 
 	pthread_t thread;
 	int64_t next_ns; /* when it wants to look again */
@@ -205,7 +206,7 @@ void notice_post(struct engine *e, struct notice *n);
 /** notices_run - run what is queued unless somebody is at it; no lock held. */
 void notices_run(struct engine *e);
 /** up_begin, up_end - around every call up: this is a thread of the engine. */
-void up_begin(void);
+void up_begin(struct engine *e);
 void up_end(struct engine *e);
 bool up_inside(void);
 

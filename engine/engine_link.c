@@ -89,7 +89,8 @@ static void attach(struct engine_link *l, struct engine_peer *p)
 	if (l->state != LINK_NEW)
 		return;
 	l->state = LINK_DIALING;
-	l->peer = p;
+	if (!l->peer)
+		l->peer = p;
 	l->since_ns = clock_now_ns();
 	peer_hold(p);
 	p->n_links++;
@@ -239,14 +240,33 @@ static bool ours_wins(const struct engine_peer *p)
 				    sizeof(p->node.uuid)) < 0;
 }
 
-/* -EALREADY: the other session has to go first, or the other attempt wins. */
+static bool heard_lately(const struct engine_peer *p)
+{
+	int64_t since = clock_now_ns() - p->engine->silence_ns / 4;
+
+	list_for_each (l, &p->links) {
+		const struct engine_link *k =
+			container_of(l, struct engine_link, of_peer);
+
+		if (k->state == LINK_ADMITTED ||
+		    atomic_load(&k->heard_ns) > since)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * -EALREADY: the other session has to go first, or the other attempt wins. An
+ * attempt with another session than ours is of before they knew of ours, or of
+ * after they lost it: then nothing comes by ours any more.
+ */
 static int admit_theirs(struct engine_peer *p, uint64_t session, bool *close)
 {
 	*close = false;
 	if (!session || session == p->ended)
 		return -EALREADY;
 	if (p->session && p->session != session) {
-		*close = true;
+		*close = !heard_lately(p);
 		return -EALREADY;
 	}
 	if (!p->session && p->proposed != session && ours_wins(p))
@@ -313,7 +333,7 @@ int engine_link_admit(struct engine *e, struct engine_link *l,
 	int err;
 
 	check_up(l, 1u << LINK_NEW | 1u << LINK_DIALING);
-	up_begin();
+	up_begin(e);
 	pthread_mutex_lock(&e->lock);
 	err = admit(e, l, node, session, &quarrel);
 	pthread_mutex_unlock(&e->lock);
@@ -331,7 +351,7 @@ void engine_link_up(struct engine_link *l)
 	struct engine *e = l->engine;
 
 	check_up(l, 1u << LINK_ADMITTED);
-	up_begin();
+	up_begin(e);
 	pthread_mutex_lock(&e->lock);
 	peer_hold(p);
 	l->state = LINK_UP;
@@ -355,7 +375,8 @@ static void detach(struct engine_link *l, int why)
 {
 	struct engine_peer *p = l->peer;
 
-	assert(!l->n_slices && !l->n_msgs);
+	/* What is being handed over right now will be refused. */
+	assert(l->n_slices + l->n_msgs <= l->n_ops);
 	attach(l, p); /* down before peer_connect had it */
 	if (l->state == LINK_UP) {
 		p->n_up--;
@@ -387,7 +408,7 @@ void engine_link_down(struct engine_link *l, int why)
 	check_up(l, 1u << LINK_NEW | 1u << LINK_DIALING | 1u << LINK_ADMITTED |
 			    1u << LINK_UP);
 	assert(why < 0);
-	up_begin();
+	up_begin(e);
 	pthread_mutex_lock(&e->lock);
 	peer_hold(p);
 	detach(l, why);

@@ -79,7 +79,6 @@ static void drop_list(struct engine_peer *p, struct list *head)
 
 void msgs_drop(struct engine_peer *p)
 {
-	assert(!p->n_msgs_out);
 	drop_list(p, &p->msgs);
 	drop_list(p, &p->resend);
 }
@@ -95,6 +94,18 @@ static void msg_return(struct engine_peer *p, struct engine_msg *m)
 	       container_of(at, struct engine_msg, of_peer)->seq < m->seq)
 		at = at->next;
 	list_push_back(at, &m->of_peer);
+}
+
+/* Not taken; its session may have ended meanwhile. */
+static void msg_refused(struct engine_peer *p, const struct engine_link *l,
+			struct engine_msg *m)
+{
+	if (p->session == l->session) {
+		msg_return(p, m);
+		return;
+	}
+	list_remove(&m->of_peer);
+	msg_free(p, m);
 }
 
 /* ---- out ---------------------------------------------------------------- */
@@ -152,14 +163,16 @@ bool msg_send_next(struct engine_peer *p)
 	p->n_msgs_out++;
 	list_push_back(&p->unacked, &m->of_peer);
 	link_hold(l);
+	l->n_ops++;
 	pthread_mutex_unlock(&p->engine->lock);
 	err = check_send(l, m);
 	pthread_mutex_lock(&p->engine->lock);
+	l->n_ops--;
 	if (err) {
 		l->broken = true;
 		l->n_msgs--;
 		p->n_msgs_out--;
-		msg_return(p, m);
+		msg_refused(p, l, m);
 	}
 	pthread_mutex_unlock(&p->engine->lock);
 	link_put(l);
@@ -171,19 +184,24 @@ void msg_ping(struct engine_link *l)
 {
 	struct engine_msg *m = msg_new(TYPE_PING, NULL, 0);
 	struct engine *e = l->engine;
+	bool refused;
 
 	if (!m)
 		return;
 	pthread_mutex_lock(&e->lock);
 	msg_out(l, m);
+	l->n_ops++;
 	pthread_mutex_unlock(&e->lock);
-	if (!check_send(l, m))
-		return;
+	refused = check_send(l, m);
 	pthread_mutex_lock(&e->lock);
-	l->broken = true;
-	l->n_msgs--;
+	l->n_ops--;
+	if (refused) {
+		l->broken = true;
+		l->n_msgs--;
+	}
 	pthread_mutex_unlock(&e->lock);
-	free(m);
+	if (refused)
+		free(m);
 }
 
 static void ping_done(struct engine_peer *p, struct engine_msg *m, int status)
@@ -203,7 +221,7 @@ void engine_msg_done(struct engine_link *l, struct engine_msg *m, int status)
 
 	check_up(l, 1u << LINK_UP);
 	assert(m->on == l && l->n_msgs && status <= 0);
-	up_begin();
+	up_begin(e);
 	pthread_mutex_lock(&e->lock);
 	peer_hold(p);
 	l->owed_ns = 0;
@@ -313,7 +331,7 @@ int engine_msg_arrived(struct engine_link *l, const struct engine_msg_in *in)
 	assert(in->payload_bytes <= ENGINE_MSG_MAX);
 	if (!in->seq)
 		return in->type == TYPE_PING ? 0 : -EPROTO;
-	up_begin();
+	up_begin(e);
 	pthread_mutex_lock(&e->lock);
 	peer_hold(p);
 	peer_turn_take(p);

@@ -59,9 +59,10 @@ void notices_run(struct engine *e)
 	pthread_mutex_unlock(&e->lock);
 }
 
-void up_begin(void)
+void up_begin(struct engine *e)
 {
 	inside++;
+	atomic_fetch_add(&e->n_inside, 1);
 }
 
 void up_end(struct engine *e)
@@ -69,4 +70,5 @@ void up_end(struct engine *e)
 	assert(inside);
 	if (--inside == 0)
 		notices_run(e);
+	atomic_fetch_sub(&e->n_inside, 1); /* e may be gone from here on */
 }

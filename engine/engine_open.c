@@ -240,7 +240,8 @@ static bool is_over(struct engine *e)
 		if (!peer_is_over(
 			    container_of(l, struct engine_peer, of_engine)))
 			return false;
-	return !e->n_links && list_empty(&e->notices) && !e->running;
+	return !e->n_links && list_empty(&e->notices) && !e->running &&
+	       !atomic_load(&e->n_inside);
 }
 
 void engine_close(struct engine *e)

@@ -76,9 +76,11 @@ static bool submit_next(struct engine_peer *p)
 		return false;
 	slice_out(p, l, s);
 	link_hold(l);
+	l->n_ops++;
 	pthread_mutex_unlock(&p->engine->lock);
 	err = check_submit(l, s);
 	pthread_mutex_lock(&p->engine->lock);
+	l->n_ops--;
 	if (err) {
 		l->broken = true;
 		slice_return(p, s);

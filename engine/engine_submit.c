@@ -52,7 +52,7 @@ static int batch_take(struct engine *e, struct engine_batch *b,
 {
 	bool this_disk;
 	uint32_t i;
-	int err;
+	int err = 0;
 
 	for (i = 0; i < b->n_xfers; i++) {
 		struct engine_xfer *x = &b->xfers[i];
@@ -119,25 +119,28 @@ static void reset(struct engine_batch *b)
 	b->grace_ns = 0;
 }
 
+/* Queued with all its regions known, or (fresh) still the caller's alone.
+ * *held: its peer, with a reference for the caller: b may be over by now. */
 static int submit(struct engine *e, struct engine_peer *p,
-		  struct engine_batch *b)
+		  struct engine_batch *b, struct engine_peer **held,
+		  bool *fresh)
 {
 	enum engine_op op = p ? ENGINE_WRITE : ENGINE_COPY;
-	bool disk = false, fresh = false;
+	bool disk = false;
 	int err;
 
 	scoped_lock(&e->lock);
 	err = p ? peer_usable(p) : e->closing ? -ESHUTDOWN : 0;
 	if (!err)
-		err = batch_take(e, b, op, &disk, &fresh);
+		err = batch_take(e, b, op, &disk, fresh);
 	if (err)
 		return err;
-	if (!p)
-		p = e->here[disk];
-	b->peer = p;
-	peer_hold(p);
-	if (!fresh)
-		queue(p, b);
+	b->peer = p ? p : e->here[disk];
+	peer_hold(b->peer);
+	peer_hold(b->peer);
+	*held = b->peer;
+	if (!*fresh)
+		queue(b->peer, b);
 	return 0;
 }
 
@@ -162,19 +165,17 @@ static int submit_fresh(struct engine *e, struct engine_batch *b)
 int engine_submit(struct engine *e, struct engine_peer *peer,
 		  struct engine_batch *b)
 {
+	bool fresh = false;
 	int err;
 
 	if (!b->n_xfers || b->n_xfers > ENGINE_BATCH_MAX || !b->done ||
 	    (unsigned)b->priority >= ENGINE_PRIORITIES)
 		return -EINVAL;
 	reset(b);
-	err = submit(e, peer, b);
+	err = submit(e, peer, b, &peer, &fresh);
 	if (err)
 		return err;
-	peer = b->peer;
-	engine_peer_ref(peer);
-	/* Not queued yet: nobody else knows it. */
-	if (b->state == BATCH_IDLE)
+	if (fresh)
 		err = submit_fresh(e, b);
 	if (!err)
 		pump(peer);

@@ -234,6 +234,7 @@ void loop_release(void)
 	for (int i = 0; i < LOOP_POINTS; i++)
 		loop_world.plans[i].from = loop_world.plans[i].to = 0;
 	loop_world.n_held = 0;
+	loop_world.n_releases++;
 	list_for_each_safe (k, &loop_world.held_links) {
 		struct loop_link *l =
 			container_of(k, struct loop_link, of_held);

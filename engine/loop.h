@@ -27,6 +27,8 @@ enum loop_action {
 			 * its bytes written. Other links go on. */
 	LOOP_HOLD_HARD, /* the same, and deaf to divert until released: what a
 			 * receive by hardware is */
+	LOOP_SILENT,	/* nothing comes or goes on this path any more, and
+			 * nobody is told */
 };
 
 /**

@@ -33,7 +33,7 @@ struct loop_link {
 	struct list msgs, slices;
 
 	/* what is stopped in the middle; the thread's, but for the flags */
-	bool held, hard, resume;
+	bool held, hard, resume, silent;
 	struct engine_msg *held_msg;
 	struct engine_slice *held_slice;
 	struct engine_landing landing; /* at the twin */
@@ -55,7 +55,8 @@ struct loop_world {
 		uint64_t from, to; /* counts */
 		enum loop_action action;
 	} plans[LOOP_POINTS];
-	uint32_t n_held;
+	uint32_t n_held, n_releases;
+	uint32_t action_at; /* n_releases when the thread asked */
 };
 
 extern struct loop_world loop_world;

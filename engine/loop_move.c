@@ -22,16 +22,28 @@ static enum loop_action next_action(enum loop_point point)
 {
 	uint64_t nth = ++loop_world.count[point];
 
+	loop_world.action_at = loop_world.n_releases;
+
 	return nth >= loop_world.plans[point].from &&
 			       nth < loop_world.plans[point].to
 		       ? loop_world.plans[point].action
 		       : NO_ACTION;
 }
 
+static bool is_hold(enum loop_action action)
+{
+	return action == LOOP_HOLD || action == LOOP_HOLD_HARD ||
+	       action == LOOP_SILENT;
+}
+
 static void hold(struct loop_link *l)
 {
 	l->held = true;
-	l->resume = false;
+	l->resume = loop_world.action_at != loop_world.n_releases;
+	if (l->resume) { /* released before it came to that */
+		loop_ready(l);
+		return;
+	}
 	list_push_back(&loop_world.held_links, &l->of_held);
 	loop_world.n_held++;
 	pthread_cond_broadcast(&loop_world.held);
@@ -201,7 +213,9 @@ static void move_msg(struct loop_link *l, struct engine_msg *m,
 {
 	int err = 0;
 
-	if (action == LOOP_HOLD || action == LOOP_HOLD_HARD) {
+	if (action == LOOP_SILENT)
+		l->silent = l->twin->silent = true;
+	if (is_hold(action)) {
 		l->held_msg = m;
 		hold(l);
 		return;
@@ -248,7 +262,7 @@ static int land(struct loop_link *l, const struct engine_slice *s,
 	     action == NO_ACTION || action == LOOP_LOSE_ACK
 		     ? s->length_bytes
 		     : s->length_bytes / 2);
-	if (action == LOOP_HOLD || action == LOOP_HOLD_HARD)
+	if (is_hold(action))
 		return 0;
 	err = action == NO_ACTION || action == LOOP_LOSE_ACK ? 0 : -ECONNRESET;
 	engine_landing_end(&l->landing, err);
@@ -264,8 +278,10 @@ static void move_slice(struct loop_link *l, struct engine_slice *s,
 	unlock();
 	atomic_store(&l->base.heard_ns, clock_now_ns());
 	err = land(l, s, action, &refused);
-	if (!err && (action == LOOP_HOLD || action == LOOP_HOLD_HARD)) {
+	if (!err && is_hold(action)) {
 		lock();
+		if (action == LOOP_SILENT)
+			l->silent = l->twin->silent = true;
 		l->held_slice = s;
 		l->landing_open = true;
 		l->divert = false;
@@ -347,6 +363,8 @@ static void move(struct loop_link *l)
 		return;
 	if (l->closing)
 		end_path(l, l->closing);
+	else if (l->silent)
+		return;
 	else if (l->held)
 		go_on(l);
 	else if (!l->dialed)

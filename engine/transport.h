@@ -89,6 +89,7 @@ struct engine_link {
 	uint32_t address; /* index into the peer's list */
 	uint64_t session;
 	uint32_t n_slices, n_msgs;
+	uint32_t n_ops; /* sends and submits at work, maybe refused */
 	uint64_t out_bytes;
 	int64_t since_ns; /* up, or connecting */
 	int64_t owed_ns;  /* since when an answer is owed; 0: none */
