@@ -13,6 +13,7 @@
  *      tcp_link.c     a link's life: dial, handshake, up, down
  *      tcp_send.c     frames out: batches, zero copy, what is not yet acked
  *      tcp_receive.c  frames in: headers, then straight into the target
+ *      tcp_slot.c     memory registered for zero copy
  *      tls.c          the same bytes, encrypted
  *
  * Memory. A link: 5 KiB and 64 KiB of receive buffer once authenticated; 150
@@ -274,6 +275,12 @@ bool tcp_send_busy(struct tcp_link *l);
 void tcp_send_forget(struct transport *t);
 /** tcp_send_give_up - give back everything. */
 void tcp_send_give_up(struct tcp_link *l, int why);
+
+/* tcp_slot.c */
+/** tcp_slot_get - a registered buffer over this memory, for one zero-copy
+ *  send; or -errno: copy it. */
+int tcp_slot_get(struct transport *t, void *addr, size_t n);
+void tcp_slot_put(struct transport *t, int slot);
 
 /* tcp_receive.c */
 void tcp_receive_init(struct tcp_link *l);

@@ -3,24 +3,9 @@
  * Frames out. One send at a time is with the kernel; meanwhile messages and
  * slices queue up, and the next send takes as many as fit: batching costs no
  * wait. Payloads leave from where they lie.
- *
- * Zero copy. A slice of ZERO_COPY_LEAST and more is sent from its own pages
- * (IORING_OP_SEND_ZC), registered for this one send. Both halves are needed:
- * on loopback, 4 MiB in huge pages, one connection, both ends (iperf3 1.5
- * GB/s, 0.6 to 0.8 CPU-s/GB in the same minute)
- *
- *      send, copied                  1.5-2.1 GB/s   0.55-0.63 CPU-s/GB
- *      SEND_ZC, not registered       0.8-1.3        0.56-0.79
- *      SEND_ZC, registered           2.3-2.7        0.35-0.42
- *
- * Registering pins pages: 5 us a MiB in huge pages, 50 to 90 in small ones,
- * where it eats what it gains. So it is timed, and small-paged memory copied.
- * Registered for one send and not for good, because a region's file may be
- * given other pages: what stays registered would send the old ones.
  */
 #include "engine/tcp.h"
 
-#include "base/clock.h"
 #include "base/fault.h"
 
 #include <errno.h>
@@ -29,8 +14,6 @@
 #include <unistd.h>
 
 #define ZERO_COPY_LEAST (48u << 10)
-#define PIN_NS_PER_MIB_MAX 40000
-#define PIN_TRY_AGAIN 32 /* one in so many, while it is too dear */
 
 static void on_sent(struct tcp_op *op, int res, uint32_t flags);
 static void on_zero_copy(struct tcp_op *op, int res, uint32_t flags);
@@ -133,52 +116,14 @@ static struct tcp_item *item_new(struct tcp_link *l, struct list *what,
 	return i;
 }
 
-/* --- registered buffers ------------------------------------------------ */
-
-static void slot_put(struct transport *t, int slot)
-{
-	struct iovec none = {};
-	__u64 tag = 0;
-
-	io_uring_register_buffers_update_tag(&t->ring, (unsigned)slot, &none,
-					     &tag, 1);
-	t->slots_used &= ~(1ull << slot);
-}
-
-/* Returns: a slot with this memory, or -errno: copy it. */
-static int slot_get(struct transport *t, void *addr, size_t n)
-{
-	struct iovec iov = {addr, n};
-	int64_t start, took;
-	__u64 tag = 0;
-	int slot, rc;
-
-	if (!~t->slots_used)
-		return -ENOBUFS;
-	if (t->pin_ns_per_mib > PIN_NS_PER_MIB_MAX &&
-	    ++t->pin_skipped < PIN_TRY_AGAIN)
-		return -ENOBUFS;
-	t->pin_skipped = 0;
-	slot = __builtin_ctzll(~t->slots_used);
-	start = clock_now_ns();
-	rc = io_uring_register_buffers_update_tag(&t->ring, (unsigned)slot,
-						  &iov, &tag, 1);
-	if (rc != 1)
-		return rc < 0 ? rc : -EIO;
-	took = (clock_now_ns() - start) * (1 << 20) / (int64_t)n;
-	t->pin_ns_per_mib += (took - t->pin_ns_per_mib) / 8;
-	t->slots_used |= 1ull << slot;
-	return slot;
-}
+/* --- making a batch ---------------------------------------------------- */
 
 static void item_unpin(struct tcp_item *i)
 {
 	if (i->slot >= 0)
-		slot_put(i->of->t, i->slot);
+		tcp_slot_put(i->of->t, i->slot);
 	i->slot = -1;
 }
-
-/* --- making a batch ---------------------------------------------------- */
 
 static bool room(const struct tcp_link *l)
 {
@@ -294,7 +239,8 @@ static struct tcp_item *add_slices(struct tcp_link *l)
 
 		add_slice(l, i);
 		if (wants_zero_copy(l, s))
-			i->slot = slot_get(l->t, s->from.addr, s->length_bytes);
+			i->slot = tcp_slot_get(l->t, s->from.addr,
+					       s->length_bytes);
 		if (i->slot >= 0)
 			return i;
 		i->slot = -1;

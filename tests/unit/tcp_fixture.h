@@ -41,6 +41,9 @@ struct engine_peer *node_peer(struct node *from, const struct node *to);
 /** node_moves - bytes go from one node to the other and arrive. */
 void node_moves(struct node *from, struct node *to);
 
+/** node_tries - the same, if nothing breaks: 0, or why not. */
+int node_tries(struct node *from, struct node *to);
+
 /** wait_for - until *n >= least, 30 s at most. */
 void wait_for(const uint32_t *n, uint32_t least);
 

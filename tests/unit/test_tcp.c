@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "tests/unit/tcp_fixture.h"
 
 #define LOOPBACK "tcp:127.0.0.1:0"
@@ -131,6 +132,34 @@ START_TEST(another_key_none_or_plain_instead_of_tls_is_not_served)
 }
 END_TEST
 
+/* With its last link a session ends, and what hung on it is told so. */
+static void moves_in_the_end(struct node *from, struct node *to)
+{
+	int64_t until = clock_now_ns() + 10 * NS_PER_S;
+
+	while (node_tries(from, to) && clock_now_ns() < until)
+		usleep(1000); /* the backoff of connecting runs */
+	ck_assert_int_lt(clock_now_ns(), until);
+}
+
+START_TEST(a_link_that_breaks_anywhere_loses_nothing_silently)
+{
+	static const char *const point[] = {"tcp.send", "tcp.receive",
+					    "tcp.dial"};
+	char text[32];
+
+	for (int n = 1; n < 40; n += 1 + n / 4) {
+		snprintf(text, sizeof(text), "%s:%d", point[_i], n);
+		setenv("KVFS_FAULT", text, 1);
+		fault_init();
+		open_both();
+		moves_in_the_end(&a, &b);
+		moves_in_the_end(&b, &a);
+		close_both();
+	}
+}
+END_TEST
+
 /* ---- strangers ------------------------------------------------------------
  */
 
@@ -152,9 +181,9 @@ START_TEST(garbage_and_huge_lengths_end_the_connection_and_nothing_else)
 	for (size_t i = 0; i < sizeof(bytes); i++)
 		bytes[i] = (uint8_t)(i * 2654435761u >> 13);
 	stranger_says(bytes, sizeof(bytes));
-	stranger_says("GET / HTTP/1.1\r\nHost: kvfs\r\nAccept: */*\r\n"
-		      "User-Agent: somebody who is lost in here entirely\r\n",
-		      100);
+	memset(bytes, 'a', sizeof(bytes));
+	memcpy(bytes, "GET /index.html HTTP/1.1\r\nHost: ", 33);
+	stranger_says(bytes, 300);
 	memset(bytes, 0, sizeof(bytes));
 	stranger_says(bytes, sizeof(bytes));
 	for (uint8_t type = 0; type < 12; type++) {
@@ -507,6 +536,8 @@ int main(void)
 	tcase_add_test(t, nodes_of_one_machine_meet_on_a_unix_socket);
 	tcase_add_test(t,
 		       another_key_none_or_plain_instead_of_tls_is_not_served);
+	tcase_add_loop_test(
+		t, a_link_that_breaks_anywhere_loses_nothing_silently, 0, 3);
 	tcase_add_test(
 		t,
 		garbage_and_huge_lengths_end_the_connection_and_nothing_else);
