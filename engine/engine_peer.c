@@ -291,10 +291,7 @@ void peer_session_end(struct engine_peer *p, int why)
 	p->control = NULL;
 	p->down_why = p->last_error = why;
 	p->announced = false;
-	if (e->closing)
-		why = -ESHUTDOWN;
-	else if (why != -ESHUTDOWN)
-		why = -ENOTCONN;
+	why = e->closing ? -ESHUTDOWN : -ENOTCONN;
 	msgs_drop(p);
 	calls_fail(p, why);
 	batches_fail(p, why);

@@ -14,6 +14,8 @@
 const struct fx_way fx_ways[] = {
 	{"loop", "loop:%u", ENGINE_MEM_HOST, ENGINE_MEM_HOST},
 	{"loop, frames", "loop:%u", ENGINE_MEM_FILE, ENGINE_MEM_FILE},
+	{"tcp", "tcp:127.0.0.1:0", ENGINE_MEM_HOST, ENGINE_MEM_HOST},
+	{"tcp, frames", "tcp:127.0.0.1:0", ENGINE_MEM_FILE, ENGINE_MEM_FILE},
 	/* between nodes above, local below */
 	{"local", NULL, ENGINE_MEM_HOST, ENGINE_MEM_HOST},
 	{"local, frames", NULL, ENGINE_MEM_FILE, ENGINE_MEM_FILE},
@@ -25,7 +27,7 @@ const struct fx_way fx_ways[] = {
 	{"file, disk to disk", NULL, ENGINE_MEM_DISK, ENGINE_MEM_DISK},
 };
 const int fx_n_ways = sizeof(fx_ways) / sizeof(fx_ways[0]);
-const int fx_n_remote = 2;
+const int fx_n_remote = 4;
 
 pthread_mutex_t fx_lock = PTHREAD_MUTEX_INITIALIZER;
 pthread_cond_t fx_changed = PTHREAD_COND_INITIALIZER;
