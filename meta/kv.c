@@ -108,7 +108,7 @@ static void name_add(struct kv_pub *k, struct kv_name **slot, uint32_t hash,
 	*n = (struct kv_name){.hash = hash,
 			      .len = len,
 			      .ns_len = (uint16_t)(slash - path),
-			      .unsure = unsure};
+			      .doubt = unsure ? KV_DOUBT_ANY : 0};
 	memcpy(n->path, path, len);
 	*slot = n;
 	k->n_names++;
@@ -126,7 +126,8 @@ static void dirty(struct kv_pub *k, const char *path, uint16_t path_len,
 	slot = slot_of(k, hash, path, path_len);
 	if (*slot) {
 		(*slot)->again = (*slot)->in_flight;
-		(*slot)->unsure |= unsure;
+		if (unsure)
+			(*slot)->doubt = KV_DOUBT_ANY;
 		return;
 	}
 	if (k->n_names >= KV_DIRTY_MAX || k->n_bytes >= KV_DIRTY_BYTES_MAX) {
@@ -163,14 +164,30 @@ unsigned kv_take(struct kv_pub *k, struct kv_name **names, unsigned max)
 	return n;
 }
 
+/* A name that became dirty again does not hear its answer: it is as if nobody
+ * knew it. */
+static void doubt_settle(struct kv_name *n, enum kv_outcome outcome)
+{
+	bool heard = outcome == KV_ANSWERED && !n->again;
+
+	if (outcome == KV_NOT_SENT)
+		return;
+	if (heard)
+		n->doubt = 0;
+	else if (n->sent && n->doubt != KV_DOUBT_ANY)
+		n->doubt = n->sent;
+	else if (outcome == KV_ANSWERED && !n->sent)
+		n->doubt = 0;
+	n->sent = 0;
+}
+
 void kv_settle(struct kv_pub *k, struct kv_name *const *names, unsigned n,
 	       enum kv_outcome outcome)
 {
 	scoped_lock(&k->lock);
 	for (unsigned i = 0; i < n; i++) {
 		names[i]->in_flight = false;
-		if (outcome != KV_NOT_SENT)
-			names[i]->unsure = outcome == KV_UNKNOWN;
+		doubt_settle(names[i], outcome);
 		if (outcome == KV_ANSWERED && !names[i]->again)
 			name_drop(k, names[i]);
 		else

@@ -17,9 +17,14 @@
 #include "meta/meta.h"
 
 struct meta_kv_state {
-	bool held;     /* this node holds a committed block of this name */
-	bool unlinked; /* its user removed it: leave a tombstone, not a gap */
-	uint64_t generation; /* as last published; 0: never */
+	bool held; /* this node holds a committed block of this name */
+	/* Its user removed the name and no GONE was heard yet: leave a
+	 * tombstone, not a gap. With `held`: it was written anew since; the
+	 * removal goes first, then the state is asked again. */
+	bool unlinked;
+	/* As last published, 0: never. With `unlinked`: of what the user
+	 * removed, 0: not known; a version that came later stays. */
+	uint64_t generation;
 	uint64_t size_bytes;
 	uint64_t checksum[2]; /* both 0: the namespace takes none */
 	uint32_t mode, uid, gid;

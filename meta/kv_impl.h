@@ -31,14 +31,20 @@
 #define KV_INFLIGHT_MAX 16384u
 #define KV_WRITTEN_DIRS 131072u /* remembered; a power of two */
 
+#define KV_DOUBT_ANY UINT64_MAX
+
 struct kv_name {
 	struct list link; /* of the queue, while queued */
 	struct kv_name *next;
 	uint32_t hash;
 	uint16_t len, ns_len;
 	bool in_flight;
-	bool again;  /* became dirty while in flight */
-	bool unsure; /* it may have been published without our hearing of it */
+	bool again; /* became dirty while in flight */
+	/* What may have been published without our hearing of it: a print of
+	 * its bytes; 0: nothing; KV_DOUBT_ANY: whatever is there. */
+	uint64_t doubt;
+	uint64_t
+		sent; /* the print of what is in flight, not published before */
 	char path[];
 };
 

@@ -29,6 +29,7 @@ struct item {
 	uint16_t path_len;
 	uint16_t sub;
 	char op;
+	bool then_held; /* a removal, and there is a block again */
 	uint8_t blob_len;
 	uint8_t blob[RECORD_HEAD_BYTES];
 };
@@ -134,6 +135,8 @@ static void verdict_give(struct kv_pub *k, const struct item *item, char letter,
 	a->verdict = count(k, item, letter);
 	if (!is_stale(k, item->name))
 		k->ops->verdict(k->ctx, item->name->path, item->name->len, a);
+	if (item->then_held)
+		meta_kv_dirty(k->m, item->name->path, item->name->len);
 }
 
 /* Names stay dirty; say why, once a pause, and do not try again at once. */
@@ -393,16 +396,31 @@ static void generation_encode(uint64_t generation, struct item *item)
 		item->blob[i] = (uint8_t)(generation >> (8 * i));
 }
 
-static void state_encode(const struct meta_kv_state *s, bool unsure,
+static uint64_t print_of(const struct meta_kv_state *s)
+{
+	uint64_t bytes[3] = {s->size_bytes, s->checksum[0], s->checksum[1]};
+
+	return XXH3_64bits(bytes, sizeof(bytes)) >> 1 | 1; /* not 0, not ANY */
+}
+
+/* What was removed goes first, whatever came after it: that goes next. */
+static void state_encode(const struct meta_kv_state *s, struct kv_name *n,
 			 struct item *item)
 {
-	if (s->held) {
-		item->op = unsure ? 'p' : 'P';
+	uint64_t print = s->generation ? 0 : print_of(s);
+
+	n->sent = 0;
+	if (s->unlinked) {
+		item->op = 'U';
+		item->then_held = s->held;
+		generation_encode(s->generation, item);
+	} else if (s->held) {
+		bool doubt = n->doubt == KV_DOUBT_ANY || n->doubt == print;
+
+		item->op = doubt && print ? 'p' : 'P';
 		item->blob_len = RECORD_HEAD_BYTES;
 		record_encode(s, item->blob);
-	} else if (s->unlinked) {
-		item->op = 'U';
-		generation_encode(s->generation, item);
+		n->sent = print;
 	} else {
 		item->op = 'R';
 		item->blob_len = 0;
@@ -464,7 +482,8 @@ static void name_add(struct round *r, struct kv_name *n)
 	item->path = rest;
 	item->path_len = rest_len;
 	item->sub = (uint16_t)place.sub;
-	state_encode(&state, n->unsure, item);
+	item->then_held = false;
+	state_encode(&state, n, item);
 }
 
 static void round_run(struct round *r, unsigned n)

@@ -288,8 +288,12 @@ local function publish(b, bucket, path, blob, unsure)
 	local head, gen = rec:sub(1, HEAD), rec:sub(2, 9)
 	if not is_equal(rec, blob) then
 		if #others == 0 then -- nobody has the older bytes any more
-			return publish_new(b, bucket, path, blob, number8(gen),
-				unsure)
+			local answer = publish_new(b, bucket, path, blob,
+				number8(gen), unsure)
+			if answer:sub(1, 1) == 'D' then
+				redis.call('HDEL', bucket, path)
+			end
+			return answer
 		end
 		if mine or dead then
 			store(bucket, path, head, others)
@@ -349,32 +353,43 @@ local function retract(b, bucket, path)
 	return 'G' .. rec:sub(2, 9)
 end
 
--- The name is removed, everywhere: a tombstone meets who was not told.
+local function tomb_set(b, path, gen)
+	local till = b.now + TOMB_MS
+	generation_seen(b, gen)
+	b.no_tombs = false
+	redis.call('HSET', b.tombs, path,
+		struct.pack('<I8I8', gen, till))
+	redis.call('ZADD', b.order, till, path)
+	if redis.call('ZCARD', b.order) > TOMBS_MAX then
+		redis.call('HDEL', b.tombs,
+			redis.call('ZPOPMIN', b.order)[1])
+	end
+end
+
+-- The name is removed, everywhere: a tombstone meets who was not told. What
+-- came after the generation that the user saw (0: any) is not what he removed;
+-- we hold it no more in either case.
 local function unlink(b, bucket, path, blob)
 	local rec = redis.call('HGET', bucket, path)
-	local gen = math.max(number8(blob), tomb_of(b, path))
+	local seen = number8(blob)
+	local gen = math.max(seen, tomb_of(b, path))
 	local others = {}
 	if valid(rec) then
-		gen = math.max(gen, number8(rec:sub(2, 9)))
-		others = holders_of(b, rec)
-	end
-	if rec then
+		local have = number8(rec:sub(2, 9))
+		if seen ~= 0 and have > seen then
+			retract(b, bucket, path)
+		else
+			gen = math.max(gen, have)
+			others = holders_of(b, rec)
+			redis.call('HDEL', bucket, path)
+		end
+	elseif rec then
 		redis.call('HDEL', bucket, path)
 	end
-	local bytes = struct.pack('<I8', gen)
 	if gen > 0 then
-		local till = b.now + TOMB_MS
-		generation_seen(b, gen)
-		b.no_tombs = false
-		redis.call('HSET', b.tombs, path,
-			bytes .. struct.pack('<I8', till))
-		redis.call('ZADD', b.order, till, path)
-		if redis.call('ZCARD', b.order) > TOMBS_MAX then
-			redis.call('HDEL', b.tombs,
-				redis.call('ZPOPMIN', b.order)[1])
-		end
+		tomb_set(b, path, gen)
 	end
-	return 'G' .. bytes .. table.concat(others)
+	return 'G' .. struct.pack('<I8', gen) .. table.concat(others)
 end
 
 local function directory(_, bucket, path, blob)

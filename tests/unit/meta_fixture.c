@@ -254,10 +254,14 @@ static void op_verdict(void *ctx, const char *path, uint16_t len,
 	b->verdict = answer->verdict;
 	b->answer = *answer;
 	b->n_verdicts++;
-	if (answer->verdict == META_KV_PUBLISHED)
+	if (answer->verdict == META_KV_PUBLISHED) {
 		b->state.generation = answer->generation;
-	else
+	} else if (answer->verdict == META_KV_GONE && b->state.held) {
+		b->state.unlinked = false; /* what came after it is next */
+		b->state.generation = 0;
+	} else {
 		memset(&b->state, 0, sizeof(b->state));
+	}
 }
 
 static bool op_each(void *ctx, uint64_t *cursor, unsigned count,
@@ -296,8 +300,8 @@ static bool op_directory(void *ctx, const char *path, uint16_t len,
 	return true;
 }
 
-static void change(struct node_under_test *n, const char *path,
-		   const struct meta_kv_state *state)
+void node_change(struct node_under_test *n, const char *path,
+		 const struct meta_kv_state *state)
 {
 	struct block *b;
 
@@ -318,14 +322,14 @@ void node_store(struct node_under_test *n, const char *path, uint64_t sum)
 				      .uid = 1,
 				      .gid = 2};
 
-	change(n, path, &state);
+	node_change(n, path, &state);
 }
 
 void node_evict(struct node_under_test *n, const char *path)
 {
 	struct meta_kv_state state = {.held = false};
 
-	change(n, path, &state);
+	node_change(n, path, &state);
 }
 
 void node_unlink(struct node_under_test *n, const char *path)
@@ -334,7 +338,7 @@ void node_unlink(struct node_under_test *n, const char *path)
 		.unlinked = true,
 		.generation = node_block(n, path).state.generation};
 
-	change(n, path, &state);
+	node_change(n, path, &state);
 }
 
 void node_sync(struct node_under_test *n, const char *path)

@@ -280,6 +280,68 @@ START_TEST(names_that_could_not_be_sent_are_not_taken_for_sent)
 }
 END_TEST
 
+START_TEST(a_removal_is_not_forgotten_over_a_new_block)
+{
+	struct meta_kv_state state = {.held = true,
+				      .unlinked = true,
+				      .size_bytes = 4096,
+				      .checksum = {6, 6}};
+	struct meta_kv_found f;
+
+	two_nodes();
+	store(a, "ns/x", 5);
+	state.generation = node_block(a, "ns/x").state.generation;
+	/* b's user removed it and wrote it anew before anything was sent */
+	node_change(b, "ns/x", &state);
+	WAIT_FOR(node_block(b, "ns/x").n_verdicts >= 2 &&
+		 !node_stats(b).n_dirty);
+	ck_assert_int_eq(node_block(b, "ns/x").verdict, META_KV_PUBLISHED);
+	ck_assert_int_eq(node_lookup(a, "ns/x", &f), 0);
+	ck_assert_uint_eq(f.checksum[0], 6);
+	ck_assert_uint_eq(f.holders[0], self(b));
+	two_nodes_end();
+}
+END_TEST
+
+START_TEST(a_removal_spares_what_came_after_the_version_that_was_seen)
+{
+	struct meta_kv_state removal = {.unlinked = true};
+	struct meta_kv_found f;
+
+	two_nodes();
+	store(a, "ns/x", 5);
+	removal.generation = node_block(a, "ns/x").state.generation;
+	store(a, "ns/x", 6);
+	node_change(b, "ns/x", &removal);
+	node_sync(b, "ns/x");
+	ck_assert_int_eq(node_block(b, "ns/x").verdict, META_KV_GONE);
+	ck_assert_uint_eq(node_block(b, "ns/x").answer.n_holders, 0);
+	ck_assert_int_eq(node_lookup(b, "ns/x", &f), 0);
+	ck_assert_uint_eq(f.checksum[0], 6);
+	two_nodes_end();
+}
+END_TEST
+
+START_TEST(a_dropped_block_leaves_no_older_record_behind)
+{
+	struct meta_kv_state stale = {
+		.held = true, .size_bytes = 4096, .checksum = {5, 5}};
+	struct meta_kv_found f;
+
+	two_nodes();
+	store(a, "ns/x", 5);
+	stale.generation = node_block(a, "ns/x").state.generation;
+	node_unlink(a, "ns/x");
+	node_sync(a, "ns/x");
+	store(b, "ns/x", 7);
+	node_change(b, "ns/x", &stale); /* a copy fetched before the removal */
+	node_sync(b, "ns/x");
+	ck_assert_int_eq(node_block(b, "ns/x").verdict, META_KV_DROPPED);
+	ck_assert_int_eq(node_lookup(a, "ns/x", &f), -ENOENT);
+	two_nodes_end();
+}
+END_TEST
+
 /* --- tombstones and leftovers ------------------------------------------ */
 
 START_TEST(a_group_of_names_keeps_no_more_tombstones_than_its_share)
@@ -364,6 +426,9 @@ int main(void)
 		a_publish_whose_answer_was_lost_does_not_undo_an_unlink,
 		a_new_block_under_a_removed_name_is_published,
 		names_that_could_not_be_sent_are_not_taken_for_sent,
+		a_removal_is_not_forgotten_over_a_new_block,
+		a_removal_spares_what_came_after_the_version_that_was_seen,
+		a_dropped_block_leaves_no_older_record_behind,
 		a_group_of_names_keeps_no_more_tombstones_than_its_share,
 		dead_nodes_are_swept_out_of_the_records_by_one_node,
 	};
