@@ -87,6 +87,8 @@ struct sample {
 	M(remote_hits_total, counter, "opens that a fetch answered",           \
 	  REMOTE(hits))                                                        \
 	M(remote_fetches_total, counter, "blocks fetched", REMOTE(fetches))    \
+	M(remote_ahead_total, counter, "of them before they were asked for",   \
+	  REMOTE(ahead))                                                       \
 	M(remote_fetched_bytes_total, counter, "bytes fetched",                \
 	  REMOTE(fetch_bytes))                                                 \
 	M(remote_fetch_failed_total, counter, "fetches that nobody answered",  \

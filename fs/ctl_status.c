@@ -211,6 +211,7 @@ static json_t *remote_object(struct fs *fs)
 	COUNT(lookup_hits);
 	COUNT(hits);
 	COUNT(fetches);
+	COUNT(ahead);
 	COUNT(fetch_failed);
 	COUNT(fetch_bytes);
 	COUNT(not_here);

@@ -79,6 +79,13 @@ struct kv_dir {
 	int64_t mtime_ns, atime_ns, ctime_ns;
 };
 
+/* The newest block of one writer. */
+struct kv_stored {
+	pid_t writer;
+	uint32_t frame, epoch;
+};
+#define KV_STORED_MAX 8
+
 struct kv_ns {
 	struct kv_dir dir;
 	struct list all;    /* kv->namespaces */
@@ -90,6 +97,8 @@ struct kv_ns {
 	uint64_t expect_bytes; /* what the next file will probably take */
 	uint64_t recent[8];    /* sizes of the last commits */
 	unsigned n_recent;
+	struct kv_stored stored[KV_STORED_MAX];
+	unsigned stored_at; /* the newest of all */
 	uint64_t n_blocks, n_bytes;
 	uint64_t tried; /* kv->evict_round in which nothing of it may go */
 	_Atomic uint64_t hits, misses, stores, evictions;
@@ -107,7 +116,10 @@ struct kv_file {
 	bool closed;   /* direct rung: a writer closed; its RELEASE may come */
 	uint32_t kids; /* chain: blocks that name this one as parent */
 	pid_t writer;  /* thread that created it, while WRITING */
-	uint32_t uploads;	  /* to peers, under way */
+	uint32_t next_frame, next_epoch; /* what was stored after it; epoch 0:
+					    nothing (remote_chain.c) */
+	uint32_t lead;	  /* opening it fetches further ahead, from this node */
+	uint32_t uploads; /* to peers, under way */
 	struct kv_remote *remote; /* while KV_REMOTE */
 	uint64_t ino;
 };

@@ -123,6 +123,7 @@ static int commit(struct kv *kv, struct kv_file *f)
 	atomic_fetch_add_explicit(&counters->bytes_stored, r->size_bytes,
 				  memory_order_relaxed);
 	atomic_fetch_add_explicit(&f->ns->stores, 1, memory_order_relaxed);
+	remote_chain_stored(kv, f);
 	kv_sum_later(kv, f);
 	kv_enforce_quota(kv, f->ns);
 	return 0;

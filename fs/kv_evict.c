@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "fs/kv.h"
+#include "fs/remote.h"
 
 /*
  * What goes when room is needed: the least recently used block of all
@@ -51,6 +52,7 @@ void kv_set_parent(struct kv *kv, struct kv_file *f, struct kv_file *parent)
 	r->parent_epoch = parent ? kv_record(kv, parent)->epoch : 0;
 	if (parent)
 		parent->kids++;
+	remote_chain_parent(kv, f, parent);
 }
 
 struct list *kv_use_list(struct kv *kv, struct kv_file *f)

@@ -202,6 +202,8 @@ void kv_do_open(struct call *c)
 	if (!err) {
 		count_open(kv, f, fh);
 		count_hit(kv, f);
+		if (f->lead)
+			remote_chain_opened(kv, f);
 		fill_open(kv, &c->fi, backing, fh);
 	}
 	pthread_mutex_unlock(&kv->lock);

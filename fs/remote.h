@@ -13,6 +13,7 @@
  *      remote_serve.c  the owner: what peers ask for
  *      remote_list.c   names of other nodes in a listing
  *      remote_order.c  fetch, pin, replicate, drain: what users ask for
+ *      remote_chain.c  fetching ahead
  *      remote_wire.c   the messages
  *
  * The way of a remote hit. LOOKUP: no such node here, so Redis is asked
@@ -51,6 +52,7 @@ struct kv_node;
 #define REMOTE_SEEN_NS 100000000LL /* what Redis said is believed so long */
 #define REMOTE_FETCHERS 32
 #define REMOTE_SERVERS 2
+#define REMOTE_EXPECTED 1024 /* names that may be opened next */
 #define REMOTE_UPLOADS_MAX 4 /* of one block at a time */
 
 /* Shown in .kvfs/stats and status. */
@@ -59,7 +61,7 @@ struct remote_counters {
 	_Atomic uint64_t fetches, fetch_failed, fetch_bytes;
 	_Atomic uint64_t not_here, mismatches, timeouts, busy;
 	_Atomic uint64_t served, serve_refused, served_bytes;
-	_Atomic uint64_t drops_sent, drops_received, taken;
+	_Atomic uint64_t drops_sent, drops_received, taken, ahead;
 	_Atomic uint64_t n_fetching, n_serving;
 	_Atomic uint64_t pinned_bytes, quarantined_bytes;
 	struct hist fetch;
@@ -76,6 +78,7 @@ struct remote {
 	struct list drops;	  /* remote_name.c */
 	int64_t ns_asked_ns;
 	uint64_t pool_bytes;
+	_Atomic uint64_t expected[REMOTE_EXPECTED]; /* hashes; remote_chain.c */
 	struct remote_counters counters;
 };
 
@@ -167,6 +170,22 @@ int remote_replicate(struct remote *r, const char *path, uint16_t path_len,
  *  waits, kv->lock may be held. */
 void remote_replicate_later(struct remote *r, const char *path,
 			    uint16_t path_len, uint32_t copies);
+
+/* remote_chain.c */
+#define REMOTE_AHEAD_BYTES (8 * (REMOTE_MSG_MAX + 2))
+/** remote_chain_stored - f was committed; remote_chain_parent - f continues
+ *  parent. kv->lock held. */
+void remote_chain_stored(struct kv *kv, struct kv_file *f);
+void remote_chain_parent(struct kv *kv, struct kv_file *f,
+			 struct kv_file *parent);
+/** remote_chain_answer - what follows f; returns the bytes. kv->lock held. */
+size_t remote_chain_answer(struct remote *r, struct kv_file *f,
+			   uint8_t out[REMOTE_AHEAD_BYTES]);
+/** remote_chain_fetched - a caller waited for this block of this node's. */
+void remote_chain_fetched(struct remote *r, const struct remote_msg *m,
+			  uint32_t holder);
+/** remote_chain_opened - a block with f->lead was opened; kv->lock held. */
+void remote_chain_opened(struct kv *kv, struct kv_file *f);
 
 /* remote_serve.c */
 void remote_serve(struct remote *r, struct engine_peer *peer,

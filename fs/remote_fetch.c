@@ -31,8 +31,8 @@ struct remote_fetch {
 	int64_t deadline, started_ns;
 	struct meta_kv_found found;
 	enum engine_priority priority;
-	bool copy;
-	uint32_t frame;
+	bool copy, lead;
+	uint32_t frame, from; /* from: the holder that had it */
 	uint16_t path_len;
 	char path[POOL_PATH_MAX + 1];
 };
@@ -128,6 +128,7 @@ static int ask_all(struct remote_fetch *x)
 			return -ETIMEDOUT;
 		err = remote_try(x->r, &m, c[i].holder, x->deadline, &x->frame);
 		count(x->r, err);
+		x->from = c[i].holder;
 		if (!err || err == -ENOSPC || err == -ENOMEM)
 			return err;
 		busy |= err == -EAGAIN;
@@ -216,6 +217,7 @@ static void detach(struct remote_fetch *x, struct list *waiters)
 	if (f->node.state == KV_REMOTE && !f->node.unlinked)
 		remote_node_forget(kv, &f->node);
 	if (f->node.state == KV_COMMITTED) {
+		f->lead = x->lead ? x->from : 0;
 		free(f->remote);
 		f->remote = NULL;
 	}
@@ -250,10 +252,15 @@ static void finish(struct remote_fetch *x, int err)
 static void fetch(struct job *job)
 {
 	struct remote_fetch *x = container_of(job, struct remote_fetch, job);
+	struct remote_msg m;
 	int err = run(x);
 
 	if (!err)
 		err = install(x);
+	if (!err) {
+		m = wanted(x);
+		remote_chain_fetched(x->r, &m, x->from);
+	}
 	finish(x, err);
 }
 
@@ -342,6 +349,19 @@ static struct meta_kv_found found_of(const struct remote_msg *m, uint32_t from)
 	};
 }
 
+/* It is here, or on its way: only the mark is new. */
+static void mark_lead(struct kv_node *node, const struct remote_msg *m)
+{
+	struct kv_file *f = kv_file(node);
+
+	if (!(m->flags & REMOTE_LEAD))
+		return;
+	if (node->state == KV_COMMITTED)
+		f->lead = m->holder;
+	else if (node->state == KV_REMOTE && f->remote->fetch)
+		f->remote->fetch->lead = true;
+}
+
 /* The fetch of a name that nobody asked for here; lock held. */
 static int begin_named(struct kv *kv, const struct remote_msg *m,
 		       const struct meta_kv_found *found,
@@ -364,6 +384,8 @@ static int begin_named(struct kv *kv, const struct remote_msg *m,
 	}
 	if (!node)
 		return -ENOMEM;
+	if (!kv_is_dir(node))
+		mark_lead(node, m);
 	if (kv_is_dir(node) || node->state != KV_REMOTE)
 		return kv_is_dir(node)		     ? -EISDIR
 		       : node->state == KV_COMMITTED ? -EEXIST
@@ -390,6 +412,7 @@ int remote_fetch_msg(struct remote *r, const struct remote_msg *m,
 		return err == -EEXIST || err == -EALREADY ? 0 : err;
 	x->priority = (enum engine_priority)m->priority;
 	x->copy = m->flags & REMOTE_COPY;
+	x->lead = m->flags & REMOTE_LEAD;
 	err = run(x);
 	if (!err)
 		err = install(x);

@@ -189,6 +189,25 @@ static void serve_fetch(struct request *q)
 	finish(&q->job);
 }
 
+/* -- AHEAD -------------------------------------------------------------- */
+
+static void serve_ahead(struct request *q)
+{
+	struct kv *kv = q->r->fs->kv;
+	uint8_t out[REMOTE_AHEAD_BYTES];
+	struct kv_file *f;
+	size_t n = 0;
+
+	pthread_mutex_lock(&kv->lock);
+	f = find(kv, &q->msg);
+	if (f)
+		n = remote_chain_answer(q->r, f, out);
+	pthread_mutex_unlock(&kv->lock);
+	engine_reply(q->peer, q->request_id, 0, out, (uint32_t)n);
+	engine_peer_put(q->peer);
+	free(q);
+}
+
 /* -- DROP --------------------------------------------------------------- */
 
 static void serve_drop(struct request *q)
@@ -236,6 +255,8 @@ static void serve(struct job *job)
 
 	if (q->type == REMOTE_FETCH)
 		serve_fetch(q);
+	else if (q->type == REMOTE_AHEAD)
+		serve_ahead(q);
 	else
 		serve_drop(q);
 }
@@ -248,7 +269,7 @@ void remote_serve(struct remote *r, struct engine_peer *peer,
 	struct request *q = NULL;
 	int err = remote_decode(m->payload, m->payload_bytes, &msg);
 
-	if (!err && (m->type < REMOTE_FETCH || m->type > REMOTE_TAKE))
+	if (!err && (m->type < REMOTE_FETCH || m->type > REMOTE_AHEAD))
 		err = -EOPNOTSUPP;
 	if (!err)
 		q = calloc(1, sizeof(*q) + msg.path_len);

@@ -9,8 +9,10 @@
  *      FETCH  call: "write this block into that segment"; answer: a status
  *      DROP   call: "its name was removed"; answer: a status
  *      TAKE   call: "fetch this block from me and keep it"; answer: a status
+ *      AHEAD  call: "what was stored after this?"; answer: up to 8 blocks, each
+ *             as below, its length (2) before it
  *
- * All three begin alike:
+ * All begin alike:
  *
  *      version 1, flags 1, path length 2, priority 4
  *      generation 8, size 8, checksum 16, mode 4, uid 4, gid 4
@@ -30,6 +32,7 @@ enum remote_type {
 	REMOTE_FETCH = ENGINE_TYPE_MIN,
 	REMOTE_DROP,
 	REMOTE_TAKE,
+	REMOTE_AHEAD,
 };
 
 #define REMOTE_HEAD_BYTES 72u
@@ -48,6 +51,7 @@ struct remote_msg {
 	const char *path; /* not terminated */
 };
 
+#define REMOTE_LEAD 2u /* here only: kv_file.lead */
 #define REMOTE_COPY 1u /* TAKE: a copy that may go first, no replica */
 
 /** remote_encode - returns the length. */
