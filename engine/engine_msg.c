@@ -220,9 +220,10 @@ void engine_msg_done(struct engine_link *l, struct engine_msg *m, int status)
 	struct engine *e = l->engine;
 
 	check_up(l, 1u << LINK_UP);
-	assert(m->on == l && l->n_msgs && status <= 0);
+	assert(m->on == l && status <= 0);
 	up_begin(e);
 	pthread_mutex_lock(&e->lock);
+	assert(l->n_msgs);
 	peer_hold(p);
 	l->owed_ns = 0;
 	if (--l->n_msgs || l->n_slices)

@@ -30,10 +30,11 @@ static int loop_open(struct transport **out, const struct transport_config *c)
 	t->self = c->self;
 	list_init(&t->of_world);
 	pthread_mutex_lock(&users_lock);
-	loop_world.stop = false;
-	if (!loop_world.users)
+	if (!loop_world.users) {
+		loop_world.stop = false;
 		err = -pthread_create(&loop_world.thread, NULL, loop_thread,
 				      NULL);
+	}
 	if (!err)
 		loop_world.users++;
 	pthread_mutex_unlock(&users_lock);
