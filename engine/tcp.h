@@ -30,6 +30,7 @@
 
 #include <liburing.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 
@@ -113,7 +114,8 @@ struct tcp_link {
 	int fd, why;
 	int family; /* AF_UNIX knows no zero copy */
 	int n_ops;  /* requests the kernel has; sends of shared pages aside */
-	int64_t deadline_ns;
+	int64_t deadline_ns; /* 0: none; tcp_link_deadline */
+	bool timed;	     /* counted in t->n_timed */
 	struct tcp_address to, from;
 	struct engine_node peer;
 	uint64_t session;
@@ -127,6 +129,7 @@ struct tcp_link {
 
 	/* out */
 	struct tcp_op send;
+	bool torn;	  /* the stream ended inside a frame */
 	unsigned sending; /* requests of the batch: the next waits for both */
 	struct list pump; /* t->pumps */
 	struct list lingering; /* items acked, but in the kernel's hands */
@@ -200,13 +203,22 @@ struct transport {
 	/* the loop's */
 	struct list links, pumps;
 	struct list orphans; /* items whose pages outlived their link */
-	unsigned n_strangers;
+	unsigned n_strangers, n_timed;
 	bool accept_paused;
 	int64_t tick_ns;
 	uint64_t slots_used; /* bit i: slot i */
 	int64_t pin_ns_per_mib;
 	unsigned pin_skipped;
 };
+
+/* What is received was sent before: ThreadSanitizer does not see that where
+ * both ends are in one process, as in tests. */
+#ifdef __SANITIZE_THREAD__
+extern _Atomic unsigned tcp_wire_order;
+#define tcp_order() ((void)atomic_fetch_add(&tcp_wire_order, 1))
+#else
+#define tcp_order() ((void)0)
+#endif
 
 /* tcp_address.c */
 bool tcp_address_is_unix(const char *address);
@@ -244,6 +256,8 @@ int tcp_link_introduce(struct tcp_link *l);
 void tcp_link_fail(struct tcp_link *l, int why, const char *words);
 /** tcp_link_settle - after a completion: may the end be completed? */
 void tcp_link_settle(struct tcp_link *l);
+/** tcp_link_deadline - set it, or none (0). */
+void tcp_link_deadline(struct tcp_link *l, int64_t ns);
 /** tcp_link_tick - deadlines. */
 void tcp_link_tick(struct tcp_link *l, int64_t now_ns);
 /** tcp_link_handshake - one of its frames. 0, or the link has failed. */

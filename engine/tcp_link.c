@@ -19,6 +19,13 @@
 #define LET_GO_NS (200 * NS_PER_MS)
 #define USER_TIMEOUT_MS 5000
 
+void tcp_link_deadline(struct tcp_link *l, int64_t ns)
+{
+	l->t->n_timed += (unsigned)(ns != 0) - (unsigned)l->timed;
+	l->timed = ns != 0;
+	l->deadline_ns = ns;
+}
+
 /* --- dial -------------------------------------------------------------- */
 
 static void set_options(struct tcp_link *l)
@@ -131,7 +138,7 @@ static void no_stranger(struct tcp_link *l)
 static void go_up(struct tcp_link *l)
 {
 	l->state = TCP_UP;
-	l->deadline_ns = 0;
+	tcp_link_deadline(l, 0);
 	l->version = l->auth.version;
 	no_stranger(l);
 	engine_link_up(&l->base);
@@ -218,16 +225,16 @@ static void say_why(struct tcp_link *l, const char *words)
 	uint8_t out[AUTH_OUT_MAX];
 	size_t n;
 
-	if (l->sending || l->tls)
+	if (l->sending || l->torn || l->tls)
 		return;
 	if (l->state == TCP_UP)
 		n = auth_close_put(out, l->version, &l->auth.send, l->why,
 				   words);
-	else if (l->state == TCP_GREETING && l->auth.expecting)
+	else if (l->state == TCP_GREETING && l->theirs && l->auth.expecting)
 		n = auth_close_put(out, WIRE_VERSION_HANDSHAKE, NULL, l->why,
 				   words);
 	else
-		return; /* not connected, or the handshake has said it */
+		return; /* the handshake said it; or they may be past it */
 	if (send(l->fd, out, n, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
 		return; /* it learns from the connection's end */
 }
@@ -262,7 +269,7 @@ void tcp_link_fail(struct tcp_link *l, int why, const char *words)
 	say_why(l, words);
 	no_stranger(l);
 	l->state = TCP_ENDING;
-	l->deadline_ns = clock_now_ns() + LET_GO_NS;
+	tcp_link_deadline(l, clock_now_ns() + LET_GO_NS);
 	pthread_mutex_lock(&l->t->lock);
 	l->shut = true;
 	pthread_mutex_unlock(&l->t->lock);
@@ -289,6 +296,7 @@ static void go_down(struct tcp_link *l)
 	bool tell = !l->theirs || l->admitted;
 
 	l->state = TCP_DOWN;
+	tcp_link_deadline(l, 0);
 	tcp_receive_end(l, l->why);
 	tcp_send_give_up(l, l->why);
 	list_remove(&l->of_transport);
@@ -351,8 +359,11 @@ void tcp_link_bell(struct tcp_link *l)
 	pthread_mutex_unlock(&l->t->lock);
 	if (list_empty(&l->of_transport) && l->state == TCP_DIALING) {
 		list_push_back(&l->t->links, &l->of_transport);
-		tcp_link_dial(l);
-		return;
+		tcp_link_deadline(l, l->deadline_ns);
+		if (!close_wanted) {
+			tcp_link_dial(l);
+			return;
+		}
 	}
 	if (cancel_wanted)
 		tcp_send_cancel(l);

@@ -50,7 +50,7 @@ static void stranger(struct tcp_listener *s, int fd)
 	l->stranger = true;
 	t->n_strangers++;
 	list_push_back(&t->links, &l->of_transport);
-	l->deadline_ns = clock_now_ns() + TCP_STRANGER_NS;
+	tcp_link_deadline(l, clock_now_ns() + TCP_STRANGER_NS);
 	tcp_link_greet(l);
 }
 

@@ -20,6 +20,10 @@
 
 static __thread struct transport *loop_of_thread;
 
+#ifdef __SANITIZE_THREAD__
+_Atomic unsigned tcp_wire_order;
+#endif
+
 void tcp_ring_bell(struct transport *t)
 {
 	const uint64_t one = 1;
@@ -124,21 +128,6 @@ static void complete(struct transport *t)
 	}
 }
 
-/* Somebody has a deadline here: strangers, dialing, links that end. */
-static bool timed(struct transport *t)
-{
-	if (t->accept_paused)
-		return true;
-	list_for_each (n, &t->links) {
-		struct tcp_link *l =
-			container_of(n, struct tcp_link, of_transport);
-
-		if (l->deadline_ns)
-			return true;
-	}
-	return false;
-}
-
 static void tick(struct transport *t)
 {
 	int64_t now = clock_now_ns();
@@ -159,7 +148,7 @@ static void wait(struct transport *t)
 
 	if (atomic_load(&t->rung)) /* by ourselves, just now */
 		io_uring_submit_and_get_events(&t->ring);
-	else if (timed(t))
+	else if (t->n_timed || t->accept_paused)
 		io_uring_submit_and_wait_timeout(&t->ring, &cqe, 1, &ts, NULL);
 	else
 		io_uring_submit_and_wait(&t->ring, 1);

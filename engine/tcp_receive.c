@@ -389,6 +389,7 @@ static void on_received(struct tcp_op *op, int res, uint32_t flags)
 	struct tcp_link *l = container_of(op, struct tcp_link, receive);
 
 	(void)flags;
+	tcp_order();
 	l->n_ops--;
 	l->receiving = false;
 	if (res > 0 && fault_hit("tcp.receive"))

@@ -309,6 +309,7 @@ static void submit_batch(struct tcp_link *l, struct tcp_item *zero_copy)
 	/* The two must be submitted together to be linked. */
 	if (io_uring_sq_space_left(&l->t->ring) < 2)
 		io_uring_submit(&l->t->ring);
+	tcp_order();
 	l->out_msg = (struct msghdr){.msg_iov = l->out_iov,
 				     .msg_iovlen = l->n_out_iov};
 	sqe = tcp_sqe(l->t, &l->send);
@@ -401,6 +402,8 @@ void tcp_send_pump(struct tcp_link *l)
 	if (!l->n_out_frames)
 		return;
 	if (fault_hit("tcp.send")) {
+		l->torn = true;
+		settle_batch(l);
 		tcp_link_fail(l, -EIO, "fault");
 		return;
 	}
@@ -429,6 +432,7 @@ static void on_sent(struct tcp_op *op, int res, uint32_t flags)
 	if (res < 0 || (size_t)res < want) {
 		if (res >= 0 || res == -EFAULT)
 			find_unreadable(l);
+		l->torn = true;
 		tcp_link_fail(l, res < 0 ? res : -EPIPE, "send");
 	}
 	settle_batch(l);
@@ -455,8 +459,10 @@ static void on_zero_copy(struct tcp_op *op, int res, uint32_t flags)
 		i->sending = false;
 		i->shared = flags & IORING_CQE_F_MORE;
 		item_unpin(i);
-		if (res < 0 || (uint32_t)res < i->slice->length_bytes)
+		if (res < 0 || (uint32_t)res < i->slice->length_bytes) {
+			l->torn = true;
 			tcp_link_fail(l, res < 0 ? res : -EPIPE, "send");
+		}
 	}
 	item_settle(i);
 	tcp_send_want(l);
