@@ -161,7 +161,7 @@ int meta_kv_lookup_send(struct meta *m, int64_t deadline,
 /**
  * meta_kv_list - the names right below a directory, of all live nodes
  * @path: "NAMESPACE" or "NAMESPACE/dir"
- * @fn: once for each name, in byte order
+ * @fn: once for each name
  *
  * From a snapshot of the namespace that this node shares among all its
  * listings: at most 30 s old, taken anew by a scan that takes at most a fifth

@@ -16,6 +16,7 @@
 #include "meta/embedded.h"
 #include "meta/internal.h"
 #include "meta/kv_find.h"
+#include "meta/kv_list.h"
 #include "meta/members.h"
 #include "meta/namespace.h"
 #include "meta/node.h"
@@ -256,6 +257,7 @@ static int parts_open(struct meta *m)
 	err = err ? err : meta_namespace_open(m);
 	err = err ? err : meta_kv_open(m);
 	err = err ? err : meta_kv_find_open(m);
+	err = err ? err : meta_kv_list_open(m);
 	err = err ? err : meta_ckpt_open(m);
 	if (err)
 		return err;
@@ -297,6 +299,7 @@ void meta_close(struct meta *m)
 		return;
 	m->closing = true;
 	meta_kv_find_stop(m);
+	meta_kv_list_stop(m);
 	if (m->ckpt)
 		meta_ckpt_stop(m);
 	if (m->kv)
@@ -306,6 +309,7 @@ void meta_close(struct meta *m)
 	for (int i = 0; i < META_LINKS; i++)
 		redis_close(link_set(m, i, NULL));
 	meta_kv_find_close(m);
+	meta_kv_list_close(m);
 	if (m->kv)
 		meta_kv_close(m);
 	meta_namespace_close(m);
@@ -359,5 +363,6 @@ void meta_stats(struct meta *m, struct meta_stats *s)
 	links_stats(m, s);
 	meta_kv_stats(m, s);
 	meta_kv_find_stats(m, s);
+	meta_kv_list_stats(m, s);
 	meta_ckpt_stats(m, s);
 }

@@ -496,6 +496,72 @@ START_TEST(a_namespace_made_elsewhere_is_found_by_a_lookup)
 }
 END_TEST
 
+/* --- listing ----------------------------------------------------------- */
+
+static void list_add(void *arg, const char *name, uint16_t name_len,
+		     const struct meta_kv_found *f)
+{
+	FILE *out = arg;
+
+	fprintf(out, "%.*s%s ", name_len, name, f->is_dir ? "/" : "");
+}
+
+static char *list(struct node_under_test *n, const char *path)
+{
+	static char *text;
+	size_t size;
+	FILE *f;
+
+	free(text);
+	f = open_memstream(&text, &size);
+	ck_assert_int_eq(meta_kv_list(n->meta, 0, path, (uint16_t)strlen(path),
+				      list_add, f),
+			 0);
+	fclose(f);
+	return text;
+}
+
+START_TEST(a_listing_shows_what_all_live_nodes_hold)
+{
+	static const char *const paths[] = {
+		"ns/b",	    "ns/a",   "ns/dir/x",     "ns/dir-2",
+		"ns/dir/y", "ns/d/1", "ns/dir/z/deep"};
+
+	nodes_up();
+	for (size_t i = 0; i < sizeof(paths) / sizeof(*paths); i++)
+		node_store(i % 2 ? a : b, paths[i], i + 1);
+	node_store(b, "other/q", 1);
+	WAIT_FOR(!node_stats(a).n_dirty && !node_stats(b).n_dirty);
+	ck_assert_str_eq(list(a, "ns"), "a b d/ dir/ dir-2 ");
+	ck_assert_str_eq(list(a, "ns/dir"), "x y z/ ");
+	ck_assert_str_eq(list(a, "ns/dir/z"), "deep ");
+	ck_assert_str_eq(list(a, "ns/none"), "");
+	ck_assert_uint_eq(node_stats(a).n_listings, 1);
+	ck_assert_str_eq(list(b, "ns/d"), "1 ");
+	ck_assert_int_eq(meta_kv_list(a->meta, 0, "nowhere", 7, list_add, NULL),
+			 -ENOENT);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(a_listing_without_redis_says_so_and_a_snapshot_outlives_it)
+{
+	int64_t soon = 300 * NS_PER_MS;
+
+	nodes_up();
+	node_store(a, "ns/x", 1);
+	node_sync(a, "ns/x");
+	ck_assert_str_eq(list(b, "ns"), "x ");
+	server_signal(SIGSTOP);
+	ck_assert_str_eq(list(b, "ns"), "x ");
+	ck_assert_int_eq(meta_kv_list(b->meta, clock_now_ns() + soon, "other",
+				      5, list_add, NULL),
+			 -EAGAIN);
+	server_signal(SIGCONT);
+	nodes_down();
+}
+END_TEST
+
 /* ----------------------------------------------------------------------- */
 
 static void add(Suite *s, const char *name, const TTest *const *tests, size_t n)
@@ -540,6 +606,12 @@ int main(void)
 		    a_namespace_made_elsewhere_is_found_by_a_lookup,
 	    },
 	    5);
+	add(s, "listing",
+	    (const TTest *const[]){
+		    a_listing_shows_what_all_live_nodes_hold,
+		    a_listing_without_redis_says_so_and_a_snapshot_outlives_it,
+	    },
+	    2);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
 	failed = srunner_ntests_failed(r);
