@@ -221,8 +221,8 @@ struct ckpt_lock {
 /**
  * ckpt_lock_set - take, change or release a lock, without waiting for others
  *
- * The locks of a dead node are gone. A node that Redis has not heard of for
- * nearly the TTL gives its own up, too: it may be dead to the others.
+ * The locks of a dead node are gone; a node that was taken for dead and goes
+ * on under another incarnation has none any more.
  *
  * Returns: 0, -EAGAIN another one is in the way, -ENOLCK, -ESTALE.
  */

@@ -60,6 +60,7 @@ struct meta_ckpt {
 	unsigned n_gap;	    /* of those: wait for records before theirs */
 	uint64_t *letgo; /* unlinked, open nowhere: freed with the next call */
 	size_t n_letgo, cap_letgo;
+	struct ckpt_locker *lockers; /* ckpt_lock.c */
 	struct ckpt_shard_set shards;
 	bool shards_ready; /* the ckpt ops may be called */
 	pthread_t thread;
@@ -109,6 +110,8 @@ void ckpt_letgo_flush(struct meta_ckpt *c, int64_t deadline);
 /** ckpt_shards_flush - tell Redis of the shards of what is dirty. */
 void ckpt_shards_flush(struct meta_ckpt *c);
 void ckpt_shards_free(struct ckpt_shard_set *s);
+
+void ckpt_lockers_free(struct meta_ckpt *c);
 
 /** ckpt_malformed - say that an answer is none of ours; -EIO. */
 int ckpt_malformed(const char *fn);

@@ -105,6 +105,7 @@ static void state_free(struct meta_ckpt *c)
 	pthread_cond_destroy(&c->cond);
 	pthread_mutex_destroy(&c->lock);
 	ckpt_shards_free(&c->shards);
+	ckpt_lockers_free(c);
 	free(c->letgo);
 	free(c);
 }

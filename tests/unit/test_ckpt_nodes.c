@@ -2,6 +2,7 @@
 /* The ckpt tree on several nodes: who has which shards, who writes. */
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -288,6 +289,105 @@ START_TEST(a_removed_file_leaves_no_shards_behind)
 }
 END_TEST
 
+/* --- locks ------------------------------------------------------------- */
+
+static int lock(struct node_under_test *n, uint64_t ino, int type,
+		uint64_t owner, uint64_t start, uint64_t end)
+{
+	struct ckpt_lock l = {.type = type,
+			      .owner = owner,
+			      .start = start,
+			      .end = end,
+			      .pid = 77};
+
+	return ckpt_lock_set(n->meta, 0, ino, &l);
+}
+
+START_TEST(ranges_that_one_node_locks_are_locked_on_the_other)
+{
+	struct ckpt_lock l = {.type = F_RDLCK, .owner = 1, .end = 500};
+	uint64_t f;
+
+	nodes_up();
+	f = make(a, "f").ino;
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 1, 100, 199), 0);
+	ck_assert_int_eq(lock(b, f, F_RDLCK, 1, 199, 300), -EAGAIN);
+	ck_assert_int_eq(lock(b, f, F_RDLCK, 1, 200, CKPT_LOCK_END), 0);
+	ck_assert_int_eq(lock(a, f, F_RDLCK, 2, 200, 300), 0);
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 2, 200, 300), -EAGAIN);
+	ck_assert_int_eq(lock(a, 99, F_WRLCK, 2, 200, 300), -ESTALE);
+
+	ck_assert_int_eq(ckpt_lock_get(b->meta, 0, f, &l), 0);
+	ck_assert_int_eq(l.type, F_WRLCK);
+	ck_assert_uint_eq(l.start, 100);
+	ck_assert_uint_eq(l.end, 199);
+	ck_assert_uint_eq(l.pid, 77);
+	ck_assert_uint_eq(l.incarnation, self(a));
+
+	/* a hole in the middle */
+	ck_assert_int_eq(lock(a, f, F_UNLCK, 1, 120, 149), 0);
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 120, 149), 0);
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 119, 119), -EAGAIN);
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 150, 150), -EAGAIN);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(both_kinds_of_locks_are_apart_and_close_drops_both)
+{
+	struct ckpt_lock whole = {.kind = CKPT_LOCK_FLOCK,
+				  .type = F_WRLCK,
+				  .owner = 1,
+				  .end = CKPT_LOCK_END};
+	uint64_t f;
+
+	nodes_up();
+	f = make(a, "f").ino;
+	ck_assert_int_eq(ckpt_lock_set(a->meta, 0, f, &whole), 0);
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 0, 9), 0);
+	ck_assert_int_eq(ckpt_lock_set(b->meta, 0, f, &whole), -EAGAIN);
+	ck_assert_int_eq(ckpt_lock_drop(a->meta, 0, f, 1), 0);
+	ck_assert_int_eq(ckpt_lock_set(b->meta, 0, f, &whole), 0);
+	ck_assert_int_eq(ckpt_lock_drop(b->meta, 0, f, 1), 0);
+	ck_assert_int_eq(server_int("EXISTS kvfs:{c}:l2"), 0);
+	nodes_down();
+}
+END_TEST
+
+static bool never(void *ctx)
+{
+	(void)ctx;
+	return false;
+}
+
+static bool at_once(void *ctx)
+{
+	(void)ctx;
+	return true;
+}
+
+START_TEST(who_waits_for_a_dead_node_s_lock_gets_it)
+{
+	struct meta_self none = {.n_addrs = 0};
+	struct ckpt_lock l = {.type = F_WRLCK, .owner = 1, .end = 9};
+	char words[64];
+	uint64_t f;
+
+	nodes_up();
+	f = make(a, "f").ino;
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 1, 0, 9), 0);
+	ck_assert_int_eq(ckpt_lock_wait(b->meta, f, &l, at_once, NULL), -EINTR);
+	a->meta->embedded = (void *)1;
+	meta_node_stop(a->meta);
+	a->meta->embedded = NULL;
+	snprintf(words, sizeof(words), "ZADD kvfs:{n}:live 1 %u", self(a));
+	server_text(words);
+	meta_node_announce(b->meta, &none);
+	ck_assert_int_eq(ckpt_lock_wait(b->meta, f, &l, never, NULL), 0);
+	nodes_down();
+}
+END_TEST
+
 int main(void)
 {
 	const TTest *const tests[] = {
@@ -299,9 +399,12 @@ int main(void)
 		a_dead_node_has_no_shards,
 		a_store_that_lost_the_shards_is_told_again,
 		a_removed_file_leaves_no_shards_behind,
+		ranges_that_one_node_locks_are_locked_on_the_other,
+		both_kinds_of_locks_are_apart_and_close_drops_both,
+		who_waits_for_a_dead_node_s_lock_gets_it,
 	};
 	Suite *s = suite_create("ckpt nodes");
-	TCase *t = tcase_create("shards");
+	TCase *t = tcase_create("nodes");
 	SRunner *r;
 	int failed;
 
