@@ -46,7 +46,7 @@
  * back anyhow, or alone when nothing does. A slice that the other side refused
  * comes back with the errno of its engine_landing_begin.
  *
- * engine.c's wrapper checks each call in both directions (link_call.c): what
+ * One wrapper (engine_check.c) checks each call in both directions: what
  * breaks these rules is our bug and asserted; what a peer sends never is.
  */
 
