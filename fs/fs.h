@@ -12,6 +12,7 @@
  *      gate.c      why answering from another thread is safe with io_uring
  *      passthrough.c  backing ids
  *      ctl.c       the root directory and .kvfs/
+ *      remote_*.c  blocks of other nodes
  *      kv_*.c      the view kv/         ckpt_*.c    the view ckpt/
  */
 
@@ -26,6 +27,7 @@ struct meta;
 struct kv;
 struct ckpt;
 struct ctl;
+struct remote;
 struct workers;
 struct fuse_session;
 struct inode;
@@ -50,6 +52,9 @@ struct fs_config {
 	const char *meta_url;
 	const char *password_file;
 	const char *prefix;
+	const char *listen;   /* "ADDRESS[:PORT],…"; NULL: nowhere */
+	const char *key_file; /* the cluster's key; NULL: none */
+	bool tls;
 	enum fs_rung rung; /* forced, or RUNG_AUTO */
 	unsigned deadline_ms;
 	bool discard;
@@ -78,6 +83,7 @@ struct fs {
 	struct kv *kv;
 	struct ckpt *ckpt;
 	struct ctl *ctl;
+	struct remote *remote; /* NULL: nobody else uses our Redis */
 	struct workers *workers;    /* calls that wait */
 	struct workers *background; /* checksums, trims; nice */
 	enum fs_rung rung;	    /* in use, known after INIT */

@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "fs/kv.h"
+#include "fs/remote.h"
 #include "meta/kv.h"
 
 /*
@@ -136,6 +137,17 @@ void kv_publish(struct kv *kv, struct kv_file *f)
 	meta_kv_dirty(kv->fs->meta, path, (uint16_t)n);
 }
 
+void kv_retract_remote(struct kv *kv, struct kv_file *f)
+{
+	char path[POOL_PATH_MAX + 1];
+	int n = kv_path(kv_dir(f->node.parent), f->node.name, path);
+
+	if (n < 0)
+		return;
+	gone_add(kv, path, (size_t)n, f->remote->found.generation);
+	meta_kv_dirty(kv->fs->meta, path, (uint16_t)n);
+}
+
 void kv_retract(struct kv *kv, struct kv_file *f, bool unlinked)
 {
 	char path[POOL_PATH_MAX + 1];
@@ -186,8 +198,10 @@ static void state(void *ctx, const char *path, uint16_t len,
 }
 
 static void verdict(void *ctx, const char *path, uint16_t len,
-		    enum meta_kv_verdict v, uint64_t generation)
+		    const struct meta_kv_answer *answer)
 {
+	enum meta_kv_verdict v = answer->verdict;
+	uint64_t generation = answer->generation;
 	struct fs *fs = ctx;
 	struct kv *kv = fs->kv;
 	struct kv_file *f;
@@ -195,6 +209,7 @@ static void verdict(void *ctx, const char *path, uint16_t len,
 
 	if (v == META_KV_GONE) {
 		gone_remove(kv, path, len);
+		remote_tell_removed(fs, path, len, answer);
 		return;
 	}
 	f = find_block(kv, path, len);
@@ -211,6 +226,10 @@ static void verdict(void *ctx, const char *path, uint16_t len,
 	if (v == META_KV_PUBLISHED) {
 		kv_record(kv, f)->generation = generation;
 		f->node.published = true;
+		if (fs->remote && f->ns->replicas > answer->n_holders + 1 &&
+		    !(kv_record(kv, f)->flags & POOL_IS_COPY))
+			remote_replicate_later(fs->remote, path, len,
+					       f->ns->replicas);
 		return;
 	}
 	if (v == META_KV_CONFLICT)
