@@ -20,7 +20,7 @@
 struct owner {
 	_Atomic unsigned n_up, n_down;
 	_Atomic uint64_t bytes;
-	uint64_t pool_bytes;
+	_Atomic uint64_t pool_bytes;
 	char last_addr[64];
 };
 
