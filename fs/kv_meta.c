@@ -133,7 +133,6 @@ void kv_publish(struct kv *kv, struct kv_file *f)
 	n = kv_path(kv_dir(f->node.parent), f->node.name, path);
 	if (n < 0)
 		return;
-	gone_remove(kv, path, (size_t)n);
 	meta_kv_dirty(kv->fs->meta, path, (uint16_t)n);
 }
 
@@ -173,6 +172,7 @@ static void state(void *ctx, const char *path, uint16_t len,
 		  struct meta_kv_state *s)
 {
 	struct kv *kv = ((struct fs *)ctx)->kv;
+	struct kv_gone *g;
 	struct kv_file *f;
 	scoped_lock(&kv->lock);
 
@@ -189,11 +189,12 @@ static void state(void *ctx, const char *path, uint16_t len,
 		s->gid = r->gid;
 		if (f->ns->checksum)
 			memcpy(s->checksum, r->checksum, sizeof(s->checksum));
-	} else if (!f && kv->gone) {
-		struct kv_gone *g = *gone_slot(kv, path, len);
-
-		s->unlinked = g != NULL;
-		s->generation = g ? g->generation : 0;
+	}
+	/* Also of a name that was written anew: the removal goes first. */
+	g = kv->gone ? *gone_slot(kv, path, len) : NULL;
+	if (g) {
+		s->unlinked = true;
+		s->generation = g->generation;
 	}
 }
 
