@@ -105,7 +105,9 @@ void call_reply_statfs(struct call *c, const struct statvfs *st);
 void call_reply_xattr(struct call *c, const void *value, size_t size);
 
 /** call_keep - the call with all that it points to, on the heap; NULL: no
- *  memory, and c is still to be answered. */
+ *  memory, and c is still to be answered. Such a call is answered through the
+ *  gate: never from inside the handler that kept it, whose thread may hold
+ *  libfuse's lock. call_defer takes it elsewhere. */
 struct call *call_keep(struct call *c);
 
 /**

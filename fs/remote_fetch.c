@@ -310,6 +310,11 @@ static int join(struct call *c, struct kv_file *f, struct remote_fetch **first)
 	return 0;
 }
 
+static void fail(struct call *c)
+{
+	call_reply_err(c, (int)c->off);
+}
+
 void remote_fetch_then(struct call *c, struct kv_file *f, call_fn then)
 {
 	struct call *kept = call_keep(c);
@@ -327,10 +332,12 @@ void remote_fetch_then(struct call *c, struct kv_file *f, call_fn then)
 	pthread_mutex_unlock(&c->fs->kv->lock);
 	if (first && !remote_post(r, r->fetchers, &first->job))
 		finish(first, -ESHUTDOWN);
-	if (err == 1)
-		then(kept);
-	else if (err)
-		call_reply_err(kept, err);
+	if (err == 1) {
+		call_defer(kept, then);
+	} else if (err) {
+		kept->off = err;
+		call_defer(kept, fail);
+	}
 }
 
 /* -- without a caller --------------------------------------------------- */

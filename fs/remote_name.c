@@ -20,7 +20,8 @@ bool remote_should_ask(struct call *c, struct kv_dir *dir, struct kv_node *node)
 	struct kv_remote *known;
 
 	if (!c->fs->remote || (c->flags & REMOTE_ASKED) || dir->node.unlinked ||
-	    kv_name_is_temp(c->name) || !remote_active(c->fs))
+	    kv_name_is_temp(c->name) || !remote_active(c->fs) ||
+	    !meta_up(c->fs->meta))
 		return false;
 	if (!node)
 		return true;
@@ -112,7 +113,8 @@ static void ask_for_block(struct call *c)
 			return;
 	}
 	free(l);
-	kv_do_lookup(c); /* with what is known here */
+	/* With what is known here; not from the ring's thread, see call_keep. */
+	call_defer(c, kv_do_lookup);
 }
 
 /* -- a namespace that was made elsewhere -------------------------------- */
