@@ -100,7 +100,7 @@ static int sum_all(struct ckpt *ckpt, struct ckpt_inode *inode,
 	return err;
 }
 
-/* 0 done or not to be done, else later. */
+/* 0 done or not to be done, -ECANCELED it is being changed, else later. */
 static int take(struct ckpt *ckpt, struct ckpt_inode *inode, bool look)
 {
 	struct ckpt_attr a = cinode_attr(ckpt, inode);
@@ -108,8 +108,10 @@ static int take(struct ckpt *ckpt, struct ckpt_inode *inode, bool look)
 	cleanup_free uint8_t *sums = calloc(n ? n : 1, SUM_BYTES);
 	int err;
 
-	if (!n || !current(ckpt, inode, a.version))
+	if (!n)
 		return 0;
+	if (!current(ckpt, inode, a.version))
+		return -ECANCELED;
 	if (!sums)
 		return -ENOMEM;
 	err = look ? ckpt_get_checksums(ckpt->fs->meta, 0, a.ino, a.version,
@@ -123,7 +125,7 @@ static int take(struct ckpt *ckpt, struct ckpt_inode *inode, bool look)
 	if (err == -EIO)
 		log_error("ckpt: inode %" PRIu64 ": its file cannot be read",
 			  a.ino);
-	if (err == -ECANCELED || err == -EIO)
+	if (err == -EIO)
 		return 0;
 	if (!err)
 		err = ckpt_set_checksums(ckpt->fs->meta, 0, a.ino, a.version,
@@ -151,7 +153,8 @@ static void run(struct job *job)
 		d->needs |= needs;
 		pthread_mutex_unlock(&ckpt->lock);
 	}
-	ckeep_done(d, err);
+	/* Whoever changes it has it settled afterwards, and finds the need. */
+	ckeep_done(d, err == -ECANCELED ? 0 : err);
 }
 
 void csum_post(struct ckpt_data *d)
