@@ -113,7 +113,8 @@ static void ask_for_block(struct call *c)
 			return;
 	}
 	free(l);
-	/* With what is known here; not from the ring's thread, see call_keep. */
+	/* With what is known here; not from the ring's thread, see call_keep.
+	 */
 	call_defer(c, kv_do_lookup);
 }
 

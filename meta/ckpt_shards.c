@@ -90,7 +90,6 @@ void ckpt_shards_dirty(struct meta *m, uint64_t ino)
 	set_add(&c->shards, ino);
 }
 
-
 /* --- telling ----------------------------------------------------------- */
 
 struct batch {

@@ -63,7 +63,7 @@ struct meta {
 	struct namespaces *namespaces; /* namespace.h */
 	struct kv_pub *kv;	       /* kv.c */
 	struct kv_find *find;	       /* kv_find.c */
-	struct kv_list *list; /* kv_list.c */
+	struct kv_list *list;	       /* kv_list.c */
 	struct meta_ckpt *ckpt;	       /* ckpt.c: its own state */
 
 	const struct meta_kv_ops *kv_ops;
