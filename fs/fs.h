@@ -88,7 +88,7 @@ struct fs {
 	struct kv *kv;
 	struct ckpt *ckpt;
 	struct ctl *ctl;
-	struct remote *remote; /* NULL: nobody else uses our Redis */
+	struct remote *remote;	    /* NULL: nobody else uses our Redis */
 	struct workers *workers;    /* calls that wait */
 	struct workers *background; /* checksums, trims; nice */
 	enum fs_rung rung;	    /* in use, known after INIT */
