@@ -9,7 +9,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "fs/ckpt.h"
+#include "fs/ckpt_fetch.h"
 
 /*
  * What goes on after a file was closed. ckpt_data.needs says what is still to
@@ -151,6 +151,8 @@ static int settle_now(struct ckpt_data *d, int64_t deadline)
 		if (err)
 			return err;
 		satisfied(d, CKPT_NEED_PUBLISH);
+		if (cfetch_on(d->ckpt)) /* an open for writing withdrew them */
+			ckpt_shards_dirty(d->ckpt->fs->meta, d->ino);
 	}
 	return look(d).needs & CKPT_NEED_SUM ? 1 : 0;
 }

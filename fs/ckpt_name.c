@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "fs/ckpt.h"
+#include "fs/ckpt_fetch.h"
 
 /*
  * Names. Each operation is one script in Redis; what is left to do here is to
@@ -35,6 +35,8 @@ static void reply_found(struct call *c, const struct ckpt_attr *a,
 		return;
 	}
 	cseen_note(ckpt, inode, a, begun);
+	if (cfetch_on(ckpt) && S_ISREG(a->mode) && c->name)
+		cfetch_seen(ckpt, a->ino, c->name);
 	cinode_reply_entry(c, inode, a);
 }
 

@@ -66,6 +66,8 @@ static int open_meta(struct fs *fs)
 		.kv_ctx = fs,
 		.node_ops = &remote_node_ops,
 		.node_ctx = fs,
+		.ckpt_ops = &cfetch_meta_ops,
+		.ckpt_ctx = fs,
 	};
 
 	return meta_open(&fs->meta, &c);
@@ -144,6 +146,8 @@ static void close_parts(struct fs *fs)
 	atomic_store(&fs->stopping, true);
 	if (fs->kv)
 		kv_quiesce(fs->kv);
+	if (fs->ckpt)
+		ckpt_quiesce(fs->ckpt);
 	session_close(fs);
 	workers_close(fs->workers);
 	workers_close(fs->background);

@@ -32,6 +32,7 @@ struct workers;
 struct fuse_session;
 struct inode;
 struct pool_ops;
+struct meta_ckpt_ops;
 struct meta_kv_ops;
 
 /* The fallback ladder, best first. */
@@ -72,6 +73,10 @@ struct fs_counters {
 	_Atomic uint64_t bytes_read, bytes_written; /* through the daemon */
 	_Atomic uint64_t checksums, damaged;
 	_Atomic uint64_t ckpt_published, ckpt_failed;
+	_Atomic uint64_t shards_fetched, shard_fetched_bytes, shard_failed;
+	_Atomic uint64_t shard_mismatches, shard_parts_served;
+	_Atomic uint64_t shard_served_bytes, shard_refused;
+	_Atomic uint64_t shard_uploads, shard_quarantined_bytes; /* now */
 	struct hist lookup, open, create, rename, ckpt_call;
 };
 
@@ -123,7 +128,11 @@ extern const struct meta_kv_ops kv_meta_ops;
 
 /* ckpt_*.c: data files lie in STATE/ckpt/ */
 int ckpt_open(struct ckpt **ckpt, struct fs *fs);
+/** ckpt_quiesce - answer what waits for bytes of other nodes: before the
+ *  session ends. */
+void ckpt_quiesce(struct ckpt *ckpt);
 void ckpt_close(struct ckpt *ckpt);
+extern const struct meta_ckpt_ops cfetch_meta_ops; /* ctx: struct fs */
 struct inode *ckpt_root(struct ckpt *ckpt);
 
 /* ctl.c: the root directory and .kvfs/ */

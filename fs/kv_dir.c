@@ -22,6 +22,7 @@ struct kv_handle {
 
 /* Offsets: 0 ".", 1 "..", then cookie + 1 of the entry given last. */
 #define DOTS 2
+#define HIDE_STEP 1024	/* names looked for under one lock */
 #define FAR (1LL << 62) /* and from here on h->far */
 
 bool kv_dir_is_empty(const struct kv_dir *dir)
@@ -36,6 +37,32 @@ bool kv_dir_is_empty(const struct kv_dir *dir)
 static struct kv_handle *handle_of(const struct call *c)
 {
 	return (struct kv_handle *)(uintptr_t)c->fi.fh;
+}
+
+static bool is_here(struct kv *kv, struct kv_dir *dir, const char *name)
+{
+	struct kv_node *node = kv_find(kv, dir, name);
+
+	return node && (kv_is_dir(node) || node->state != KV_REMOTE);
+}
+
+/* What is here now is listed from here: it must not come twice, even if it is
+ * removed as soon as it was listed. */
+static void hide_local(struct kv *kv, struct kv_dir *dir, struct remote_list *l)
+{
+	const char *name;
+	uint64_t ino;
+	mode_t type;
+	size_t i = 0;
+
+	while ((name = remote_list_at(l, i, &type, &ino))) {
+		pthread_mutex_lock(&kv->lock);
+		for (size_t end = i + HIDE_STEP;
+		     i < end && (name = remote_list_at(l, i, &type, &ino)); i++)
+			if (is_here(kv, dir, name))
+				remote_list_hide(l, i);
+		pthread_mutex_unlock(&kv->lock);
+	}
 }
 
 /* Redis is asked for the names of others, so on a worker. */
@@ -55,6 +82,7 @@ static void open_far(struct call *c)
 	else if (n > 0)
 		handle_of(c)->far =
 			remote_list_take(c->fs, path, (uint16_t)n, c->deadline);
+	hide_local(kv, dir, handle_of(c)->far);
 	call_reply_open(c, &c->fi);
 }
 
@@ -194,13 +222,6 @@ static bool add_far(struct fill *f, const char *name, mode_t type, uint64_t ino,
 	return true;
 }
 
-static bool is_here(struct kv *kv, struct kv_dir *dir, const char *name)
-{
-	struct kv_node *node = kv_find(kv, dir, name);
-
-	return node && (kv_is_dir(node) || node->state != KV_REMOTE);
-}
-
 static void list_far(struct fill *f, struct kv_dir *dir, struct kv_handle *h)
 {
 	size_t i = f->c->off >= FAR ? (size_t)(f->c->off - FAR) : 0;
@@ -209,7 +230,7 @@ static void list_far(struct fill *f, struct kv_dir *dir, struct kv_handle *h)
 	mode_t type;
 
 	for (; (name = remote_list_at(h->far, i, &type, &ino)); i++)
-		if (!is_here(f->c->fs->kv, dir, name) &&
+		if (*name && !is_here(f->c->fs->kv, dir, name) &&
 		    !add_far(f, name, type, ino, FAR + (off_t)i + 1))
 			return;
 }

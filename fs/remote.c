@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "engine/auth.h"
+#include "fs/ckpt_fetch.h"
 #include "fs/kv.h"
 
 /*
@@ -138,7 +139,10 @@ const char *remote_node_name(struct fs *fs, uint32_t incarnation,
 static void on_message(void *ctx, struct engine_peer *peer,
 		       const struct engine_message *m)
 {
-	remote_serve(ctx, peer, m);
+	if (m->type == REMOTE_SHARD || m->type == REMOTE_SHARD_SUM)
+		cfetch_message(ctx, peer, m);
+	else
+		remote_serve(ctx, peer, m);
 }
 
 static const struct engine_callbacks callbacks = {.on_message = on_message};
@@ -251,6 +255,7 @@ static void init(struct remote *r)
 	pthread_cond_init(&r->changed, &attr);
 	pthread_condattr_destroy(&attr);
 	pthread_mutex_init(&r->lock, NULL);
+	pthread_rwlock_init(&r->ckpt_lock, NULL);
 	list_init(&r->drops);
 	r->pool_bytes = r->fs->config.pool_bytes;
 }
@@ -305,6 +310,7 @@ void remote_close(struct fs *fs)
 		return;
 	pthread_cond_destroy(&r->changed);
 	pthread_mutex_destroy(&r->lock);
+	pthread_rwlock_destroy(&r->ckpt_lock);
 	free(r);
 	fs->remote = NULL;
 }

@@ -43,6 +43,7 @@
 #include "meta/kv.h"
 #include "meta/nodes.h"
 
+struct ckpt;
 struct fs;
 struct kv;
 struct kv_dir;
@@ -79,6 +80,8 @@ struct remote {
 	int64_t ns_asked_ns;
 	uint64_t pool_bytes;
 	_Atomic uint64_t expected[REMOTE_EXPECTED]; /* hashes; remote_chain.c */
+	pthread_rwlock_t ckpt_lock; /* guards ckpt: ckpt_fetch_serve.c */
+	struct ckpt *ckpt;	    /* while it can be asked */
 	struct remote_counters counters;
 };
 

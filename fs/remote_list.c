@@ -79,6 +79,11 @@ const char *remote_list_at(const struct remote_list *l, size_t i, mode_t *type,
 	return name;
 }
 
+void remote_list_hide(struct remote_list *l, size_t i)
+{
+	l->names[l->at[i] + 1] = 0;
+}
+
 void remote_list_free(struct remote_list *l)
 {
 	if (!l)

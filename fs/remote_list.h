@@ -20,6 +20,8 @@ struct remote_list *remote_list_take(struct fs *fs, const char *path,
 /** remote_list_at - the i-th: its name, or NULL past the last. */
 const char *remote_list_at(const struct remote_list *l, size_t i, mode_t *type,
 			   uint64_t *ino);
+/** remote_list_hide - the i-th is "" from now on. */
+void remote_list_hide(struct remote_list *l, size_t i);
 void remote_list_free(struct remote_list *l);
 
 #endif

@@ -79,6 +79,10 @@ static void learn(struct call *c, struct meta_kv_ask *ask)
 		atomic_fetch_add(&c->fs->remote->counters.lookup_hits, 1);
 }
 
+/* This thread is inside meta_kv_lookup_send: what cannot be sent may be
+ * answered from there, also that of others. It is the ring's, perhaps. */
+static __thread bool sending;
+
 /* On a thread of meta's. */
 static void looked_up(void *ctx, int err)
 {
@@ -89,7 +93,10 @@ static void looked_up(void *ctx, int err)
 		l->ask.err = err;
 	learn(c, &l->ask);
 	free(l);
-	kv_do_lookup(c);
+	if (sending)
+		call_defer(c, kv_do_lookup);
+	else
+		kv_do_lookup(c);
 }
 
 static void ask_for_block(struct call *c)
@@ -107,9 +114,12 @@ static void ask_for_block(struct call *c)
 	if (n > 0) {
 		l->ask.path = l->path;
 		l->ask.path_len = (uint16_t)n;
-		if (!meta_kv_lookup_send(c->fs->meta,
-					 clock_now_ns() + META_KV_LOOKUP_NS,
-					 &l->ask, 1, looked_up, l))
+		sending = true;
+		n = meta_kv_lookup_send(c->fs->meta,
+					clock_now_ns() + META_KV_LOOKUP_NS,
+					&l->ask, 1, looked_up, l);
+		sending = false;
+		if (!n)
 			return;
 	}
 	free(l);

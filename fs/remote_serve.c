@@ -20,7 +20,7 @@
  * each becomes a job.
  */
 
-#define PIN_SHARE 4 /* a quarter of the pool */
+#define PIN_SHARE 4 /* a quarter of the pool, or one block */
 
 struct request {
 	struct job job;
@@ -77,14 +77,15 @@ static int pin(struct request *q)
 	struct remote *r = q->r;
 	struct kv *kv = r->fs->kv;
 	struct kv_file *f;
+	uint64_t pinned;
 	scoped_lock(&kv->lock);
 
 	f = find(kv, &q->msg);
 	if (!f || !is_version(kv, f, &q->msg))
 		return -ENOENT;
+	pinned = atomic_load(&r->counters.pinned_bytes);
 	if (f->uploads >= REMOTE_UPLOADS_MAX ||
-	    atomic_load(&r->counters.pinned_bytes) + q->msg.size_bytes >
-		    r->pool_bytes / PIN_SHARE)
+	    (pinned && pinned + q->msg.size_bytes > r->pool_bytes / PIN_SHARE))
 		return -EAGAIN;
 	kv_touch(kv, f);
 	f->node.pins++;

@@ -32,6 +32,8 @@ enum remote_type {
 	REMOTE_FETCH = ENGINE_TYPE_MIN,
 	REMOTE_DROP,
 	REMOTE_TAKE,
+	REMOTE_SHARD, /* bytes of checkpoints: fs/ckpt_fetch_wire.h */
+	REMOTE_SHARD_SUM,
 	REMOTE_AHEAD,
 };
 

@@ -12,8 +12,10 @@ struct rm_args {
 
 static int act(const struct order *o, const char *path)
 {
-	(void)o;
-	return unlink(path) ? -errno : 0;
+	if (!unlink(path))
+		return 0;
+	/* listed, and gone by now: evicted, or removed by another */
+	return errno == ENOENT && o->recursive ? -EALREADY : -errno;
 }
 
 static int run(void *args, char **operands)
