@@ -323,11 +323,18 @@ static int give_up(struct cfetch *f)
 	list_init(&waits);
 	pthread_mutex_lock(&f->io);
 	pthread_mutex_lock(&f->lock);
+	if (f->whole) {
+		pthread_mutex_unlock(&f->lock);
+		pthread_mutex_unlock(&f->io);
+		return 0;
+	}
 	f->whole = true;
 	while ((l = list_pop_front(&f->waits)))
 		list_push_back(&waits, l);
 	pthread_mutex_unlock(&f->lock);
 	err = fchmod(f->fd, 0600) ? -errno : 0;
+	close(f->fd);
+	f->fd = -1;
 	pthread_mutex_unlock(&f->io);
 	cfetch_answer(f->d, &waits, 0);
 	return err;
