@@ -477,8 +477,11 @@ void cfetch_then(struct call *c, struct ckpt_data *d, uint64_t from,
 	err = enqueue(d->fetch, w);
 	if (!err)
 		return;
+	/* Not the copy: this may be the thread that c came on (fs/gate.c). */
 	free(w);
-	ckpt_finish(kept, err);
+	if (kept != c)
+		free(kept);
+	ckpt_finish(c, err);
 }
 
 bool cfetch_ready(struct call *c, bool write, call_fn then)
