@@ -125,6 +125,7 @@ struct ckpt_step {
 #define CKPT_STEPS 256
 
 /* What files were looked up as, for log lines. */
+#define CFETCH_DOUBTS 256
 #define CFETCH_NAMES 256
 struct cfetch_name {
 	uint64_t ino;
@@ -153,6 +154,9 @@ struct ckpt {
 	pthread_mutex_t maps; /* changes of maps on the disk */
 	struct workers *fetchers, *uploaders;
 	atomic_bool fetch_stopping;
+	/* Removed elsewhere, it is said: 0 is free. Under lock. */
+	uint64_t doubts[CFETCH_DOUBTS];
+	unsigned n_doubts;
 
 	pthread_t keeper;
 	bool keeping;
@@ -244,6 +248,8 @@ void cdata_unpublished(struct ckpt_data *d);
 int cdata_claim(struct ckpt_data *d, int64_t deadline);
 /** cdata_mark - note how the backing file stands if the record agrees. */
 void cdata_mark(struct ckpt_data *d, const struct stat *st);
+/** cdata_is_unchanged - is the backing file as it was at the mark? */
+bool cdata_is_unchanged(struct ckpt_data *d);
 /** cdata_publish - tell Redis what was written. Serial held.
  *  @last: nobody will write after this: stop being the writer node */
 int cdata_publish(struct ckpt_data *d, int64_t deadline, bool last);
@@ -261,8 +267,9 @@ void ckeep_stop(struct ckpt *ckpt);
 void ckeep_settle(struct ckpt_data *d, unsigned needs);
 /** ckeep_done - a queued job is over. @err: 0, or try again later. */
 void ckeep_done(struct ckpt_data *d, int err);
-/** ckeep_gone - a name went away: what is to be done about its inode. */
-void ckeep_gone(struct ckpt *ckpt, const struct ckpt_gone *gone);
+/** ckeep_gone - a name went away: what is to be done about its inode.
+ *  @here: by this node, which tells the others */
+void ckeep_gone(struct ckpt *ckpt, const struct ckpt_gone *gone, bool here);
 
 /* --- ckpt_store.c --- */
 int cstore_open(struct ckpt *ckpt);

@@ -220,6 +220,17 @@ static bool stamps_differ(const struct ckpt_mark *m, const struct stat *st)
 	       m->ctime_ns != clock_from_timespec(st->st_ctim);
 }
 
+bool cdata_is_unchanged(struct ckpt_data *d)
+{
+	struct stat st;
+
+	if (cstore_stat(d->ckpt, d->ino, &st))
+		return false;
+	scoped_lock(&d->ckpt->lock);
+
+	return !stamps_differ(&d->mark, &st) && !d->mark.racy;
+}
+
 /* What to tell: false if there is nothing. */
 static bool collect(struct ckpt_data *d, const struct stat *st, bool last,
 		    struct ckpt_attr *set, unsigned *mask)
@@ -295,9 +306,10 @@ static int send(struct ckpt_data *d, int64_t deadline, bool last,
 	return 0;
 }
 
-/* What was stored through a mapping after the file was closed, while another
- * node wrote it. */
-static bool give_up_past(struct ckpt_data *d)
+/* Written through a mapping, or a descriptor that a child of the writer had
+ * closed, after another node took the file over. Who still has it open is
+ * told by close(). */
+static bool give_up_past(struct ckpt_data *d, int *err)
 {
 	scoped_lock(&d->ckpt->lock);
 
@@ -305,10 +317,11 @@ static bool give_up_past(struct ckpt_data *d)
 		return false;
 	if (d->unpublished)
 		log_warn("ckpt: inode %" PRIu64 ": another node published a "
-			 "newer version: what was stored here through a "
-			 "mapping since it was closed is dropped",
+			 "newer version: what was written here since is "
+			 "dropped",
 			 d->ino);
 	d->unpublished = false;
+	*err = d->n_writers ? -ESTALE : 0;
 	return true;
 }
 
@@ -327,8 +340,8 @@ int cdata_publish(struct ckpt_data *d, int64_t deadline, bool last)
 	unsigned mask;
 	int err;
 
-	if (give_up_past(d))
-		return 0;
+	if (give_up_past(d, &err))
+		return err;
 	err = cstore_stat(ckpt, d->ino, &st);
 	if (err) {
 		log_error("ckpt: inode %" PRIu64 ": its file: %s", d->ino,
@@ -337,7 +350,9 @@ int cdata_publish(struct ckpt_data *d, int64_t deadline, bool last)
 	}
 	if (collect(d, &st, last, &set, &mask)) {
 		err = send(d, deadline, last, &st, mask, &set);
-		return err == -ESTALE && give_up_past(d) ? 0 : err;
+		if (err == -ESTALE)
+			give_up_past(d, &err);
+		return err;
 	}
 	pthread_mutex_lock(&ckpt->lock);
 	if (!d->n_writers)

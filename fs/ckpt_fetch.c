@@ -323,11 +323,18 @@ static int give_up(struct cfetch *f)
 	list_init(&waits);
 	pthread_mutex_lock(&f->io);
 	pthread_mutex_lock(&f->lock);
+	if (f->whole) {
+		pthread_mutex_unlock(&f->lock);
+		pthread_mutex_unlock(&f->io);
+		return 0;
+	}
 	f->whole = true;
 	while ((l = list_pop_front(&f->waits)))
 		list_push_back(&waits, l);
 	pthread_mutex_unlock(&f->lock);
 	err = fchmod(f->fd, 0600) ? -errno : 0;
+	close(f->fd);
+	f->fd = -1;
 	pthread_mutex_unlock(&f->io);
 	cfetch_answer(f->d, &waits, 0);
 	return err;
@@ -470,8 +477,11 @@ void cfetch_then(struct call *c, struct ckpt_data *d, uint64_t from,
 	err = enqueue(d->fetch, w);
 	if (!err)
 		return;
+	/* Not the copy: this may be the thread that c came on (fs/gate.c). */
 	free(w);
-	ckpt_finish(kept, err);
+	if (kept != c)
+		free(kept);
+	ckpt_finish(c, err);
 }
 
 bool cfetch_ready(struct call *c, bool write, call_fn then)

@@ -140,6 +140,10 @@ void cfetch_serve_start(struct ckpt *ckpt);
  *  engine. */
 void cfetch_message(struct remote *r, struct engine_peer *peer,
 		    const struct engine_message *m);
+/** cfetch_check_doubts - which of the files that were said to be gone are? */
+void cfetch_check_doubts(struct ckpt *ckpt);
+/** cfetch_tell_gone - the other nodes may drop what they have of it. */
+void cfetch_tell_gone(struct ckpt *ckpt, uint64_t ino);
 /** cfetch_serve_stop - nothing comes from peers or meta any more. */
 void cfetch_serve_stop(struct ckpt *ckpt);
 

@@ -150,19 +150,23 @@ static int write_all(int fd, const uint8_t *p, size_t n, off_t at)
 	return 0;
 }
 
+/* Somebody truncates it. io is held. */
+static bool given_up(struct cfetch *f)
+{
+	scoped_lock(&f->lock);
+
+	return f->whole;
+}
+
 /* Sparse files stay sparse. */
 static int write_part(struct shard *s, const uint8_t *p, size_t n)
 {
 	off_t at = (off_t)(s->offset + s->at);
 	scoped_lock(&s->f->io);
 	int err = fault_hit("ckpt.fetch.write") ? -ENOSPC : 0;
-	bool whole;
 
-	pthread_mutex_lock(&s->f->lock);
-	whole = s->f->whole;
-	pthread_mutex_unlock(&s->f->lock);
-	if (whole)
-		return -ECANCELED; /* somebody truncates it */
+	if (given_up(s->f))
+		return -ECANCELED;
 	while (n && !err) {
 		size_t piece = n < ZEROS ? n : ZEROS;
 
@@ -178,8 +182,11 @@ static int write_part(struct shard *s, const uint8_t *p, size_t n)
 /* Whatever lies there was never verified. */
 static void begin(struct shard *s)
 {
+	scoped_lock(&s->f->io);
+
 	s->at = 0;
 	s->punched =
+		!given_up(s->f) &&
 		!fallocate(s->f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			   (off_t)s->offset, (off_t)s->length_bytes);
 	XXH3_128bits_reset(s->state);
@@ -442,7 +449,9 @@ static int fetch(struct cfetch *f, uint64_t index, bool foreground)
 	s.length_bytes = left < f->map.shard_bytes ? left : f->map.shard_bytes;
 	if (!s.state)
 		return -ENOMEM;
+	atomic_fetch_add(&ckpt->fs->counters.shard_fetching, 1);
 	err = fetch_shard(&s);
+	atomic_fetch_sub(&ckpt->fs->counters.shard_fetching, 1);
 	XXH3_freeState(s.state);
 	if (!err)
 		atomic_fetch_add(&ckpt->fs->counters.shards_fetched, 1);
@@ -475,16 +484,15 @@ static int complete(struct cfetch *f)
 				clock_timespec(a.mtime_ns)};
 	scoped_lock(&f->io);
 
-	pthread_mutex_lock(&f->lock);
-	if (f->whole) {
-		pthread_mutex_unlock(&f->lock);
+	if (given_up(f))
 		return -ECANCELED;
-	}
-	pthread_mutex_unlock(&f->lock);
 	if (futimens(f->fd, t) || fchmod(f->fd, 0600))
 		return -errno;
 	f->map.mtime_ns = a.mtime_ns;
 	save_map(f);
+	/* Open for writing here, it would look like somebody's mapping. */
+	close(f->fd);
+	f->fd = -1;
 	pthread_mutex_lock(&f->lock);
 	f->whole = true;
 	pthread_mutex_unlock(&f->lock);

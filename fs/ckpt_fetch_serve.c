@@ -58,9 +58,10 @@ static void answer(struct upload *u, int status, const void *reply,
 
 /* -- is it here? -------------------------------------------------------- */
 
-/* -ENOENT, or what of the open file is here: 1 all that its map says. */
+/* -ENOENT, or how the open file stands, with a reference; data is NULL where
+ * the map on the disk says all. */
 static int ask_open(struct ckpt *ckpt, const struct cwire_ask *ask,
-		    struct ckpt_data **data)
+		    struct ckpt_data **data, bool *written)
 {
 	struct ckpt_inode *inode;
 	struct ckpt_data *d;
@@ -69,27 +70,16 @@ static int ask_open(struct ckpt *ckpt, const struct cwire_ask *ask,
 	inode = cinode_find(ckpt, ask->ino);
 	d = inode ? inode->data : NULL;
 	*data = NULL;
-	if (inode && inode->version > ask->version)
+	if (!inode || inode->version < ask->version || !d)
+		return inode && inode->version > ask->version ? -ENOENT : 0;
+	if (inode->version > ask->version)
 		return -ENOENT;
-	if (d && (d->n_writers || d->unpublished))
-		return -ENOENT;
-	if (d && d->fetch && inode->version == ask->version) {
+	*written = d->n_writers || d->unpublished;
+	if (d->fetch || *written) {
 		d->refs++;
 		*data = d;
 	}
 	return 0;
-}
-
-static int in_fetch(struct ckpt_data *d, const struct cwire_ask *ask)
-{
-	struct cfetch *f = d->fetch;
-	uint64_t missing, to = ask->offset + ask->length_bytes;
-	scoped_lock(&f->lock);
-
-	return f->map.version == ask->version && to <= f->map.size_bytes &&
-			       cmap_range(&f->map, ask->offset, to, &missing)
-		       ? 0
-		       : -ENOENT;
 }
 
 static int in_map(struct ckpt *ckpt, const struct cwire_ask *ask)
@@ -108,16 +98,37 @@ static int in_map(struct ckpt *ckpt, const struct cwire_ask *ask)
 	return err;
 }
 
-static int is_here(struct ckpt *ckpt, const struct cwire_ask *ask)
+static int in_fetch(struct ckpt_data *d, const struct cwire_ask *ask)
+{
+	struct cfetch *f = d->fetch;
+	uint64_t missing, to = ask->offset + ask->length_bytes;
+	scoped_lock(&f->lock);
+
+	if (f->whole)
+		return in_map(d->ckpt, ask);
+
+	return f->map.version == ask->version && to <= f->map.size_bytes &&
+			       cmap_range(&f->map, ask->offset, to, &missing)
+		       ? 0
+		       : -ENOENT;
+}
+
+/* Open for writing, it is served as long as nothing was written; but not its
+ * checksum: a store to a mapping leaves no trace. */
+static int is_here(struct ckpt *ckpt, const struct cwire_ask *ask, bool sum)
 {
 	struct ckpt_data *d;
-	int err = ask_open(ckpt, ask, &d);
+	bool written = false;
+	int err = ask_open(ckpt, ask, &d, &written);
 
 	if (err)
 		return err;
 	if (!d)
 		return in_map(ckpt, ask);
-	err = in_fetch(d, ask);
+	if (written && (sum || !cdata_is_unchanged(d)))
+		err = -ENOENT;
+	else
+		err = d->fetch ? in_fetch(d, ask) : in_map(ckpt, ask);
 	cdata_put(d);
 	return err;
 }
@@ -140,9 +151,9 @@ static int read_all(int fd, uint8_t *to, size_t n, off_t at)
 	return 0;
 }
 
-static int open_file(struct ckpt *ckpt, const struct cwire_ask *ask)
+static int open_file(struct ckpt *ckpt, const struct cwire_ask *ask, bool sum)
 {
-	int err = is_here(ckpt, ask);
+	int err = is_here(ckpt, ask, sum);
 	int fd = err ? err : cstore_fd(ckpt, ask->ino, O_RDONLY | O_NOATIME);
 
 	return fd == -EACCES || fd == -EPERM ? -ENOENT : fd;
@@ -152,7 +163,7 @@ static int open_file(struct ckpt *ckpt, const struct cwire_ask *ask)
 static int read_part(struct upload *u)
 {
 	struct ckpt *ckpt = u->fs->ckpt;
-	cleanup_close int fd = open_file(ckpt, &u->ask);
+	cleanup_close int fd = open_file(ckpt, &u->ask, false);
 	int err;
 
 	if (fd < 0)
@@ -164,7 +175,7 @@ static int read_part(struct upload *u)
 		return -EAGAIN;
 	}
 	err = read_all(fd, u->buf, u->ask.length_bytes, (off_t)u->ask.offset);
-	return err ? err : is_here(ckpt, &u->ask);
+	return err ? err : is_here(ckpt, &u->ask, false);
 }
 
 static int sum_range(int fd, const struct cwire_ask *ask, uint8_t sum[16])
@@ -203,12 +214,12 @@ static int sum_range(int fd, const struct cwire_ask *ask, uint8_t sum[16])
 static void serve_sum(struct job *job)
 {
 	struct upload *u = container_of(job, struct upload, job);
-	cleanup_close int fd = open_file(u->fs->ckpt, &u->ask);
+	cleanup_close int fd = open_file(u->fs->ckpt, &u->ask, true);
 	uint8_t sum[16];
 	int err = fd < 0 ? fd : sum_range(fd, &u->ask, sum);
 
 	if (!err)
-		err = is_here(u->fs->ckpt, &u->ask);
+		err = is_here(u->fs->ckpt, &u->ask, true);
 	answer(u, err, sum, err ? 0 : sizeof(sum));
 }
 
@@ -216,11 +227,9 @@ static void region_gone(void *ctx)
 {
 	struct upload *u = ctx;
 
-	if (!u->status) {
-		atomic_fetch_add(&u->fs->counters.shard_parts_served, 1);
+	if (!u->status)
 		atomic_fetch_add(&u->fs->counters.shard_served_bytes,
 				 u->ask.length_bytes);
-	}
 	answer(u, u->status, NULL, 0);
 }
 
@@ -276,6 +285,56 @@ static void serve_part(struct job *job)
 		answer(u, err, NULL, 0);
 }
 
+/* Whoever says so may be wrong, or early: who had it open lets go of the record
+ * a moment later. The keeper asks Redis; one that is forgotten here is found by
+ * the next scan. */
+static void doubt(struct ckpt *ckpt, uint64_t ino)
+{
+	scoped_lock(&ckpt->lock);
+
+	if (ckpt->n_doubts < CFETCH_DOUBTS)
+		ckpt->doubts[ckpt->n_doubts++] = ino;
+	pthread_cond_signal(&ckpt->wake);
+}
+
+static void serve_gone(struct job *job)
+{
+	struct upload *u = container_of(job, struct upload, job);
+	struct stat st;
+
+	if (!cstore_stat(u->fs->ckpt, u->ask.ino, &st))
+		doubt(u->fs->ckpt, u->ask.ino);
+	engine_peer_put(u->peer);
+	free(u);
+}
+
+/* Is it there after all, or nobody knows? Then it need not be asked again. */
+static bool is_settled(struct ckpt *ckpt, uint64_t ino)
+{
+	struct ckpt_gone gone = {.ino = ino, .mode = S_IFREG, .freed = true};
+	struct ckpt_attr a;
+	int err = ckpt_getattr(ckpt->fs->meta, 0, ino, &a);
+
+	if (err == -ESTALE)
+		ckeep_gone(ckpt, &gone, false);
+	return err ? err == -ESTALE : a.nlink > 0;
+}
+
+void cfetch_check_doubts(struct ckpt *ckpt)
+{
+	uint64_t inos[CFETCH_DOUBTS];
+	unsigned n;
+
+	pthread_mutex_lock(&ckpt->lock);
+	n = ckpt->n_doubts;
+	memcpy(inos, ckpt->doubts, n * sizeof(*inos));
+	ckpt->n_doubts = 0;
+	pthread_mutex_unlock(&ckpt->lock);
+	for (unsigned i = 0; i < n && !atomic_load(&ckpt->stopping); i++)
+		if (!is_settled(ckpt, inos[i]))
+			doubt(ckpt, inos[i]);
+}
+
 /* On a thread of the engine. */
 static void take(struct ckpt *ckpt, struct engine_peer *peer,
 		 const struct engine_message *m)
@@ -290,7 +349,8 @@ static void take(struct ckpt *ckpt, struct engine_peer *peer,
 		err = u ? 0 : -ENOMEM;
 	}
 	if (err) {
-		engine_reply(peer, m->request_id, err, NULL, 0);
+		if (m->request_id)
+			engine_reply(peer, m->request_id, err, NULL, 0);
 		return;
 	}
 	engine_peer_ref(peer);
@@ -298,7 +358,9 @@ static void take(struct ckpt *ckpt, struct engine_peer *peer,
 	u->peer = peer;
 	u->request_id = m->request_id;
 	u->ask = ask;
-	u->job.run = m->type == REMOTE_SHARD ? serve_part : serve_sum;
+	u->job.run = m->type == REMOTE_SHARD	   ? serve_part
+		     : m->type == REMOTE_SHARD_SUM ? serve_sum
+						   : serve_gone;
 	workers_post(ckpt->uploaders, &u->job);
 }
 
@@ -308,6 +370,35 @@ void cfetch_message(struct remote *r, struct engine_peer *peer,
 	pthread_rwlock_rdlock(&r->ckpt_lock);
 	take(r->ckpt, peer, m);
 	pthread_rwlock_unlock(&r->ckpt_lock);
+}
+
+/* -- removed files ------------------------------------------------------ */
+
+struct tell {
+	struct remote *r;
+	uint8_t bytes[CWIRE_BYTES];
+};
+
+static bool tell_node(void *arg, const struct meta_node *node)
+{
+	struct tell *t = arg;
+	struct engine_peer *peer;
+
+	if (node->is_self || remote_peer(t->r, node->incarnation, &peer))
+		return true;
+	/* One that does not hear of it finds out by its next scan. */
+	engine_send(peer, REMOTE_SHARD_GONE, t->bytes, sizeof(t->bytes));
+	engine_peer_put(peer);
+	return true;
+}
+
+void cfetch_tell_gone(struct ckpt *ckpt, uint64_t ino)
+{
+	struct tell t = {.r = ckpt->fs->remote};
+	struct cwire_ask ask = {.ino = ino, .length_bytes = 1};
+
+	cwire_encode(&ask, t.bytes);
+	meta_nodes(ckpt->fs->meta, tell_node, &t);
 }
 
 /* -- what Redis is told ------------------------------------------------- */

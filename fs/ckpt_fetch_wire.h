@@ -10,11 +10,13 @@
  *      SHARD_SUM  call: "what is their XXH3-128?"; the answer has 16 bytes,
  *                 low half first
  *
- * Both say the same 56 bytes:
+ *      SHARD_GONE message: "the file was removed"; whoever has it asks Redis
+ *
+ * All say the same 56 bytes:
  *
  *      version 1, zero 3, priority 4
  *      inode 8, its version 8, offset 8, length 8
- *      segment id 8, segment generation 8 (SHARD_SUM: 0)
+ *      segment id 8, segment generation 8 (SHARD only)
  */
 
 #include <stddef.h>

@@ -29,6 +29,8 @@
 
 #define RETRY_MIN_NS (50 * NS_PER_MS)
 #define RETRY_MAX_NS (2 * NS_PER_S)
+#define DOUBT_NS (500 * NS_PER_MS)
+#define SCAN_NS (600 * NS_PER_S)
 
 /* No name and no opener: neither the record nor the bytes are needed. */
 static int remove_data(struct ckpt_data *d, int64_t deadline, bool kept)
@@ -38,6 +40,8 @@ static int remove_data(struct ckpt_data *d, int64_t deadline, bool kept)
 
 	if (err && err != -ESTALE && err != -ENOENT)
 		return err;
+	if (kept && cfetch_on(ckpt))
+		cfetch_tell_gone(ckpt, d->ino);
 	err = cstore_remove(ckpt, d->ino);
 	if (err && err != -ENOENT)
 		log_error("ckpt: inode %" PRIu64 ": cannot remove its file: %s",
@@ -236,13 +240,15 @@ void ckeep_done(struct ckpt_data *d, int err)
 		cdata_put(d);
 }
 
-void ckeep_gone(struct ckpt *ckpt, const struct ckpt_gone *gone)
+void ckeep_gone(struct ckpt *ckpt, const struct ckpt_gone *gone, bool here)
 {
 	struct ckpt_inode *inode;
 	bool remove = !gone->nlink && gone->freed && S_ISREG(gone->mode);
 
 	if (!gone->ino)
 		return;
+	if (here && remove && cfetch_on(ckpt))
+		cfetch_tell_gone(ckpt, gone->ino);
 	pthread_mutex_lock(&ckpt->lock);
 	inode = cinode_find(ckpt, gone->ino);
 	if (inode)
@@ -280,16 +286,51 @@ static int64_t post_due(struct ckpt *ckpt)
 	return next;
 }
 
+/* Locked, but not while it scans. Other nodes remove files, too, and tell: but
+ * not whoever could not be reached. */
+static int64_t scan_due(struct ckpt *ckpt, int64_t at)
+{
+	if (clock_now_ns() < at)
+		return at;
+	pthread_mutex_unlock(&ckpt->lock);
+	cstore_scan(ckpt);
+	pthread_mutex_lock(&ckpt->lock);
+	return cfetch_on(ckpt) ? clock_now_ns() + SCAN_NS : INT64_MAX;
+}
+
+/* Locked, but not while it asks. */
+static int64_t doubts_due(struct ckpt *ckpt, int64_t at)
+{
+	if (!ckpt->n_doubts)
+		return INT64_MAX;
+	if (at == INT64_MAX)
+		return clock_now_ns() + DOUBT_NS;
+	if (clock_now_ns() < at)
+		return at;
+	pthread_mutex_unlock(&ckpt->lock);
+	cfetch_check_doubts(ckpt);
+	pthread_mutex_lock(&ckpt->lock);
+	return ckpt->n_doubts ? clock_now_ns() + DOUBT_NS : INT64_MAX;
+}
+
 static void *keep(void *arg)
 {
 	struct ckpt *ckpt = arg;
+	int64_t scan_at = 0, doubt_at = INT64_MAX;
 
 	pthread_setname_np(pthread_self(), "kvfs-ckeep");
-	cstore_scan(ckpt);
 	pthread_mutex_lock(&ckpt->lock);
 	while (!atomic_load(&ckpt->stopping)) {
 		int64_t next = post_due(ckpt);
-		struct timespec t = clock_timespec(next);
+		struct timespec t;
+
+		scan_at = scan_due(ckpt, scan_at);
+		if (scan_at < next)
+			next = scan_at;
+		doubt_at = doubts_due(ckpt, doubt_at);
+		if (doubt_at < next)
+			next = doubt_at;
+		t = clock_timespec(next);
 
 		if (next == INT64_MAX)
 			pthread_cond_wait(&ckpt->wake, &ckpt->lock);

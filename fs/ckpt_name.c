@@ -161,7 +161,7 @@ void ckpt_do_unlink(struct call *c)
 
 	entries_changed(ckpt, c->inode, err, now, 0);
 	if (!err)
-		ckeep_gone(ckpt, &gone);
+		ckeep_gone(ckpt, &gone, true);
 	ckpt_finish(c, err);
 }
 
@@ -175,7 +175,7 @@ void ckpt_do_rmdir(struct call *c)
 
 	entries_changed(ckpt, c->inode, err, now, -1);
 	if (!err)
-		ckeep_gone(ckpt, &gone);
+		ckeep_gone(ckpt, &gone, true);
 	ckpt_finish(c, err);
 }
 
@@ -194,7 +194,7 @@ void ckpt_do_rename(struct call *c)
 			  ckpt, clock_stamp_ns(), &gone);
 	cseen_changed(ckpt, NULL);
 	if (!err)
-		ckeep_gone(ckpt, &gone);
+		ckeep_gone(ckpt, &gone, true);
 	ckpt_finish(c, err);
 }
 

@@ -260,12 +260,13 @@ static int by_value(const void *a, const void *b)
 /* A file made after the list was taken is no orphan: ask once more. */
 static void check_orphan(struct scan *s, uint64_t ino)
 {
+	struct ckpt_gone gone = {.ino = ino, .mode = S_IFREG, .freed = true};
 	struct ckpt_attr a;
 	int err = ckpt_getattr(s->ckpt->fs->meta, 0, ino, &a);
 
 	if (err == -ESTALE || err == -ENOENT) {
-		if (cstore_remove(s->ckpt, ino) == 0)
-			s->n_orphans++;
+		ckeep_gone(s->ckpt, &gone, false);
+		s->n_orphans++;
 	} else if (err) {
 		s->failed = true;
 	}

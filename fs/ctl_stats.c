@@ -49,6 +49,22 @@ struct sample {
 	  FS(ckpt_published))                                                  \
 	M(ckpt_failed_total, counter, "publishes that failed",                 \
 	  FS(ckpt_failed))                                                     \
+	M(ckpt_shards_fetched_total, counter, "shards fetched and verified",   \
+	  FS(shards_fetched))                                                  \
+	M(ckpt_fetched_bytes_total, counter, "bytes of shards fetched",        \
+	  FS(shard_fetched_bytes))                                             \
+	M(ckpt_fetch_failed_total, counter, "shards that no node gave",        \
+	  FS(shard_failed))                                                    \
+	M(ckpt_mismatches_total, counter,                                      \
+	  "shards that came with a wrong checksum", FS(shard_mismatches))      \
+	M(ckpt_fetching, gauge, "shards being fetched", FS(shard_fetching))    \
+	M(ckpt_served_bytes_total, counter, "bytes of shards sent to peers",   \
+	  FS(shard_served_bytes))                                              \
+	M(ckpt_refused_total, counter, "requests for shards refused",          \
+	  FS(shard_refused))                                                   \
+	M(ckpt_quarantined_bytes, gauge,                                       \
+	  "buffers that a holder given up might still write to",               \
+	  FS(shard_quarantined_bytes))                                         \
 	M(pool_capacity_bytes, gauge, "what blocks may take",                  \
 	  (double)s->pool.capacity_bytes)                                      \
 	M(pool_committed_bytes, gauge, "held by blocks",                       \

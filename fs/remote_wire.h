@@ -34,6 +34,7 @@ enum remote_type {
 	REMOTE_TAKE,
 	REMOTE_SHARD, /* bytes of checkpoints: fs/ckpt_fetch_wire.h */
 	REMOTE_SHARD_SUM,
+	REMOTE_SHARD_GONE, /* the file was removed; no answer */
 	REMOTE_AHEAD,
 };
 
