@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/xattr.h>
@@ -204,4 +205,28 @@ int order_run(struct order *o, char **paths)
 		putchar('\n');
 	}
 	return o->n_failed ? EXIT_NEGATIVE : EXIT_FINE;
+}
+
+#define AT(member) offsetof(struct order_args, member)
+
+const struct option_spec order_options[] = {
+	{"recursive", 'r', OPTION_FLAG, AT(recursive), NULL,
+	 "all that lies below a directory"},
+	{"json", 0, OPTION_FLAG, AT(json), NULL,
+	 "one JSON object a line for each file"},
+	{"quiet", 'q', OPTION_FLAG, AT(quiet), NULL, "no summary"},
+	{}};
+
+int order_simple(const struct order_args *a, char **paths, const char *verb,
+		 const char *label,
+		 int (*act)(const struct order *o, const char *path))
+{
+	struct order o = {.verb = verb,
+			  .label = label,
+			  .json = a->json,
+			  .quiet = a->quiet,
+			  .recursive = a->recursive,
+			  .act = act};
+
+	return order_run(&o, paths);
 }

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "tools/options.h"
+
 #define ORDER_THREADS 16
 
 struct order {
@@ -36,6 +38,17 @@ struct order {
  * Returns: the exit status: 0 all done; 1 some were not there or failed.
  */
 int order_run(struct order *o, char **paths);
+
+/* The verbs that take files and nothing else: pin, unpin, prefetch, rm. */
+struct order_args {
+	bool json, quiet, recursive;
+};
+extern const struct option_spec order_options[];
+
+/** order_simple - order_run with what order_options gave. */
+int order_simple(const struct order_args *a, char **paths, const char *verb,
+		 const char *label,
+		 int (*act)(const struct order *o, const char *path));
 
 /** order_set - set user.kvfs.NAME; 0 or -errno. */
 int order_set(const char *path, const char *name, const char *value);
