@@ -245,6 +245,22 @@ the_only_holder_dies_and_it_is_an_error_that_says_what_to_do() {
 	rm "$C2/only"
 }
 
+a_stopped_holder_delays_no_read_for_ever() {
+	put "$C1/stopped" $((100 * MIB)) 3
+	_summed "$C1/stopped"
+	hand_start
+	hand open 1 r "$C2/stopped"
+	hand check 1 0 3 100000
+	node_stop 1
+	refused "$EIO" timeout 30 cat "$C3/stopped"
+	node_cont 1
+	all_know 3
+	holds "$C3/stopped" $((100 * MIB)) 3
+	hand check 1 0 3 $((100 * MIB))
+	expect 'quarantined' "$(_stat_of 3 ckpt_quarantined_bytes)" 0
+	rm "$C1/stopped"
+}
+
 a_restart_keeps_what_was_fetched() {
 	local before
 	put "$C1/kept" $((150 * MIB)) 7
