@@ -359,13 +359,17 @@ static void *keep(void *arg)
 	pthread_setname_np(pthread_self(), "kvfs-ckeep");
 	pthread_mutex_lock(&ckpt->lock);
 	while (!atomic_load(&ckpt->stopping)) {
-		int64_t next = post_due(ckpt);
 		struct timespec t;
+		int64_t next;
 
 		scan_at = scan_due(ckpt, scan_at);
+		doubt_at = doubts_due(ckpt, doubt_at);
+		/* After those two, which let go of the lock. */
+		if (atomic_load(&ckpt->stopping))
+			break;
+		next = post_due(ckpt);
 		if (scan_at < next)
 			next = scan_at;
-		doubt_at = doubts_due(ckpt, doubt_at);
 		if (doubt_at < next)
 			next = doubt_at;
 		t = clock_timespec(next);
