@@ -132,6 +132,13 @@ struct cfetch_name {
 	char name[72];
 };
 
+/* When peers were last given bytes of a file. */
+#define CFETCH_SERVED 256
+struct cfetch_served {
+	uint64_t ino;
+	int64_t at_ns;
+};
+
 struct ckpt {
 	struct fs *fs;
 	int store;	  /* STATE/ckpt */
@@ -155,6 +162,7 @@ struct ckpt {
 	struct workers *fetchers, *uploaders;
 	atomic_bool fetch_stopping;
 	/* Removed elsewhere, it is said: 0 is free. Under lock. */
+	struct cfetch_served served[CFETCH_SERVED];
 	uint64_t doubts[CFETCH_DOUBTS];
 	unsigned n_doubts;
 
@@ -232,6 +240,8 @@ void cseen_add_step(struct ckpt *ckpt, uint64_t parent, const char *name,
 /** cdata_get - the data of an inode, made if there is none, with a reference.
  *  Returns: NULL no memory. */
 struct ckpt_data *cdata_get(struct ckpt *ckpt, struct ckpt_inode *inode);
+/** cdata_make - the same for an inode that has none, without a reference. */
+struct ckpt_data *cdata_make(struct ckpt *ckpt, struct ckpt_inode *inode);
 void cdata_ref(struct ckpt_data *d);
 void cdata_put(struct ckpt_data *d);
 /** cdata_enter - count an open; cdata_leave gives up both count and

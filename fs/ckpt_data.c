@@ -29,7 +29,7 @@
  * leave the same; two ticks of the coarsest clock (CONFIG_HZ=100). */
 #define RACY_NS (20 * NS_PER_MS)
 
-static struct ckpt_data *make(struct ckpt *ckpt, struct ckpt_inode *inode)
+struct ckpt_data *cdata_make(struct ckpt *ckpt, struct ckpt_inode *inode)
 {
 	struct ckpt_data *d = calloc(1, sizeof(*d));
 
@@ -52,7 +52,7 @@ struct ckpt_data *cdata_get(struct ckpt *ckpt, struct ckpt_inode *inode)
 	struct ckpt_data *d = inode->data;
 
 	if (!d)
-		d = make(ckpt, inode);
+		d = cdata_make(ckpt, inode);
 	if (d)
 		d->refs++;
 	return d;

@@ -406,10 +406,24 @@ bool cfetch_ahead(const struct cfetch *f, uint64_t *shard)
 {
 	uint64_t from = f->next;
 
+	if (f->hurry)
+		return !cmap_range(&f->map, 0, UINT64_MAX, shard);
 	if (from >= f->map.n_shards)
 		return false;
 	return !cmap_range(&f->map, from * f->map.shard_bytes,
 			   (from + CFETCH_AHEAD) * f->map.shard_bytes, shard);
+}
+
+void cfetch_hurry(struct ckpt_data *d)
+{
+	struct cfetch *f = fetch_of(d);
+
+	if (!f)
+		return;
+	scoped_lock(&f->lock);
+	f->hurry = true;
+	if (!f->whole)
+		start_job(f);
 }
 
 bool cfetch_has(struct ckpt_data *d, uint64_t from, uint64_t to)

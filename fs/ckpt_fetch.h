@@ -35,13 +35,16 @@
  * cfetch.io, cfetch.lock, ckpt.lock.
  */
 
+#include "base/clock.h"
 #include "fs/ckpt.h"
 #include "fs/ckpt_fetch_map.h"
 
-#define CFETCH_SMALL_BYTES                                  \
-	(8ull << 20)   /* fetched whole before open answers \
-			*/
-#define CFETCH_AHEAD 3 /* shards, of a file that is read */
+#define CFETCH_SMALL_BYTES                                                   \
+	(8ull << 20)			/* fetched whole before open answers \
+					 */
+#define CFETCH_AHEAD 3			/* shards, of a file that is read */
+#define CFETCH_LINGER_NS (5 * NS_PER_S) /* of a removed file that peers fetch \
+					 */
 #define CFETCH_RUNNERS 8
 #define CFETCH_SERVERS 4
 
@@ -67,6 +70,7 @@ struct cfetch {
 	bool whole; /* nothing more is fetched: the kernel may have it */
 	struct list waits;
 	uint64_t next; /* the shard that is read next, supposedly */
+	bool hurry;    /* it was removed: all of it, while somebody has it */
 	bool running;
 	struct job job;
 
@@ -96,6 +100,8 @@ int cfetch_backing(struct ckpt_data *d, bool empty, struct stat *st);
 void cfetch_free(struct ckpt_data *d);
 /** cfetch_is_whole - may the kernel be given the file? */
 bool cfetch_is_whole(struct ckpt_data *d);
+/** cfetch_hurry - the file was removed elsewhere and is open here. */
+void cfetch_hurry(struct ckpt_data *d);
 /** cfetch_has - are these bytes here? Notes that they are read. */
 bool cfetch_has(struct ckpt_data *d, uint64_t from, uint64_t to);
 /** cfetch_then - fetch these bytes, then run `then` on the call, on a worker;
@@ -140,6 +146,9 @@ void cfetch_serve_start(struct ckpt *ckpt);
  *  engine. */
 void cfetch_message(struct remote *r, struct engine_peer *peer,
 		    const struct engine_message *m);
+/** cfetch_was_served - do peers fetch this file? Then its bytes stay a while
+ *  after its last name went. ckpt.lock held. */
+bool cfetch_was_served(struct ckpt *ckpt, uint64_t ino);
 /** cfetch_check_doubts - which of the files that were said to be gone are? */
 void cfetch_check_doubts(struct ckpt *ckpt);
 /** cfetch_tell_gone - the other nodes may drop what they have of it. */

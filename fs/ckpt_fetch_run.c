@@ -555,6 +555,7 @@ static void failed(struct cfetch *f, uint64_t index, int err)
 {
 	pthread_mutex_lock(&f->lock);
 	f->next = UINT64_MAX; /* until it is read again */
+	f->hurry = false;
 	pthread_mutex_unlock(&f->lock);
 	if (err != -ECANCELED)
 		answer(f, err, false, index);

@@ -272,6 +272,23 @@ static int send_part(struct upload *u)
 	return 0;
 }
 
+static void note_served(struct ckpt *ckpt, uint64_t ino)
+{
+	struct cfetch_served *s = &ckpt->served[ino % CFETCH_SERVED];
+	scoped_lock(&ckpt->lock);
+
+	s->ino = ino;
+	s->at_ns = clock_now_ns();
+}
+
+bool cfetch_was_served(struct ckpt *ckpt, uint64_t ino)
+{
+	const struct cfetch_served *s = &ckpt->served[ino % CFETCH_SERVED];
+
+	return s->ino == ino && !atomic_load(&ckpt->stopping) &&
+	       clock_now_ns() - s->at_ns < CFETCH_LINGER_NS;
+}
+
 static void serve_part(struct job *job)
 {
 	struct upload *u = container_of(job, struct upload, job);
@@ -279,6 +296,8 @@ static void serve_part(struct job *job)
 		  : fault_hit("ckpt.fetch.serve")      ? -ENOENT
 						       : read_part(u);
 
+	if (!err)
+		note_served(u->fs->ckpt, u->ask.ino);
 	if (!err)
 		err = send_part(u);
 	if (err)

@@ -32,6 +32,15 @@
 #define DOUBT_NS (500 * NS_PER_MS)
 #define SCAN_NS (600 * NS_PER_S)
 
+/* The record is released; do peers still fetch the bytes? */
+static bool lingers(struct ckpt_data *d)
+{
+	scoped_lock(&d->ckpt->lock);
+
+	d->inode->kept = false;
+	return cfetch_was_served(d->ckpt, d->ino);
+}
+
 /* No name and no opener: neither the record nor the bytes are needed. */
 static int remove_data(struct ckpt_data *d, int64_t deadline, bool kept)
 {
@@ -42,6 +51,8 @@ static int remove_data(struct ckpt_data *d, int64_t deadline, bool kept)
 		return err;
 	if (kept && cfetch_on(ckpt))
 		cfetch_tell_gone(ckpt, d->ino);
+	if (lingers(d))
+		return -EAGAIN; /* who reads it elsewhere gets the rest */
 	err = cstore_remove(ckpt, d->ino);
 	if (err && err != -ENOENT)
 		log_error("ckpt: inode %" PRIu64 ": cannot remove its file: %s",
@@ -240,6 +251,38 @@ void ckeep_done(struct ckpt_data *d, int err)
 		cdata_put(d);
 }
 
+/* Locked. Peers fetch it: a job tries until they do no more. */
+static bool linger(struct ckpt *ckpt, const struct ckpt_gone *gone)
+{
+	struct ckpt_inode *inode = cinode_find(ckpt, gone->ino);
+	struct ckpt_data *d;
+
+	if (!cfetch_was_served(ckpt, gone->ino) || !inode)
+		return false;
+	d = cdata_make(ckpt, inode);
+	if (d)
+		ckeep_settle(d, CKPT_NEED_REMOVE);
+	return d;
+}
+
+static void hurry(struct ckpt *ckpt, uint64_t ino)
+{
+	struct ckpt_inode *inode;
+	struct ckpt_data *d = NULL;
+
+	pthread_mutex_lock(&ckpt->lock);
+	inode = cinode_find(ckpt, ino);
+	if (inode && inode->data && inode->data->n_open) {
+		d = inode->data;
+		d->refs++;
+	}
+	pthread_mutex_unlock(&ckpt->lock);
+	if (!d)
+		return;
+	cfetch_hurry(d);
+	cdata_put(d);
+}
+
 void ckeep_gone(struct ckpt *ckpt, const struct ckpt_gone *gone, bool here)
 {
 	struct ckpt_inode *inode;
@@ -263,9 +306,12 @@ void ckeep_gone(struct ckpt *ckpt, const struct ckpt_gone *gone, bool here)
 				ckeep_settle(inode->data, CKPT_NEED_REMOVE);
 		}
 	}
+	remove = remove && !linger(ckpt, gone);
 	pthread_mutex_unlock(&ckpt->lock);
 	if (remove)
 		cstore_remove(ckpt, gone->ino);
+	if (!here)
+		hurry(ckpt, gone->ino);
 }
 
 /* Locked. Posts what is due; returns when the next one is. */
@@ -321,13 +367,17 @@ static void *keep(void *arg)
 	pthread_setname_np(pthread_self(), "kvfs-ckeep");
 	pthread_mutex_lock(&ckpt->lock);
 	while (!atomic_load(&ckpt->stopping)) {
-		int64_t next = post_due(ckpt);
 		struct timespec t;
+		int64_t next;
 
 		scan_at = scan_due(ckpt, scan_at);
+		doubt_at = doubts_due(ckpt, doubt_at);
+		/* After those two, which let go of the lock. */
+		if (atomic_load(&ckpt->stopping))
+			break;
+		next = post_due(ckpt);
 		if (scan_at < next)
 			next = scan_at;
-		doubt_at = doubts_due(ckpt, doubt_at);
 		if (doubt_at < next)
 			next = doubt_at;
 		t = clock_timespec(next);

@@ -122,12 +122,11 @@ static int group_run(struct remote *r, size_t bytes)
 static void groups_run(struct remote *r)
 {
 	const struct bench_plan *p = r->plan;
-	unsigned per_group =
-		(cases_make(r, 1, NULL) + (r->iperf.server ? 2 : 0)) *
-		p->n_rounds;
+	unsigned ours = cases_make(r, 1, NULL) * p->n_rounds;
+	unsigned per_group = ours + (r->iperf.server ? 2 * p->n_rounds : 0);
 	int err = 0;
 
-	r->slice_ns = (int64_t)(p->seconds * NS_PER_S / p->n_sizes / per_group);
+	r->slice_ns = (int64_t)(p->seconds * NS_PER_S / p->n_sizes / ours);
 	if (r->slice_ns < SLICE_MIN_NS)
 		r->slice_ns = SLICE_MIN_NS;
 	progress_start(&r->progress, "measuring",

@@ -30,14 +30,14 @@ uint64_t remote_cpu_ns(pid_t pid)
 
 /* -- where a node is ---------------------------------------------------- */
 
-/* "tcp:10.0.0.1:7077" or "tcp:[fd00::1]:7077": what lies between. */
+/* "10.0.0.1:7077" or "[fd00::1]:7077", "tcp:" before it or not: the host. */
 static bool take_address(const char *text, char *out)
 {
-	const char *from, *end;
+	const char *from = text && !strncmp(text, "tcp:", 4) ? text + 4 : text;
+	const char *end;
 
-	if (strncmp(text, "tcp:", 4))
+	if (!from || !strncmp(from, "unix:", 5))
 		return false;
-	from = text + 4;
 	end = strrchr(from, ':');
 	if (*from == '[' && strchr(from, ']')) {
 		end = strchr(from, ']');

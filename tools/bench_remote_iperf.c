@@ -88,6 +88,25 @@ static json_t *client_run(struct remote_iperf *i, const char *streams)
 	return NULL;
 }
 
+/* Its server serves one client at a time, and after one has gone it takes a
+ * moment: until then the next is turned away. */
+static json_t *client_run_soon(struct remote_iperf *i, const char *streams)
+{
+	struct timespec pause = clock_timespec(START_PAUSE_MS * NS_PER_MS);
+	json_t *json = NULL;
+
+	for (int n = 0; n < START_TRIES && !json && !bench_stopped; n++) {
+		if (n)
+			nanosleep(&pause, NULL);
+		if (waitpid(i->server, NULL, WNOHANG) == i->server) {
+			i->server = 0;
+			return NULL;
+		}
+		json = client_run(i, streams);
+	}
+	return json;
+}
+
 int remote_iperf_slice(struct remote_iperf *i, struct remote_case *k,
 		       struct remote_slice *s)
 {
@@ -96,7 +115,7 @@ int remote_iperf_slice(struct remote_iperf *i, struct remote_case *k,
 
 	snprintf(streams, sizeof(streams), "%u", k->n);
 	{
-		cleanup_json json_t *json = client_run(i, streams);
+		cleanup_json json_t *json = client_run_soon(i, streams);
 
 		if (!json)
 			return -EIO;
@@ -126,32 +145,17 @@ static void server_start(struct remote_iperf *i)
 		run(NULL, -1, argv);
 }
 
-/* It listens a moment after it was started; a client finds out. */
-static bool server_answers(struct remote_iperf *i)
-{
-	struct timespec pause = clock_timespec(START_PAUSE_MS * NS_PER_MS);
-
-	for (int n = 0; n < START_TRIES && !bench_stopped; n++) {
-		json_t *json = client_run(i, "1");
-
-		json_decref(json);
-		if (json)
-			return true;
-		if (waitpid(i->server, NULL, WNOHANG) == i->server) {
-			i->server = 0;
-			return false;
-		}
-		nanosleep(&pause, NULL);
-	}
-	return false;
-}
-
 void remote_iperf_open(struct remote_iperf *i, const struct remote_ends *e)
 {
+	json_t *json = NULL;
+
 	*i = (struct remote_iperf){.ends = e, .port = port_find()};
 	if (i->port > 0)
 		server_start(i);
-	if (i->server > 0 && server_answers(i))
+	if (i->server > 0) /* it listens a moment after it was started */
+		json = client_run_soon(i, "1");
+	json_decref(json);
+	if (json)
 		return;
 	remote_iperf_close(i);
 	if (!bench_stopped)

@@ -22,8 +22,7 @@ import sys
 import time
 
 SLICE_S = 0.3
-BLOCKS_BYTES = 128 << 20
-BLOCKS_MAX = 256
+MEMORY_BYTES = 256 << 20  # blocks come from and go to memory, not a cache
 
 
 def size_of(text):
@@ -36,7 +35,24 @@ def size_text(n):
 
 
 def blocks_of(size):
-    return max(4, min(BLOCKS_MAX, BLOCKS_BYTES // size))
+    return MEMORY_BYTES // size
+
+
+class Memory:
+    """Where a reader's blocks go, in turn; touched once."""
+
+    def __init__(self, size, readers):
+        self.room = size + 256  # what a server says around a block
+        self.n = max(1, MEMORY_BYTES // readers // self.room)
+        self.bytes = bytearray(b"\1") * (self.n * self.room)
+        self.view = memoryview(self.bytes)
+
+    def offset(self, i):
+        return i % self.n * self.room
+
+    def at(self, i):
+        at = self.offset(i)
+        return self.view[at:at + self.room]
 
 
 def cpu_of(pid):
@@ -115,20 +131,28 @@ class Memcached:
 
 
 def reader(kind, port, size, first, step, start, results):
-    """One connection: gets for SLICE_S, and what they took."""
+    """One connection."""
     client = kind(port)
-    view = memoryview(bytearray(size + 256))
+    memory = Memory(size, step)
     n = blocks_of(size)
-    client.get(b"b%d" % first, view, size)
+
+    def get(i):
+        client.get(b"b%d" % (i % n), memory.at(i // step), size)
+
+    get(first)
+    get_for_a_slice(get, first, step, start, results)
+
+
+def get_for_a_slice(get, first, step, start, results):
     start.wait()
     cpu, begun = cpu_mine(), time.monotonic()
     took, i = [], first
     while time.monotonic() - begun < SLICE_S:
         at = time.monotonic()
-        client.get(b"b%d" % (i % n), view, size)
+        get(i)
         took.append(time.monotonic() - at)
         i += step
-    results.put((took, time.monotonic() - begun, cpu_mine() - cpu))
+    results.put((took, begun, time.monotonic(), cpu_mine() - cpu))
 
 
 def server_slice(kind, port, pid, size, n):
@@ -149,18 +173,26 @@ def run_readers(target, args, n, size, pid):
     start.wait(60)
     cpu = cpu_of(pid)
     got = [results.get(timeout=60) for _ in readers]
-    cpu = cpu_of(pid) - cpu + sum(g[2] for g in got)
+    cpu = cpu_of(pid) - cpu + sum(g[3] for g in got)
     for r in readers:
         r.join()
     took = sorted(t for g in got for t in g[0])
-    seconds = max(g[1] for g in got)
+    seconds = max(g[2] for g in got) - min(g[1] for g in got)
     return took, len(took) * size, seconds, cpu
 
 
 # -- Mooncake ----------------------------------------------------------------
 
 
+def quiet():
+    """It tells stderr about every connection."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+
+
 def mooncake_owner(size, pipe):
+    quiet()
     from mooncake.engine import TransferEngine
     engine = TransferEngine()
     if engine.initialize("127.0.0.1", "P2PHANDSHAKE", "tcp", ""):
@@ -180,30 +212,24 @@ def address_of(memory):
 
 
 def mooncake_reader(port, remote, size, first, step, start, results):
+    quiet()
     from mooncake.engine import TransferEngine
     engine = TransferEngine()
     if engine.initialize("127.0.0.1", "P2PHANDSHAKE", "tcp", ""):
         raise RuntimeError("mooncake: initialize failed")
-    memory = bytearray(size)
-    local = address_of(memory)
-    if engine.register_memory(local, size):
+    memory = Memory(size, step)
+    local = address_of(memory.bytes)
+    if engine.register_memory(local, len(memory.bytes)):
         raise RuntimeError("mooncake: register_memory failed")
     peer, n = f"127.0.0.1:{port}", blocks_of(size)
 
     def get(i):
-        if engine.transfer_sync_read(peer, local, remote + i % n * size, size):
+        if engine.transfer_sync_read(peer, local + memory.offset(i // step),
+                                     remote + i % n * size, size):
             raise RuntimeError("mooncake: a read failed")
 
     get(first)
-    start.wait()
-    cpu, begun = cpu_mine(), time.monotonic()
-    took, i = [], first
-    while time.monotonic() - begun < SLICE_S:
-        at = time.monotonic()
-        get(i)
-        took.append(time.monotonic() - at)
-        i += step
-    results.put((took, time.monotonic() - begun, cpu_mine() - cpu))
+    get_for_a_slice(get, first, step, start, results)
 
 
 def mooncake_slice(size, n):

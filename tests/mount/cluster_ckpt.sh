@@ -181,6 +181,21 @@ a_rename_over_a_name_is_seen_at_once() {
 	is_gone "$C1/latest"
 }
 
+a_file_that_is_removed_while_it_is_read_is_read_to_its_end() {
+	put "$C1/going" $((400 * MIB)) 3
+	_summed "$C1/going"
+	hand_start
+	hand open 1 r "$C2/going"
+	hand check 1 0 3 100000
+	put "$C1/going.tmp" 1000 4
+	mv "$C1/going.tmp" "$C1/going"
+	hand check 1 0 3 $((400 * MIB))
+	expect 'size, links' "$(hand stat 1)" "$((400 * MIB)) 0"
+	holds "$C2/going" 1000 4
+	hand close 1
+	rm "$C1/going"
+}
+
 a_mapping_of_a_file_that_is_not_here_waits_for_it() {
 	put "$C1/map" $((70 * MIB)) 3
 	hand_start
@@ -245,6 +260,22 @@ the_only_holder_dies_and_it_is_an_error_that_says_what_to_do() {
 	rm "$C2/only"
 }
 
+a_stopped_holder_delays_no_read_for_ever() {
+	put "$C1/stopped" $((100 * MIB)) 3
+	_summed "$C1/stopped"
+	hand_start
+	hand open 1 r "$C2/stopped"
+	hand check 1 0 3 100000
+	node_stop 1
+	refused "$EIO" timeout 30 cat "$C3/stopped"
+	node_cont 1
+	all_know 3
+	holds "$C3/stopped" $((100 * MIB)) 3
+	hand check 1 0 3 $((100 * MIB))
+	expect 'quarantined' "$(_stat_of 3 ckpt_quarantined_bytes)" 0
+	rm "$C1/stopped"
+}
+
 a_restart_keeps_what_was_fetched() {
 	local before
 	put "$C1/kept" $((150 * MIB)) 7
@@ -286,13 +317,14 @@ what_came_damaged_is_asked_for_again() {
 }
 
 removed_files_give_their_room_back() {
-	local i
+	local i ino
 	for i in 1 2 3; do
 		put "$C1/room" $((10 * MIB)) "$i"
 		holds "$C2/room" $((10 * MIB)) "$i"
 		holds "$C3/room" $((10 * MIB)) "$i"
+		ino=$(basename "$(_bytes_of 1 "$C1/room")")
 		rm "$(_at $i)/room"
-		wait_for '! find "$KVFS_CLUSTER"/node-?/state/ckpt -size +9M | grep -q .'
+		wait_for '! ls "$KVFS_CLUSTER"/node-?/state/ckpt/*/'$ino' >/dev/null 2>&1' 30
 	done
 }
 
