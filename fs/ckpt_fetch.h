@@ -39,12 +39,13 @@
 #include "fs/ckpt.h"
 #include "fs/ckpt_fetch_map.h"
 
-#define CFETCH_SMALL_BYTES                                                   \
-	(8ull << 20)			/* fetched whole before open answers \
-					 */
-#define CFETCH_AHEAD 3			/* shards, of a file that is read */
-#define CFETCH_LINGER_NS (5 * NS_PER_S) /* of a removed file that peers fetch \
-					 */
+#define CFETCH_SMALL_BYTES                                  \
+	(8ull << 20)   /* fetched whole before open answers \
+			*/
+#define CFETCH_AHEAD 3 /* shards, of a file that is read */
+#define CFETCH_LINGER_NS                                     \
+	(5 * NS_PER_S) /* of a removed file that peers fetch \
+			*/
 #define CFETCH_RUNNERS 8
 #define CFETCH_SERVERS 4
 
