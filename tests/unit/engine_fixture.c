@@ -35,10 +35,12 @@ pthread_cond_t fx_changed = PTHREAD_COND_INITIALIZER;
 /* ---- waiting --------------------------------------------------------------
  */
 
+#define PATIENCE_S 60 /* under a sanitizer a gibibyte takes a while */
+
 void fx_wait(const uint32_t *n, uint32_t least)
 {
-	struct timespec by =
-		clock_timespec(clock_read_ns(CLOCK_REALTIME) + 30 * NS_PER_S);
+	struct timespec by = clock_timespec(clock_read_ns(CLOCK_REALTIME) +
+					    PATIENCE_S * NS_PER_S);
 	int err = 0;
 
 	pthread_mutex_lock(&fx_lock);
@@ -288,6 +290,8 @@ int fx_submit(struct engine *e, struct engine_peer *peer, struct fx_batch *b,
 	b->b.n_xfers = n;
 	b->b.done = fx_batch_done;
 	b->b.ctx = b;
+	if (!b->b.deadline_ns) /* as long as fx_wait has patience */
+		b->b.deadline_ns = clock_now_ns() + PATIENCE_S * NS_PER_S;
 	return engine_submit(e, peer, &b->b);
 }
 
