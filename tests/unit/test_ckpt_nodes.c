@@ -261,6 +261,7 @@ START_TEST(a_store_that_lost_the_shards_is_told_again)
 	f = write_all(a, make(a, "f").ino, 1 << 20);
 	have(a, &of_a, f.ino, f.version, 3);
 	WAIT_FOR(holders(b, f.ino, f.version, a).first == 3);
+	make(b, "g"); /* either may load the tree again: both know all of it */
 	store = node_stats(a).store_id;
 	server_text("FLUSHALL");
 	WAIT_FOR(node_stats(a).store_id != store &&
