@@ -127,7 +127,8 @@ static void dirty(struct kv_pub *k, const char *path, uint16_t path_len,
 	if (*slot) {
 		(*slot)->again = (*slot)->in_flight;
 		if (unsure)
-			(*slot)->doubt = KV_DOUBT_ANY;
+			__atomic_store_n(&(*slot)->doubt, KV_DOUBT_ANY,
+					 __ATOMIC_RELAXED);
 		return;
 	}
 	if (k->n_names >= KV_DIRTY_MAX || k->n_bytes >= KV_DIRTY_BYTES_MAX) {

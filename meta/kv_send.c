@@ -415,7 +415,9 @@ static void state_encode(const struct meta_kv_state *s, struct kv_name *n,
 		item->then_held = s->held;
 		generation_encode(s->generation, item);
 	} else if (s->held) {
-		bool doubt = n->doubt == KV_DOUBT_ANY || n->doubt == print;
+		/* Set meanwhile it counts next time: the name is in flight. */
+		uint64_t was = __atomic_load_n(&n->doubt, __ATOMIC_RELAXED);
+		bool doubt = was == KV_DOUBT_ANY || was == print;
 
 		item->op = doubt && print ? 'p' : 'P';
 		item->blob_len = RECORD_HEAD_BYTES;
