@@ -67,6 +67,10 @@ struct pool_record {
 /* The frame's file has extended attributes: kept by pool_commit, removed when
  * the frame is recycled. */
 #define POOL_HAS_XATTR 2u
+/* Fetched from another node: goes before what was stored here. */
+#define POOL_IS_COPY 4u
+/* A user wants it to stay: never evicted. */
+#define POOL_IS_PINNED 8u
 
 struct pool_ops {
 	/**

@@ -104,6 +104,12 @@ void call_reply_statfs(struct call *c, const struct statvfs *st);
 /** xattr values and lists: honours c->size (0: how long; too small: ERANGE) */
 void call_reply_xattr(struct call *c, const void *value, size_t size);
 
+/** call_keep - the call with all that it points to, on the heap; NULL: no
+ *  memory, and c is still to be answered. Such a call is answered through the
+ *  gate: never from inside the handler that kept it, whose thread may hold
+ *  libfuse's lock. call_defer takes it elsewhere. */
+struct call *call_keep(struct call *c);
+
 /**
  * call_defer - go on with this call on a worker thread
  * @fn: runs there with a copy of *c; the caller returns at once

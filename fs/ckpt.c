@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "fs/ckpt_fetch.h"
 
 /*
  * What asks Redis goes on on a worker. Some (lookup, getattr, open, getxattr)
@@ -84,6 +85,8 @@ int ckpt_open(struct ckpt **out, struct fs *fs)
 		err = cstore_open(ckpt);
 	*out = ckpt;
 	if (!err)
+		err = cfetch_start(ckpt);
+	if (!err)
 		err = ckeep_start(ckpt);
 	if (err) {
 		ckpt_close(ckpt);
@@ -92,9 +95,15 @@ int ckpt_open(struct ckpt **out, struct fs *fs)
 	return err;
 }
 
+void ckpt_quiesce(struct ckpt *ckpt)
+{
+	cfetch_quiesce(ckpt);
+}
+
 void ckpt_close(struct ckpt *ckpt)
 {
 	ckeep_stop(ckpt);
+	cfetch_stop(ckpt);
 	cinode_fini(ckpt);
 	if (ckpt->store >= 0)
 		close(ckpt->store);

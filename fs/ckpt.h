@@ -16,6 +16,7 @@
  *      ckpt_name.c   lookup, create, link, unlink, rename
  *      ckpt_attr.c   getattr, setattr       ckpt_xattr.c  extended attributes
  *      ckpt_file.c   open to release        ckpt_dir.c    readdir
+ *      ckpt_fetch.h  the bytes of other nodes
  *
  * Which side speaks for an attribute: mode, owner, links and their ctime are
  * the record's. Size, mtime and atime of a file that is open for writing, or
@@ -52,6 +53,10 @@ struct ckpt_inode {
 	struct inode head;
 	uint64_t ino;
 	/* All below under ckpt.lock. */
+	uint64_t version; /* that this inode stands for; a publish of ours
+			     moves it on */
+	bool superseded;  /* another node published a later one: an inode of
+			     its own stands for that */
 	struct ckpt_inode *next; /* in its hash chain */
 	struct ckpt_data *data;	 /* NULL: closed and published */
 	uint64_t nlookup;
@@ -88,6 +93,7 @@ struct ckpt_data {
 	unsigned n_mapped; /* under serial: probes that found a mapping */
 
 	pthread_mutex_t binding; /* one opener decides how all are served */
+	bool examined;		 /* under binding: fetch is as it should be */
 
 	/* All below under ckpt.lock. */
 	uint32_t refs; /* opens, calls, a queued job */
@@ -97,6 +103,9 @@ struct ckpt_data {
 	bool bound;
 	int backing_id; /* > 0: passthrough */
 	int fd;		/* else: open for reading and writing */
+	int path;	/* O_PATH, of the file while it is bound, on a cluster's
+			   node: outlives its name */
+	struct cfetch *fetch; /* NULL: whole when it was examined */
 
 	unsigned needs;	  /* CKPT_NEED_… */
 	bool busy, again; /* job is queued or runs; asked for meanwhile */
@@ -115,6 +124,21 @@ struct ckpt_step {
 };
 #define CKPT_STEPS 256
 
+/* What files were looked up as, for log lines. */
+#define CFETCH_DOUBTS 256
+#define CFETCH_NAMES 256
+struct cfetch_name {
+	uint64_t ino;
+	char name[72];
+};
+
+/* When peers were last given bytes of a file. */
+#define CFETCH_SERVED 256
+struct cfetch_served {
+	uint64_t ino;
+	int64_t at_ns;
+};
+
 struct ckpt {
 	struct fs *fs;
 	int store;	  /* STATE/ckpt */
@@ -129,9 +153,18 @@ struct ckpt {
 	uint64_t changes; /* mutations that ended here */
 	uint64_t moves;	  /* those after which nothing seen is reused */
 	struct ckpt_step steps[CKPT_STEPS];
+	struct cfetch_name names[CFETCH_NAMES];
 	struct list retries;
 	pthread_cond_t wake;	    /* stopping, or something to retry */
 	pthread_cond_t serial_free; /* some data's serial was given back */
+
+	pthread_mutex_t maps; /* changes of maps on the disk */
+	struct workers *fetchers, *uploaders;
+	atomic_bool fetch_stopping;
+	/* Removed elsewhere, it is said: 0 is free. Under lock. */
+	struct cfetch_served served[CFETCH_SERVED];
+	uint64_t doubts[CFETCH_DOUBTS];
+	unsigned n_doubts;
 
 	pthread_t keeper;
 	bool keeping;
@@ -163,6 +196,10 @@ void cinode_fini(struct ckpt *ckpt);
 struct ckpt_inode *cinode_get(struct ckpt *ckpt, const struct ckpt_attr *a,
 			      uint64_t nlookup);
 struct ckpt_inode *cinode_find(struct ckpt *ckpt, uint64_t ino); /* locked */
+/** cinode_merge - this is the record now. Where another node published a later
+ *  version of what is open here, the inode is superseded. Locked. */
+void cinode_merge(struct ckpt *ckpt, struct ckpt_inode *inode,
+		  const struct ckpt_attr *a);
 void cinode_forget(struct fs *fs, struct inode *head, uint64_t nlookup);
 /** cinode_drop - free it if neither the kernel nor data needs it. Locked. */
 void cinode_drop(struct ckpt *ckpt, struct ckpt_inode *inode);
@@ -203,6 +240,9 @@ void cseen_add_step(struct ckpt *ckpt, uint64_t parent, const char *name,
 /** cdata_get - the data of an inode, made if there is none, with a reference.
  *  Returns: NULL no memory. */
 struct ckpt_data *cdata_get(struct ckpt *ckpt, struct ckpt_inode *inode);
+/** cdata_make - the same for an inode that has none, without a reference. */
+struct ckpt_data *cdata_make(struct ckpt *ckpt, struct ckpt_inode *inode);
+void cdata_ref(struct ckpt_data *d);
 void cdata_put(struct ckpt_data *d);
 /** cdata_enter - count an open; cdata_leave gives up both count and
  *  reference, and has the rest settled. Never waits. */
@@ -211,13 +251,20 @@ void cdata_leave(struct ckpt_data *d, bool writer);
 /** cdata_lock - take serial; 0 or -EIO when the deadline passed. */
 int cdata_lock(struct ckpt_data *d, int64_t deadline);
 void cdata_unlock(struct ckpt_data *d);
-/** cdata_claim - become the writer node. Serial held. */
+/** cdata_unpublished - the backing file is about to change with no writer. */
+void cdata_unpublished(struct ckpt_data *d);
+/** cdata_claim - become the writer node. Serial held.
+ *  Returns: 0, -ESTALE another version came meanwhile, -EBUSY, ... */
 int cdata_claim(struct ckpt_data *d, int64_t deadline);
 /** cdata_mark - note how the backing file stands if the record agrees. */
 void cdata_mark(struct ckpt_data *d, const struct stat *st);
+/** cdata_is_unchanged - is the backing file as it was at the mark? */
+bool cdata_is_unchanged(struct ckpt_data *d);
 /** cdata_publish - tell Redis what was written. Serial held.
  *  @last: nobody will write after this: stop being the writer node */
 int cdata_publish(struct ckpt_data *d, int64_t deadline, bool last);
+/** cdata_open - the backing file anew, with or without a name; -errno. */
+int cdata_open(struct ckpt_data *d, int oflags);
 /** cdata_fd - the descriptor of a file that is not served by passthrough. */
 int cdata_fd(struct ckpt_data *d);
 /** cdata_bind - how the kernel gets at the bytes; fills fi. 0 or -errno. */
@@ -230,8 +277,9 @@ void ckeep_stop(struct ckpt *ckpt);
 void ckeep_settle(struct ckpt_data *d, unsigned needs);
 /** ckeep_done - a queued job is over. @err: 0, or try again later. */
 void ckeep_done(struct ckpt_data *d, int err);
-/** ckeep_gone - a name went away: what is to be done about its inode. */
-void ckeep_gone(struct ckpt *ckpt, const struct ckpt_gone *gone);
+/** ckeep_gone - a name went away: what is to be done about its inode.
+ *  @here: by this node, which tells the others */
+void ckeep_gone(struct ckpt *ckpt, const struct ckpt_gone *gone, bool here);
 
 /* --- ckpt_store.c --- */
 int cstore_open(struct ckpt *ckpt);
@@ -246,6 +294,9 @@ int cstore_remove(struct ckpt *ckpt, uint64_t ino);
 /** cstore_set_damaged - known bad bytes: opens fail until it is truncated. */
 void cstore_set_damaged(struct ckpt *ckpt, uint64_t ino, bool damaged);
 bool cstore_damaged(const struct stat *st);
+/** cstore_partial - shards are missing (ckpt_fetch.h). */
+bool cstore_partial(const struct stat *st);
+#define CSTORE_PARTIAL 0700
 /** cstore_each - every backing file. fn may remove it. */
 int cstore_each(struct ckpt *ckpt,
 		void (*fn)(void *arg, uint64_t ino, const struct stat *st),
@@ -300,8 +351,7 @@ int cattr_kill_suidgid(struct ckpt *ckpt, int64_t deadline,
 /** cfile_backing - see that the backing file exists and is sound.
  *  @repair: damaged is fine: all of it is about to be replaced
  *  Returns: 0 with its stat, -ESTALE, -EIO (logged), or -errno. */
-int cfile_backing(struct ckpt *ckpt, struct ckpt_inode *inode, bool repair,
-		  struct stat *st);
+int cfile_backing(struct ckpt_data *d, bool repair, struct stat *st);
 
 /** ckpt_finish - answer with an error or 0, and count the time. */
 void ckpt_finish(struct call *c, int err);

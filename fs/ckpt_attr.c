@@ -10,7 +10,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "fs/ckpt.h"
+#include "fs/ckpt_fetch.h"
 
 static void reply_attr(struct call *c, const struct ckpt_attr *a)
 {
@@ -28,6 +28,28 @@ static bool is_open(struct ckpt *ckpt, struct ckpt_inode *inode)
 	return inode->data && inode->data->n_open;
 }
 
+/* Of a version that is past, what it was. */
+static struct ckpt_attr as_opened(struct ckpt *ckpt, struct ckpt_inode *inode,
+				  const struct ckpt_attr *a)
+{
+	scoped_lock(&ckpt->lock);
+
+	return inode->superseded ? inode->attr : *a;
+}
+
+/* Removed on another node, and open here. */
+static bool is_removed(struct ckpt *ckpt, struct ckpt_inode *inode, bool open,
+		       int err)
+{
+	scoped_lock(&ckpt->lock);
+
+	if (err != -ESTALE || !open || !cfetch_on(ckpt))
+		return false;
+	inode->gone = true;
+	inode->attr.nlink = 0;
+	return true;
+}
+
 static void getattr_waiting(struct call *c)
 {
 	struct ckpt *ckpt = c->fs->ckpt;
@@ -42,8 +64,11 @@ static void getattr_waiting(struct call *c)
 
 	if (!err) {
 		cseen_note(ckpt, inode, &a, changes);
+		if (cfetch_on(ckpt))
+			a = as_opened(ckpt, inode, &a);
 		reply_attr(c, &a);
-	} else if (err == -EIO && open) {
+	} else if ((err == -EIO && open) ||
+		   is_removed(ckpt, inode, open, err)) {
 		/* Redis is away: who has it open goes on. */
 		a = cinode_attr(ckpt, inode);
 		reply_attr(c, &a);
@@ -164,16 +189,17 @@ int cattr_kill_suidgid(struct ckpt *ckpt, int64_t deadline,
 			  &set, &a);
 }
 
-static int truncate_backing(struct ckpt *ckpt, struct ckpt_inode *inode,
-			    off_t size)
+static int truncate_backing(struct ckpt_data *d, off_t size)
 {
 	struct stat st;
-	int err = cfile_backing(ckpt, inode, size == 0, &st);
+	int err = cfile_backing(d, size == 0, &st);
 	cleanup_close int fd = -1;
 
 	if (err)
 		return err;
-	fd = cstore_fd(ckpt, inode->ino, O_WRONLY);
+	if (size && !cfetch_is_whole(d))
+		return -ESTALE; /* a version that came between */
+	fd = cstore_fd(d->ckpt, d->ino, O_WRONLY);
 	if (fd < 0)
 		return fd;
 	if (ftruncate(fd, size))
@@ -194,7 +220,7 @@ static int set_size(struct ckpt_data *d, int64_t deadline, off_t size)
 	writers = d->n_writers;
 	d->unpublished |= !writers;
 	pthread_mutex_unlock(&ckpt->lock);
-	err = truncate_backing(ckpt, d->inode, size);
+	err = truncate_backing(d, size);
 	if (!writers) {
 		int publish_err = cdata_publish(d, deadline, true);
 
@@ -244,8 +270,12 @@ void ckpt_do_setattr(struct call *c)
 	struct ckpt *ckpt = c->fs->ckpt;
 	struct ckpt_inode *inode = cinode_of(c->inode);
 	struct ckpt_attr a = cinode_attr(ckpt, inode);
-	int err =
-		S_ISREG(a.mode) ? set_regular(c, inode) : set_fields(c, inode);
+	int err;
+
+	if (c->to_set & FUSE_SET_ATTR_SIZE && c->attr.st_size &&
+	    !cfetch_ready(c, true, ckpt_do_setattr))
+		return;
+	err = S_ISREG(a.mode) ? set_regular(c, inode) : set_fields(c, inode);
 
 	if (err) {
 		ckpt_finish(c, err);

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,7 +11,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
-#include "fs/ckpt.h"
+#include "fs/ckpt_fetch.h"
 
 /*
  * What is open. Writes go past the daemon, so whether there is anything to
@@ -28,7 +29,7 @@
  * leave the same; two ticks of the coarsest clock (CONFIG_HZ=100). */
 #define RACY_NS (20 * NS_PER_MS)
 
-static struct ckpt_data *make(struct ckpt *ckpt, struct ckpt_inode *inode)
+struct ckpt_data *cdata_make(struct ckpt *ckpt, struct ckpt_inode *inode)
 {
 	struct ckpt_data *d = calloc(1, sizeof(*d));
 
@@ -38,6 +39,7 @@ static struct ckpt_data *make(struct ckpt *ckpt, struct ckpt_inode *inode)
 	d->inode = inode;
 	d->ino = inode->ino;
 	d->fd = -1;
+	d->path = -1;
 	pthread_mutex_init(&d->binding, NULL);
 	list_init(&d->retry);
 	inode->data = d;
@@ -50,10 +52,17 @@ struct ckpt_data *cdata_get(struct ckpt *ckpt, struct ckpt_inode *inode)
 	struct ckpt_data *d = inode->data;
 
 	if (!d)
-		d = make(ckpt, inode);
+		d = cdata_make(ckpt, inode);
 	if (d)
 		d->refs++;
 	return d;
+}
+
+void cdata_ref(struct ckpt_data *d)
+{
+	scoped_lock(&d->ckpt->lock);
+
+	d->refs++;
 }
 
 void cdata_put(struct ckpt_data *d)
@@ -65,6 +74,7 @@ void cdata_put(struct ckpt_data *d)
 	if (--d->refs)
 		return;
 	inode->data = NULL;
+	cfetch_free(d);
 	pthread_mutex_destroy(&d->binding);
 	free(d);
 	cinode_drop(ckpt, inode);
@@ -79,19 +89,21 @@ void cdata_enter(struct ckpt_data *d, bool writer)
 }
 
 /* The last open is gone: take the binding out. Locked. */
-static void unbind(struct ckpt_data *d, int *backing_id, int *fd)
+static void unbind(struct ckpt_data *d, int *backing_id, int fds[2])
 {
 	*backing_id = d->backing_id;
-	*fd = d->fd;
+	fds[0] = d->fd;
+	fds[1] = d->path;
 	d->backing_id = 0;
 	d->fd = -1;
+	d->path = -1;
 	d->bound = false;
 }
 
 void cdata_leave(struct ckpt_data *d, bool writer)
 {
 	struct ckpt *ckpt = d->ckpt;
-	int backing_id = 0, fd = -1;
+	int backing_id = 0, fds[2] = {-1, -1};
 
 	pthread_mutex_lock(&ckpt->lock);
 	d->n_writers -= writer;
@@ -100,15 +112,16 @@ void cdata_leave(struct ckpt_data *d, bool writer)
 		ckeep_settle(d, CKPT_NEED_PUBLISH);
 	}
 	if (--d->n_open == 0) {
-		unbind(d, &backing_id, &fd);
+		unbind(d, &backing_id, fds);
 		if (d->inode->gone)
 			ckeep_settle(d, CKPT_NEED_REMOVE);
 	}
 	pthread_mutex_unlock(&ckpt->lock);
 	if (backing_id && ckpt->fs->session)
 		passthrough_unbind(ckpt->fs, backing_id);
-	if (fd >= 0)
-		close(fd);
+	for (int i = 0; i < 2; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
 	cdata_put(d);
 }
 
@@ -144,6 +157,17 @@ void cdata_unlock(struct ckpt_data *d)
 	pthread_cond_broadcast(&ckpt->serial_free);
 }
 
+/* Another node has published since: what is here is of the past. */
+static bool is_past(struct ckpt_data *d, const struct ckpt_attr *a)
+{
+	scoped_lock(&d->ckpt->lock);
+
+	if (!d->inode->superseded && a->version <= d->inode->version)
+		return false;
+	d->inode->superseded = true;
+	return true;
+}
+
 int cdata_claim(struct ckpt_data *d, int64_t deadline)
 {
 	struct ckpt *ckpt = d->ckpt;
@@ -156,6 +180,10 @@ int cdata_claim(struct ckpt_data *d, int64_t deadline)
 	err = ckpt_open_write(ckpt->fs->meta, deadline, d->ino, &a);
 	if (err)
 		return err;
+	if (cfetch_on(ckpt) && is_past(d, &a)) {
+		ckpt_publish(ckpt->fs->meta, deadline, d->ino, 0, &a, true, &a);
+		return -ESTALE;
+	}
 	d->claimed = true;
 	cseen_note(ckpt, d->inode, &a, changes);
 	return 0;
@@ -192,6 +220,17 @@ static bool stamps_differ(const struct ckpt_mark *m, const struct stat *st)
 	       m->ctime_ns != clock_from_timespec(st->st_ctim);
 }
 
+bool cdata_is_unchanged(struct ckpt_data *d)
+{
+	struct stat st;
+
+	if (cstore_stat(d->ckpt, d->ino, &st))
+		return false;
+	scoped_lock(&d->ckpt->lock);
+
+	return !stamps_differ(&d->mark, &st) && !d->mark.racy;
+}
+
 /* What to tell: false if there is nothing. */
 static bool collect(struct ckpt_data *d, const struct stat *st, bool last,
 		    struct ckpt_attr *set, unsigned *mask)
@@ -226,10 +265,18 @@ static void published(struct ckpt_data *d, const struct stat *st,
 	if (a->version != d->inode->attr.version)
 		d->needs |= CKPT_NEED_SUM;
 	d->inode->attr = *a;
+	d->inode->version = a->version;
 	d->inode->seen_ns = 0;
 	set_mark(d, st);
 	if (!d->n_writers)
 		d->unpublished = false;
+}
+
+static uint64_t version_of(struct ckpt_data *d)
+{
+	scoped_lock(&d->ckpt->lock);
+
+	return d->inode->version;
 }
 
 static int send(struct ckpt_data *d, int64_t deadline, bool last,
@@ -237,9 +284,12 @@ static int send(struct ckpt_data *d, int64_t deadline, bool last,
 		const struct ckpt_attr *set)
 {
 	struct ckpt *ckpt = d->ckpt;
+	uint64_t version = version_of(d);
 	struct ckpt_attr a;
 	int err = fault_hit("ckpt.publish") ? -EIO : cdata_claim(d, deadline);
 
+	if (!err && mask && cfetch_on(ckpt))
+		err = cfetch_publishing(d, version + 1, st);
 	if (!err)
 		err = ckpt_publish(ckpt->fs->meta, deadline, d->ino, mask, set,
 				   last, &a);
@@ -250,8 +300,36 @@ static int send(struct ckpt_data *d, int64_t deadline, bool last,
 	if (last)
 		d->claimed = false;
 	atomic_fetch_add(&ckpt->fs->counters.ckpt_published, 1);
+	if (mask && cfetch_on(ckpt) && a.version != version + 1)
+		cfetch_publishing(d, a.version, st);
 	published(d, st, &a);
 	return 0;
+}
+
+/* Written through a mapping, or a descriptor that a child of the writer had
+ * closed, after another node took the file over. Who still has it open is
+ * told by close(). */
+static bool give_up_past(struct ckpt_data *d, int *err)
+{
+	scoped_lock(&d->ckpt->lock);
+
+	if (!d->inode->superseded)
+		return false;
+	if (d->unpublished)
+		log_warn("ckpt: inode %" PRIu64 ": another node published a "
+			 "newer version: what was written here since is "
+			 "dropped",
+			 d->ino);
+	d->unpublished = false;
+	*err = d->n_writers ? -ESTALE : 0;
+	return true;
+}
+
+void cdata_unpublished(struct ckpt_data *d)
+{
+	scoped_lock(&d->ckpt->lock);
+
+	d->unpublished = true;
 }
 
 int cdata_publish(struct ckpt_data *d, int64_t deadline, bool last)
@@ -260,15 +338,22 @@ int cdata_publish(struct ckpt_data *d, int64_t deadline, bool last)
 	struct ckpt_attr set = {0};
 	struct stat st;
 	unsigned mask;
-	int err = cstore_stat(ckpt, d->ino, &st);
+	int err;
 
+	if (give_up_past(d, &err))
+		return err;
+	err = cstore_stat(ckpt, d->ino, &st);
 	if (err) {
 		log_error("ckpt: inode %" PRIu64 ": its file: %s", d->ino,
 			  strerror(-err));
 		return -EIO;
 	}
-	if (collect(d, &st, last, &set, &mask))
-		return send(d, deadline, last, &st, mask, &set);
+	if (collect(d, &st, last, &set, &mask)) {
+		err = send(d, deadline, last, &st, mask, &set);
+		if (err == -ESTALE)
+			give_up_past(d, &err);
+		return err;
+	}
 	pthread_mutex_lock(&ckpt->lock);
 	if (!d->n_writers)
 		d->unpublished = false;
@@ -281,7 +366,7 @@ static int bind_file(struct ckpt_data *d, int *backing_id, int *fd)
 {
 	struct ckpt *ckpt = d->ckpt;
 
-	if (ckpt->fs->passthrough) {
+	if (ckpt->fs->passthrough && cfetch_is_whole(d)) {
 		cleanup_close int path = cstore_fd(ckpt, d->ino, O_PATH);
 
 		*backing_id =
@@ -297,8 +382,8 @@ static int bind_file(struct ckpt_data *d, int *backing_id, int *fd)
 static int bind_once(struct ckpt_data *d)
 {
 	scoped_lock(&d->binding);
-	int backing_id = 0, fd = -1;
-	bool bound;
+	int backing_id = 0, fd = -1, path = -1;
+	bool bound, superseded;
 	int err;
 
 	pthread_mutex_lock(&d->ckpt->lock);
@@ -306,6 +391,8 @@ static int bind_once(struct ckpt_data *d)
 	pthread_mutex_unlock(&d->ckpt->lock);
 	if (bound)
 		return 0;
+	if (cfetch_on(d->ckpt))
+		path = cstore_fd(d->ckpt, d->ino, O_PATH);
 	err = bind_file(d, &backing_id, &fd);
 	if (err) {
 		log_error("ckpt: inode %" PRIu64 ": cannot open its file: %s",
@@ -313,11 +400,31 @@ static int bind_once(struct ckpt_data *d)
 		return err;
 	}
 	pthread_mutex_lock(&d->ckpt->lock);
+	superseded = d->inode->superseded;
 	d->backing_id = backing_id;
 	d->fd = fd;
+	d->path = path;
 	d->bound = true;
 	pthread_mutex_unlock(&d->ckpt->lock);
-	return 0;
+	/* Its name may have been another version's: cdata_leave unbinds. */
+	return superseded ? -ESTALE : 0;
+}
+
+int cdata_open(struct ckpt_data *d, int oflags)
+{
+	char name[40];
+	bool superseded;
+	int path, fd;
+
+	pthread_mutex_lock(&d->ckpt->lock);
+	superseded = d->inode->superseded;
+	path = d->path;
+	pthread_mutex_unlock(&d->ckpt->lock);
+	if (!superseded)
+		return cstore_fd(d->ckpt, d->ino, oflags);
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", path);
+	fd = path < 0 ? -1 : open(name, oflags | O_CLOEXEC);
+	return fd < 0 ? -ESTALE : fd;
 }
 
 int cdata_fd(struct ckpt_data *d)

@@ -10,19 +10,22 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "fs/ckpt.h"
+#include "fs/ckpt_fetch.h"
 
 static uint64_t ino_of(const struct call *c)
 {
 	return cinode_of(c->inode)->ino;
 }
 
-int cfile_backing(struct ckpt *ckpt, struct ckpt_inode *inode, bool repair,
-		  struct stat *st)
+int cfile_backing(struct ckpt_data *d, bool repair, struct stat *st)
 {
-	struct ckpt_attr a = cinode_attr(ckpt, inode);
-	int err = cstore_stat(ckpt, a.ino, st);
+	struct ckpt *ckpt = d->ckpt;
+	struct ckpt_attr a = cinode_attr(ckpt, d->inode);
+	int err;
 
+	if (cfetch_on(ckpt))
+		return cfetch_backing(d, repair, st);
+	err = cstore_stat(ckpt, a.ino, st);
 	if (err == -ENOENT && a.size_bytes == 0)
 		return cstore_create(ckpt, &a, st);
 	if (err) {
@@ -66,7 +69,9 @@ static int open_changing(struct call *c, struct ckpt_data *d)
 	int err = cdata_claim(d, c->deadline);
 
 	if (!err)
-		err = cfile_backing(d->ckpt, d->inode, trunc, &st);
+		err = cfile_backing(d, trunc, &st);
+	if (!err && !cfetch_is_whole(d))
+		err = -ESTALE; /* a version that came between */
 	if (err)
 		return err;
 	cdata_mark(d, &st);
@@ -74,8 +79,10 @@ static int open_changing(struct call *c, struct ckpt_data *d)
 		err = cattr_kill_suidgid(d->ckpt, c->deadline, d->inode);
 	if (!err && trunc)
 		err = truncate_open(d);
-	if (!err && !writer)
+	if (!err && !writer) {
+		cdata_unpublished(d);
 		err = cdata_publish(d, c->deadline, n_writers(d) == 0);
+	}
 	return err;
 }
 
@@ -99,7 +106,7 @@ static int open_data(struct call *c, struct ckpt_data *d)
 	if (is_gone(d))
 		return -ESTALE;
 	if (!is_changing(c)) {
-		err = cfile_backing(d->ckpt, d->inode, false, &st);
+		err = cfile_backing(d, false, &st);
 	} else {
 		err = cdata_lock(d, c->deadline);
 		if (!err) {
@@ -128,8 +135,12 @@ static int open_inode(struct call *c, struct ckpt_inode *inode)
 
 static void open_now(struct call *c)
 {
-	int err = open_inode(c, cinode_of(c->inode));
+	int err;
 
+	if (!(c->fi.flags & O_TRUNC) &&
+	    !cfetch_ready(c, is_changing(c), open_now))
+		return;
+	err = open_inode(c, cinode_of(c->inode));
 	if (err) {
 		ckpt_finish(c, err);
 		return;
@@ -141,7 +152,7 @@ static void open_now(struct call *c)
 /* The lookup before an open for reading has just asked Redis. */
 void ckpt_do_open(struct call *c)
 {
-	if (is_changing(c))
+	if (is_changing(c) || cfetch_on(c->fs->ckpt))
 		call_defer(c, open_now);
 	else
 		open_now(c);
@@ -211,6 +222,11 @@ void ckpt_do_read(struct call *c)
 
 	if (!buf) {
 		call_reply_err(c, ENOMEM);
+		return;
+	}
+	if (!cfetch_has(d, (uint64_t)c->off, (uint64_t)c->off + c->size)) {
+		cfetch_then(c, d, (uint64_t)c->off, (uint64_t)c->off + c->size,
+			    ckpt_do_read);
 		return;
 	}
 	while (done < c->size) {
@@ -306,7 +322,7 @@ void ckpt_do_release(struct call *c)
 
 static int sync_file(struct call *c)
 {
-	cleanup_close int fd = cstore_fd(c->fs->ckpt, ino_of(c), O_RDONLY);
+	cleanup_close int fd = cdata_open(cdata_of(c), O_RDONLY);
 
 	if (fd < 0)
 		return fd == -ENOENT ? 0 : fd;
@@ -338,10 +354,26 @@ void ckpt_do_fallocate(struct call *c)
 	ckpt_finish(c, err);
 }
 
+/* What is not here yet is no hole. */
+static off_t seek(struct call *c, int fd)
+{
+	struct stat st;
+
+	if (cfetch_is_whole(cdata_of(c)))
+		return lseek(fd, c->off, (int)c->flags);
+	if (fstat(fd, &st))
+		return -1;
+	if (c->off >= st.st_size) {
+		errno = ENXIO;
+		return -1;
+	}
+	return c->flags == SEEK_HOLE ? st.st_size : c->off;
+}
+
 void ckpt_do_lseek(struct call *c)
 {
-	cleanup_close int fd = cstore_fd(c->fs->ckpt, ino_of(c), O_RDONLY);
-	off_t at = fd < 0 ? fd : lseek(fd, c->off, (int)c->flags);
+	cleanup_close int fd = cdata_open(cdata_of(c), O_RDONLY);
+	off_t at = fd < 0 ? fd : seek(c, fd);
 
 	if (at < 0)
 		ckpt_finish(c, fd < 0 ? fd : errno);

@@ -5,7 +5,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "fs/ckpt.h"
+#include "fs/ckpt_fetch.h"
 
 /*
  * The inodes that the kernel holds, in a hash by number that grows with them.
@@ -54,7 +54,7 @@ struct ckpt_inode *cinode_find(struct ckpt *ckpt, uint64_t ino)
 {
 	struct ckpt_inode *i = ckpt->buckets[bucket_of(ckpt, ino)];
 
-	while (i && i->ino != ino)
+	while (i && (i->ino != ino || i->superseded))
 		i = i->next;
 	return i;
 }
@@ -68,6 +68,7 @@ static struct ckpt_inode *add(struct ckpt *ckpt, const struct ckpt_attr *a)
 	inode->head.magic = INODE_MAGIC;
 	inode->head.view = &ckpt_view;
 	inode->ino = a->ino;
+	inode->version = a->version;
 	inode->attr = *a;
 	if (ckpt->n_inodes >= ckpt->n_buckets)
 		grow(ckpt);
@@ -76,11 +77,59 @@ static struct ckpt_inode *add(struct ckpt *ckpt, const struct ckpt_attr *a)
 	return inode;
 }
 
+/* Locked. Does this node have what no record says yet? */
+static bool is_ahead(const struct ckpt_inode *inode)
+{
+	const struct ckpt_data *d = inode->data;
+
+	return d && (d->n_writers || d->unpublished);
+}
+
+/* Locked. What is open keeps its version: only its bytes are of old. */
+static void keep_version(struct ckpt_inode *inode, const struct ckpt_attr *a)
+{
+	struct ckpt_attr old = inode->attr;
+
+	inode->attr = *a;
+	inode->attr.version = old.version;
+	inode->attr.size_bytes = old.size_bytes;
+	inode->attr.mtime_ns = old.mtime_ns;
+	inode->attr.atime_ns = old.atime_ns;
+}
+
+void cinode_merge(struct ckpt *ckpt, struct ckpt_inode *inode,
+		  const struct ckpt_attr *a)
+{
+	bool moved = cfetch_on(ckpt) && S_ISREG(a->mode) &&
+		     a->version != inode->version && !is_ahead(inode);
+
+	if (moved && inode->data && a->version > inode->version)
+		inode->superseded = true;
+	if (inode->superseded) {
+		keep_version(inode, a);
+		return;
+	}
+	inode->attr = *a;
+	if (moved && !inode->data)
+		inode->version = a->version;
+}
+
+/* Locked. An answer of old, which a later one overtook, changes nothing. */
+static struct ckpt_inode *find_version(struct ckpt *ckpt,
+				       const struct ckpt_attr *a)
+{
+	struct ckpt_inode *inode = cinode_find(ckpt, a->ino);
+
+	if (inode && a->version > inode->version)
+		cinode_merge(ckpt, inode, a);
+	return inode && inode->superseded ? NULL : inode;
+}
+
 struct ckpt_inode *cinode_get(struct ckpt *ckpt, const struct ckpt_attr *a,
 			      uint64_t nlookup)
 {
 	scoped_lock(&ckpt->lock);
-	struct ckpt_inode *inode = cinode_find(ckpt, a->ino);
+	struct ckpt_inode *inode = find_version(ckpt, a);
 
 	if (!inode)
 		inode = add(ckpt, a);
@@ -133,6 +182,13 @@ static bool backing_speaks(struct ckpt *ckpt, struct ckpt_inode *inode,
 	return d->n_writers || d->unpublished;
 }
 
+static bool is_superseded(struct ckpt *ckpt, struct ckpt_inode *inode)
+{
+	scoped_lock(&ckpt->lock);
+
+	return inode->superseded;
+}
+
 /* Reads go past us to the backing file, so its atime runs ahead. */
 static void stat_from_backing(struct ckpt *ckpt, struct ckpt_inode *inode,
 			      uint64_t ino, struct stat *st)
@@ -141,14 +197,19 @@ static void stat_from_backing(struct ckpt *ckpt, struct ckpt_inode *inode,
 	struct stat b;
 	int64_t ctime;
 
-	if (cstore_stat(ckpt, ino, &b))
+	/* Without blocks it would look like a hole to cp and tar. */
+	st->st_blocks = (st->st_size + 511) / 512;
+	if (is_superseded(ckpt, inode) || cstore_stat(ckpt, ino, &b))
 		return;
-	st->st_blocks = b.st_blocks;
+	if (!cstore_partial(&b) &&
+	    (!cfetch_on(ckpt) || b.st_size == st->st_size))
+		st->st_blocks = b.st_blocks;
 	if (clock_from_timespec(b.st_atim) > clock_from_timespec(st->st_atim))
 		st->st_atim = b.st_atim;
 	if (!backing_speaks(ckpt, inode, &mark))
 		return;
 	st->st_size = b.st_size;
+	st->st_blocks = b.st_blocks;
 	st->st_mtim = b.st_mtim;
 	st->st_atim = b.st_atim;
 	ctime = clock_from_timespec(b.st_ctim);

@@ -9,7 +9,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "fs/ckpt.h"
+#include "fs/ckpt_fetch.h"
 
 /*
  * What goes on after a file was closed. ckpt_data.needs says what is still to
@@ -29,6 +29,17 @@
 
 #define RETRY_MIN_NS (50 * NS_PER_MS)
 #define RETRY_MAX_NS (2 * NS_PER_S)
+#define DOUBT_NS (500 * NS_PER_MS)
+#define SCAN_NS (600 * NS_PER_S)
+
+/* The record is released; do peers still fetch the bytes? */
+static bool lingers(struct ckpt_data *d)
+{
+	scoped_lock(&d->ckpt->lock);
+
+	d->inode->kept = false;
+	return cfetch_was_served(d->ckpt, d->ino);
+}
 
 /* No name and no opener: neither the record nor the bytes are needed. */
 static int remove_data(struct ckpt_data *d, int64_t deadline, bool kept)
@@ -38,6 +49,10 @@ static int remove_data(struct ckpt_data *d, int64_t deadline, bool kept)
 
 	if (err && err != -ESTALE && err != -ENOENT)
 		return err;
+	if (kept && cfetch_on(ckpt))
+		cfetch_tell_gone(ckpt, d->ino);
+	if (lingers(d))
+		return -EAGAIN; /* who reads it elsewhere gets the rest */
 	err = cstore_remove(ckpt, d->ino);
 	if (err && err != -ENOENT)
 		log_error("ckpt: inode %" PRIu64 ": cannot remove its file: %s",
@@ -151,6 +166,8 @@ static int settle_now(struct ckpt_data *d, int64_t deadline)
 		if (err)
 			return err;
 		satisfied(d, CKPT_NEED_PUBLISH);
+		if (cfetch_on(d->ckpt)) /* an open for writing withdrew them */
+			ckpt_shards_dirty(d->ckpt->fs->meta, d->ino);
 	}
 	return look(d).needs & CKPT_NEED_SUM ? 1 : 0;
 }
@@ -234,13 +251,47 @@ void ckeep_done(struct ckpt_data *d, int err)
 		cdata_put(d);
 }
 
-void ckeep_gone(struct ckpt *ckpt, const struct ckpt_gone *gone)
+/* Locked. Peers fetch it: a job tries until they do no more. */
+static bool linger(struct ckpt *ckpt, const struct ckpt_gone *gone)
+{
+	struct ckpt_inode *inode = cinode_find(ckpt, gone->ino);
+	struct ckpt_data *d;
+
+	if (!cfetch_was_served(ckpt, gone->ino) || !inode)
+		return false;
+	d = cdata_make(ckpt, inode);
+	if (d)
+		ckeep_settle(d, CKPT_NEED_REMOVE);
+	return d;
+}
+
+static void hurry(struct ckpt *ckpt, uint64_t ino)
+{
+	struct ckpt_inode *inode;
+	struct ckpt_data *d = NULL;
+
+	pthread_mutex_lock(&ckpt->lock);
+	inode = cinode_find(ckpt, ino);
+	if (inode && inode->data && inode->data->n_open) {
+		d = inode->data;
+		d->refs++;
+	}
+	pthread_mutex_unlock(&ckpt->lock);
+	if (!d)
+		return;
+	cfetch_hurry(d);
+	cdata_put(d);
+}
+
+void ckeep_gone(struct ckpt *ckpt, const struct ckpt_gone *gone, bool here)
 {
 	struct ckpt_inode *inode;
 	bool remove = !gone->nlink && gone->freed && S_ISREG(gone->mode);
 
 	if (!gone->ino)
 		return;
+	if (here && remove && cfetch_on(ckpt))
+		cfetch_tell_gone(ckpt, gone->ino);
 	pthread_mutex_lock(&ckpt->lock);
 	inode = cinode_find(ckpt, gone->ino);
 	if (inode)
@@ -255,9 +306,12 @@ void ckeep_gone(struct ckpt *ckpt, const struct ckpt_gone *gone)
 				ckeep_settle(inode->data, CKPT_NEED_REMOVE);
 		}
 	}
+	remove = remove && !linger(ckpt, gone);
 	pthread_mutex_unlock(&ckpt->lock);
 	if (remove)
 		cstore_remove(ckpt, gone->ino);
+	if (!here)
+		hurry(ckpt, gone->ino);
 }
 
 /* Locked. Posts what is due; returns when the next one is. */
@@ -278,16 +332,55 @@ static int64_t post_due(struct ckpt *ckpt)
 	return next;
 }
 
+/* Locked, but not while it scans. Other nodes remove files, too, and tell: but
+ * not whoever could not be reached. */
+static int64_t scan_due(struct ckpt *ckpt, int64_t at)
+{
+	if (clock_now_ns() < at)
+		return at;
+	pthread_mutex_unlock(&ckpt->lock);
+	cstore_scan(ckpt);
+	pthread_mutex_lock(&ckpt->lock);
+	return cfetch_on(ckpt) ? clock_now_ns() + SCAN_NS : INT64_MAX;
+}
+
+/* Locked, but not while it asks. */
+static int64_t doubts_due(struct ckpt *ckpt, int64_t at)
+{
+	if (!ckpt->n_doubts)
+		return INT64_MAX;
+	if (at == INT64_MAX)
+		return clock_now_ns() + DOUBT_NS;
+	if (clock_now_ns() < at)
+		return at;
+	pthread_mutex_unlock(&ckpt->lock);
+	cfetch_check_doubts(ckpt);
+	pthread_mutex_lock(&ckpt->lock);
+	return ckpt->n_doubts ? clock_now_ns() + DOUBT_NS : INT64_MAX;
+}
+
 static void *keep(void *arg)
 {
 	struct ckpt *ckpt = arg;
+	int64_t scan_at = 0, doubt_at = INT64_MAX;
 
 	pthread_setname_np(pthread_self(), "kvfs-ckeep");
-	cstore_scan(ckpt);
 	pthread_mutex_lock(&ckpt->lock);
 	while (!atomic_load(&ckpt->stopping)) {
-		int64_t next = post_due(ckpt);
-		struct timespec t = clock_timespec(next);
+		struct timespec t;
+		int64_t next;
+
+		scan_at = scan_due(ckpt, scan_at);
+		doubt_at = doubts_due(ckpt, doubt_at);
+		/* After those two, which let go of the lock. */
+		if (atomic_load(&ckpt->stopping))
+			break;
+		next = post_due(ckpt);
+		if (scan_at < next)
+			next = scan_at;
+		if (doubt_at < next)
+			next = doubt_at;
+		t = clock_timespec(next);
 
 		if (next == INT64_MAX)
 			pthread_cond_wait(&ckpt->wake, &ckpt->lock);

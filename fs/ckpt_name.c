@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "fs/ckpt.h"
+#include "fs/ckpt_fetch.h"
 
 /*
  * Names. Each operation is one script in Redis; what is left to do here is to
@@ -35,6 +35,8 @@ static void reply_found(struct call *c, const struct ckpt_attr *a,
 		return;
 	}
 	cseen_note(ckpt, inode, a, begun);
+	if (cfetch_on(ckpt) && S_ISREG(a->mode) && c->name)
+		cfetch_seen(ckpt, a->ino, c->name);
 	cinode_reply_entry(c, inode, a);
 }
 
@@ -159,7 +161,7 @@ void ckpt_do_unlink(struct call *c)
 
 	entries_changed(ckpt, c->inode, err, now, 0);
 	if (!err)
-		ckeep_gone(ckpt, &gone);
+		ckeep_gone(ckpt, &gone, true);
 	ckpt_finish(c, err);
 }
 
@@ -173,7 +175,7 @@ void ckpt_do_rmdir(struct call *c)
 
 	entries_changed(ckpt, c->inode, err, now, -1);
 	if (!err)
-		ckeep_gone(ckpt, &gone);
+		ckeep_gone(ckpt, &gone, true);
 	ckpt_finish(c, err);
 }
 
@@ -192,7 +194,7 @@ void ckpt_do_rename(struct call *c)
 			  ckpt, clock_stamp_ns(), &gone);
 	cseen_changed(ckpt, NULL);
 	if (!err)
-		ckeep_gone(ckpt, &gone);
+		ckeep_gone(ckpt, &gone, true);
 	ckpt_finish(c, err);
 }
 

@@ -34,7 +34,7 @@ void cseen_note(struct ckpt *ckpt, struct ckpt_inode *inode,
 	if (!fresh && (a->version < inode->attr.version ||
 		       a->ctime_ns < inode->attr.ctime_ns))
 		return;
-	inode->attr = *a;
+	cinode_merge(ckpt, inode, a);
 	inode->seen_ns = fresh ? clock_now_ns() : 0;
 	inode->seen_moves = ckpt->moves;
 }

@@ -12,12 +12,13 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "fs/ckpt.h"
+#include "fs/ckpt_fetch.h"
 
 /*
  * Backing files: STATE/ckpt/XX/INO, XX the low byte of the inode's number in
- * hexadecimal. Mode 0600; 0 says that the bytes are known to be damaged,
- * which outlives the daemon.
+ * hexadecimal. Mode 0600; 0 says that the bytes are known to be damaged, 0700
+ * that shards are missing (the map beside it says which): both outlive the
+ * daemon.
  */
 
 #define PATH_BYTES 24
@@ -134,7 +135,11 @@ int cstore_remove(struct ckpt *ckpt, uint64_t ino)
 	char path[PATH_BYTES];
 
 	path_of(ino, path);
-	return unlinkat(ckpt->store, path, 0) ? -errno : 0;
+	if (unlinkat(ckpt->store, path, 0))
+		return -errno;
+	if (cfetch_on(ckpt))
+		cfetch_remove(ckpt, ino);
+	return 0;
 }
 
 void cstore_set_damaged(struct ckpt *ckpt, uint64_t ino, bool damaged)
@@ -150,6 +155,11 @@ void cstore_set_damaged(struct ckpt *ckpt, uint64_t ino, bool damaged)
 bool cstore_damaged(const struct stat *st)
 {
 	return (st->st_mode & 0777) == 0;
+}
+
+bool cstore_partial(const struct stat *st)
+{
+	return (st->st_mode & 0777) == CSTORE_PARTIAL;
 }
 
 /* A name that path_of would give, or 0. */
@@ -250,19 +260,23 @@ static int by_value(const void *a, const void *b)
 /* A file made after the list was taken is no orphan: ask once more. */
 static void check_orphan(struct scan *s, uint64_t ino)
 {
+	struct ckpt_gone gone = {.ino = ino, .mode = S_IFREG, .freed = true};
 	struct ckpt_attr a;
 	int err = ckpt_getattr(s->ckpt->fs->meta, 0, ino, &a);
 
 	if (err == -ESTALE || err == -ENOENT) {
-		if (cstore_remove(s->ckpt, ino) == 0)
-			s->n_orphans++;
+		ckeep_gone(s->ckpt, &gone, false);
+		s->n_orphans++;
 	} else if (err) {
 		s->failed = true;
 	}
 }
 
-static bool differs(const struct ckpt_attr *a, const struct stat *st)
+static bool differs(struct ckpt *ckpt, const struct ckpt_attr *a,
+		    const struct stat *st)
 {
+	if (cfetch_on(ckpt))
+		return S_ISREG(a->mode) && cfetch_unpublished(ckpt, a, st);
 	return S_ISREG(a->mode) &&
 	       ((uint64_t)st->st_size != a->size_bytes ||
 		clock_from_timespec(st->st_mtim) != a->mtime_ns);
@@ -283,8 +297,13 @@ static int publish_if_behind(struct scan *s, struct ckpt_data *d)
 	pthread_mutex_lock(&ckpt->lock);
 	writers = d->n_writers;
 	pthread_mutex_unlock(&ckpt->lock);
-	if (writers || cstore_stat(ckpt, d->ino, &st) || !differs(&a, &st))
+	if (writers || cstore_stat(ckpt, d->ino, &st))
 		return 0;
+	if (!differs(ckpt, &a, &st)) {
+		if (cfetch_on(ckpt))
+			cfetch_adopt(ckpt, &a, &st);
+		return 0;
+	}
 	err = cdata_publish(d, 0, true);
 	if (!err)
 		s->n_published++;
@@ -293,10 +312,17 @@ static int publish_if_behind(struct scan *s, struct ckpt_data *d)
 
 static void check_published(struct scan *s, uint64_t ino)
 {
-	struct ckpt_attr a = {.ino = ino, .mode = S_IFREG | 0600};
-	struct ckpt_inode *inode = cinode_get(s->ckpt, &a, 1);
-	struct ckpt_data *d = inode ? cdata_get(s->ckpt, inode) : NULL;
+	struct ckpt_inode *inode;
+	struct ckpt_data *d;
+	struct ckpt_attr a;
+	int err = ckpt_getattr(s->ckpt->fs->meta, 0, ino, &a);
 
+	if (err || !S_ISREG(a.mode)) {
+		s->failed |= err && err != -ESTALE;
+		return;
+	}
+	inode = cinode_get(s->ckpt, &a, 1);
+	d = inode ? cdata_get(s->ckpt, inode) : NULL;
 	if (!d || cdata_lock(d, INT64_MAX)) {
 		s->failed = true;
 	} else {

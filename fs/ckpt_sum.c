@@ -10,7 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
-#include "fs/ckpt.h"
+#include "fs/ckpt_fetch.h"
 
 /*
  * XXH3-128 of each shard of 64 MiB: an immutable value of (inode, version),
@@ -100,6 +100,19 @@ static int sum_all(struct ckpt *ckpt, struct ckpt_inode *inode,
 	return err;
 }
 
+/* Of a node of a cluster: is all of this version here? */
+static bool is_whole(struct ckpt *ckpt, const struct ckpt_attr *a)
+{
+	struct cmap m;
+	bool whole;
+
+	if (cfetch_map(ckpt, a->ino, &m))
+		return false;
+	whole = m.flags & CMAP_WHOLE && m.version == a->version;
+	cmap_fini(&m);
+	return whole;
+}
+
 /* 0 done or not to be done, -ECANCELED it is being changed, else later. */
 static int take(struct ckpt *ckpt, struct ckpt_inode *inode, bool look)
 {
@@ -108,7 +121,7 @@ static int take(struct ckpt *ckpt, struct ckpt_inode *inode, bool look)
 	cleanup_free uint8_t *sums = calloc(n ? n : 1, SUM_BYTES);
 	int err;
 
-	if (!n)
+	if (!n || (cfetch_on(ckpt) && !is_whole(ckpt, &a)))
 		return 0;
 	if (!current(ckpt, inode, a.version))
 		return -ECANCELED;
@@ -132,6 +145,8 @@ static int take(struct ckpt *ckpt, struct ckpt_inode *inode, bool look)
 					 sums, n);
 	if (!err)
 		atomic_fetch_add(&ckpt->fs->counters.checksums, 1);
+	if (!err && cfetch_on(ckpt))
+		cfetch_published(ckpt, a.ino, a.version);
 	return err == -ESTALE ? 0 : err;
 }
 
@@ -233,7 +248,8 @@ int csum_verify(struct ckpt *ckpt, struct ckpt_inode *inode)
 	uint32_t n;
 	int err;
 
-	if (!current(ckpt, inode, a.version))
+	if (!current(ckpt, inode, a.version) ||
+	    (cfetch_on(ckpt) && !is_whole(ckpt, &a)))
 		return -EBUSY;
 	err = fetch(ckpt, 0, &a, &want, &n);
 	if (err)

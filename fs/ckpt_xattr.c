@@ -7,7 +7,8 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "fs/ckpt.h"
+#include "fs/ckpt_fetch.h"
+#include "fs/remote.h"
 
 /*
  * Extended attributes are fields of the record. Some are not: user.kvfs.* are
@@ -40,6 +41,35 @@ static int verify(struct call *c, char *value)
 	return 2;
 }
 
+struct holders {
+	struct fs *fs;
+	char *value;
+	size_t len;
+};
+
+static void add_holder(void *arg, const struct ckpt_holder *h)
+{
+	char name[META_NODE_NAME_MAX + 1];
+	struct holders *x = arg;
+	int n;
+
+	remote_node_name(x->fs, h->incarnation, name);
+	n = snprintf(x->value + x->len, VALUE_BYTES - x->len, "%s%s",
+		     x->len ? " " : "", name);
+	if (n > 0 && x->len + (size_t)n < VALUE_BYTES)
+		x->len += (size_t)n;
+}
+
+/* The nodes that have any of it. */
+static int holders(struct call *c, const struct ckpt_attr *a, char *value)
+{
+	struct holders x = {c->fs, value, 0};
+	int err = ckpt_holders(c->fs->meta, c->deadline, a->ino, a->version,
+			       add_holder, &x);
+
+	return err ? err : (int)x.len;
+}
+
 static int virtual_value(struct call *c, const char *name, char *value)
 {
 	struct ckpt_attr a = cinode_attr(c->fs->ckpt, cinode_of(c->inode));
@@ -56,6 +86,8 @@ static int virtual_value(struct call *c, const char *name, char *value)
 		return verify(c, value);
 	if (strcmp(name, "holders"))
 		return -ENODATA;
+	if (cfetch_on(c->fs->ckpt))
+		return holders(c, &a, value);
 	meta_stats(c->fs->meta, &stats);
 	return sprintf(value, "%" PRIu32, stats.incarnation);
 }

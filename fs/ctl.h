@@ -2,6 +2,7 @@
 #ifndef KVFS_FS_CTL_H
 #define KVFS_FS_CTL_H
 
+#include <jansson.h>
 #include <stddef.h>
 
 struct fs;
@@ -21,8 +22,11 @@ const char *ctl_name(const char *name, char text[CTL_NAME_BYTES]);
  * Each returns a 0-terminated text that the caller frees, or NULL.
  */
 char *ctl_status(struct fs *fs); /* JSON, ctl_status.c */
-char *ctl_nodes(struct fs *fs);	 /* JSON */
+char *ctl_nodes(struct fs *fs);	 /* JSON, ctl_nodes.c */
 char *ctl_config(struct fs *fs); /* JSON */
 char *ctl_stats(struct fs *fs);	 /* Prometheus text format, ctl_stats.c */
+
+/** ctl_text - the text of an object, which is freed. */
+char *ctl_text(json_t *o);
 
 #endif

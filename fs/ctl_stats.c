@@ -6,6 +6,7 @@
 #include "engine/pool.h"
 #include "fs/ctl.h"
 #include "fs/fs.h"
+#include "fs/remote.h"
 #include "meta/meta.h"
 
 /*
@@ -20,6 +21,9 @@ struct sample {
 };
 
 #define FS(field) (double)atomic_load(&s->fs->counters.field)
+#define REMOTE(field)                                                        \
+	(s->fs->remote ? (double)atomic_load(&s->fs->remote->counters.field) \
+		       : 0)
 #define METRICS(M)                                                             \
 	M(hits_total, counter, "opens of a block that was there", FS(hits))    \
 	M(misses_total, counter, "lookups of a block that was not",            \
@@ -45,6 +49,22 @@ struct sample {
 	  FS(ckpt_published))                                                  \
 	M(ckpt_failed_total, counter, "publishes that failed",                 \
 	  FS(ckpt_failed))                                                     \
+	M(ckpt_shards_fetched_total, counter, "shards fetched and verified",   \
+	  FS(shards_fetched))                                                  \
+	M(ckpt_fetched_bytes_total, counter, "bytes of shards fetched",        \
+	  FS(shard_fetched_bytes))                                             \
+	M(ckpt_fetch_failed_total, counter, "shards that no node gave",        \
+	  FS(shard_failed))                                                    \
+	M(ckpt_mismatches_total, counter,                                      \
+	  "shards that came with a wrong checksum", FS(shard_mismatches))      \
+	M(ckpt_fetching, gauge, "shards being fetched", FS(shard_fetching))    \
+	M(ckpt_served_bytes_total, counter, "bytes of shards sent to peers",   \
+	  FS(shard_served_bytes))                                              \
+	M(ckpt_refused_total, counter, "requests for shards refused",          \
+	  FS(shard_refused))                                                   \
+	M(ckpt_quarantined_bytes, gauge,                                       \
+	  "buffers that a holder given up might still write to",               \
+	  FS(shard_quarantined_bytes))                                         \
 	M(pool_capacity_bytes, gauge, "what blocks may take",                  \
 	  (double)s->pool.capacity_bytes)                                      \
 	M(pool_committed_bytes, gauge, "held by blocks",                       \
@@ -75,7 +95,37 @@ struct sample {
 	  (double)s->meta.n_reconnects)                                        \
 	M(redis_restarts_total, counter, "private redis-server restarts",      \
 	  (double)s->meta.n_redis_restarts)                                    \
-	M(nodes, gauge, "live members", (double)s->meta.n_nodes)
+	M(nodes, gauge, "live members", (double)s->meta.n_nodes)               \
+	M(remote_lookups_total, counter, "names that Redis was asked for",     \
+	  REMOTE(lookups))                                                     \
+	M(remote_lookup_hits_total, counter, "of them held by other nodes",    \
+	  REMOTE(lookup_hits))                                                 \
+	M(remote_hits_total, counter, "opens that a fetch answered",           \
+	  REMOTE(hits))                                                        \
+	M(remote_fetches_total, counter, "blocks fetched", REMOTE(fetches))    \
+	M(remote_ahead_total, counter, "of them before they were asked for",   \
+	  REMOTE(ahead))                                                       \
+	M(remote_fetched_bytes_total, counter, "bytes fetched",                \
+	  REMOTE(fetch_bytes))                                                 \
+	M(remote_fetch_failed_total, counter, "fetches that nobody answered",  \
+	  REMOTE(fetch_failed))                                                \
+	M(remote_not_here_total, counter, "holders that had it no more",       \
+	  REMOTE(not_here))                                                    \
+	M(remote_timeouts_total, counter, "holders that were too slow",        \
+	  REMOTE(timeouts))                                                    \
+	M(remote_mismatches_total, counter,                                    \
+	  "fetched bytes that failed their checksum", REMOTE(mismatches))      \
+	M(remote_served_total, counter, "blocks sent to peers",                \
+	  REMOTE(served))                                                      \
+	M(remote_served_bytes_total, counter, "bytes sent to peers",           \
+	  REMOTE(served_bytes))                                                \
+	M(remote_refused_total, counter, "requests of peers refused",          \
+	  REMOTE(serve_refused))                                               \
+	M(remote_pinned_bytes, gauge, "pinned while peers fetch",              \
+	  REMOTE(pinned_bytes))                                                \
+	M(remote_quarantined_bytes, gauge,                                     \
+	  "frames that a holder given up might still write to",                \
+	  REMOTE(quarantined_bytes))
 
 #define PRINT(name, type, help, value)                                         \
 	fprintf(f,                                                             \
@@ -217,6 +267,8 @@ char *ctl_stats(struct fs *fs)
 		"kvfs_rung gauge\nkvfs_rung{name=\"%s\"} 1\n",
 		fs_rung_name(fs->rung));
 	print_latencies(f, &fs->counters);
+	if (fs->remote)
+		print_hist(f, "fetch", &fs->remote->counters.fetch);
 	fclose(f);
 	return text;
 }

@@ -10,6 +10,7 @@
 #include "engine/pool.h"
 #include "fs/ctl.h"
 #include "fs/fs.h"
+#include "fs/remote.h"
 #include "meta/meta.h"
 
 /* The JSON control files: what `kvfs status` draws. */
@@ -200,6 +201,36 @@ static json_t *rung_object(struct fs *fs)
 	return o;
 }
 
+static json_t *remote_object(struct fs *fs)
+{
+	struct remote_counters *c = &fs->remote->counters;
+	json_t *o = json_object();
+
+#define COUNT(name) json_object_set_new(o, #name, whole(counter(&c->name)))
+	COUNT(lookups);
+	COUNT(lookup_hits);
+	COUNT(hits);
+	COUNT(fetches);
+	COUNT(ahead);
+	COUNT(fetch_failed);
+	COUNT(fetch_bytes);
+	COUNT(not_here);
+	COUNT(mismatches);
+	COUNT(timeouts);
+	COUNT(busy);
+	COUNT(served);
+	COUNT(serve_refused);
+	COUNT(served_bytes);
+	COUNT(drops_sent);
+	COUNT(drops_received);
+	COUNT(n_fetching);
+	COUNT(n_serving);
+	COUNT(pinned_bytes);
+	COUNT(quarantined_bytes);
+#undef COUNT
+	return o;
+}
+
 static json_t *ckpt_object(struct fs *fs)
 {
 	json_t *o = json_object();
@@ -211,8 +242,7 @@ static json_t *ckpt_object(struct fs *fs)
 	return o;
 }
 
-/* The text of an object, which is freed. */
-static char *text_of(json_t *o)
+char *ctl_text(json_t *o)
 {
 	char *text = json_dumps(o, JSON_INDENT(2) | JSON_REAL_PRECISION(4));
 	size_t n;
@@ -254,8 +284,10 @@ char *ctl_status(struct fs *fs)
 	json_object_set_new(o, "kv", kv_object(fs));
 	json_object_set_new(o, "ckpt", ckpt_object(fs));
 	json_object_set_new(o, "redis", redis_object(fs));
+	if (fs->remote)
+		json_object_set_new(o, "remote", remote_object(fs));
 	json_object_set_new(o, "latency_us", latency_object(fs));
-	return text_of(o);
+	return ctl_text(o);
 }
 
 char *ctl_config(struct fs *fs)
@@ -272,25 +304,10 @@ char *ctl_config(struct fs *fs)
 	json_object_set_new(
 		o, "prefix",
 		json_string(fs->config.prefix ? fs->config.prefix : "kvfs"));
+	json_object_set_new(o, "listen",
+			    fs->config.listen ? json_string(fs->config.listen)
+					      : json_null());
+	json_object_set_new(o, "tls", json_boolean(fs->config.tls));
 	json_object_set_new(o, "read_only", json_boolean(fs->config.read_only));
-	return text_of(o);
-}
-
-/* A single node is a cluster of one. */
-char *ctl_nodes(struct fs *fs)
-{
-	json_t *o = json_object(), *self = json_object();
-	json_t *nodes = json_array();
-	char host[256] = "";
-	struct meta_stats s;
-
-	meta_stats(fs->meta, &s);
-	gethostname(host, sizeof(host) - 1);
-	json_object_set_new(self, "name", json_string(host));
-	json_object_set_new(self, "incarnation", whole(s.incarnation));
-	json_object_set_new(self, "self", json_true());
-	json_array_append_new(nodes, self);
-	json_object_set_new(o, "live", whole(s.n_nodes));
-	json_object_set_new(o, "nodes", nodes);
-	return text_of(o);
+	return ctl_text(o);
 }

@@ -80,6 +80,11 @@ static struct call *copy_call(const struct call *c)
 	return copy;
 }
 
+struct call *call_keep(struct call *c)
+{
+	return c->heap ? c : copy_call(c);
+}
+
 static void run_call(struct job *job)
 {
 	struct call *c = container_of(job, struct call, job);
@@ -89,7 +94,7 @@ static void run_call(struct job *job)
 
 void call_defer(struct call *c, call_fn fn)
 {
-	struct call *copy = c->heap ? c : copy_call(c);
+	struct call *copy = call_keep(c);
 
 	if (!copy) {
 		call_reply_err(c, ENOMEM);

@@ -18,6 +18,7 @@
 #include "base/workers.h"
 #include "engine/pool.h"
 #include "fs/order.h"
+#include "fs/remote.h"
 #include "meta/kv.h"
 #include "meta/meta.h"
 
@@ -63,6 +64,10 @@ static int open_meta(struct fs *fs)
 		.discard = fs->config.discard,
 		.kv_ops = &kv_meta_ops,
 		.kv_ctx = fs,
+		.node_ops = &remote_node_ops,
+		.node_ctx = fs,
+		.ckpt_ops = &cfetch_meta_ops,
+		.ckpt_ctx = fs,
 	};
 
 	return meta_open(&fs->meta, &c);
@@ -76,8 +81,9 @@ static int open_parts(struct fs *fs)
 	    (err = workers_open(&fs->background, "kvfs-back", 1, 10)) ||
 	    (err = ctl_open(&fs->ctl, fs)) || (err = open_pool(fs)) ||
 	    (err = open_meta(fs)) || (err = kv_open(&fs->kv, fs)) ||
-	    (err = kv_adopt(fs->kv)) || (err = ckpt_open(&fs->ckpt, fs)) ||
-	    (err = session_open(fs)) || (err = session_mount(fs)))
+	    (err = kv_adopt(fs->kv)) || (err = remote_open(fs)) ||
+	    (err = ckpt_open(&fs->ckpt, fs)) || (err = session_open(fs)) ||
+	    (err = session_mount(fs)))
 		return err;
 	return 0;
 }
@@ -140,12 +146,16 @@ static void close_parts(struct fs *fs)
 	atomic_store(&fs->stopping, true);
 	if (fs->kv)
 		kv_quiesce(fs->kv);
+	if (fs->ckpt)
+		ckpt_quiesce(fs->ckpt);
 	session_close(fs);
 	workers_close(fs->workers);
 	workers_close(fs->background);
 	if (fs->ckpt)
 		ckpt_close(fs->ckpt);
+	remote_stop(fs);
 	meta_close(fs->meta);
+	remote_close(fs);
 	if (fs->pool)
 		pool_close(fs->pool, false);
 	if (fs->kv)

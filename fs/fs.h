@@ -12,6 +12,7 @@
  *      gate.c      why answering from another thread is safe with io_uring
  *      passthrough.c  backing ids
  *      ctl.c       the root directory and .kvfs/
+ *      remote_*.c  blocks of other nodes
  *      kv_*.c      the view kv/         ckpt_*.c    the view ckpt/
  */
 
@@ -26,10 +27,12 @@ struct meta;
 struct kv;
 struct ckpt;
 struct ctl;
+struct remote;
 struct workers;
 struct fuse_session;
 struct inode;
 struct pool_ops;
+struct meta_ckpt_ops;
 struct meta_kv_ops;
 
 /* The fallback ladder, best first. */
@@ -50,6 +53,9 @@ struct fs_config {
 	const char *meta_url;
 	const char *password_file;
 	const char *prefix;
+	const char *listen;   /* "ADDRESS[:PORT],…"; NULL: nowhere */
+	const char *key_file; /* the cluster's key; NULL: none */
+	bool tls;
 	enum fs_rung rung; /* forced, or RUNG_AUTO */
 	unsigned deadline_ms;
 	bool discard;
@@ -67,6 +73,10 @@ struct fs_counters {
 	_Atomic uint64_t bytes_read, bytes_written; /* through the daemon */
 	_Atomic uint64_t checksums, damaged;
 	_Atomic uint64_t ckpt_published, ckpt_failed;
+	_Atomic uint64_t shards_fetched, shard_fetched_bytes, shard_failed;
+	_Atomic uint64_t shard_mismatches, shard_served_bytes, shard_refused;
+	_Atomic uint64_t shard_fetching, shard_uploads; /* now */
+	_Atomic uint64_t shard_quarantined_bytes;
 	struct hist lookup, open, create, rename, ckpt_call;
 };
 
@@ -78,6 +88,7 @@ struct fs {
 	struct kv *kv;
 	struct ckpt *ckpt;
 	struct ctl *ctl;
+	struct remote *remote;	    /* NULL: nobody else uses our Redis */
 	struct workers *workers;    /* calls that wait */
 	struct workers *background; /* checksums, trims; nice */
 	enum fs_rung rung;	    /* in use, known after INIT */
@@ -117,7 +128,11 @@ extern const struct meta_kv_ops kv_meta_ops;
 
 /* ckpt_*.c: data files lie in STATE/ckpt/ */
 int ckpt_open(struct ckpt **ckpt, struct fs *fs);
+/** ckpt_quiesce - answer what waits for bytes of other nodes: before the
+ *  session ends. */
+void ckpt_quiesce(struct ckpt *ckpt);
 void ckpt_close(struct ckpt *ckpt);
+extern const struct meta_ckpt_ops cfetch_meta_ops; /* ctx: struct fs */
 struct inode *ckpt_root(struct ckpt *ckpt);
 
 /* ctl.c: the root directory and .kvfs/ */

@@ -43,7 +43,8 @@
 #define KV_ORPHAN_NS (600LL * 1000000000) /* a closed temp may go then */
 
 enum kv_type { KV_ROOT, KV_NAMESPACE, KV_DIR, KV_FILE };
-enum kv_state { KV_WRITING, KV_COMMITTED };
+/* KV_REMOTE: another node holds it; no frame here (remote.h). */
+enum kv_state { KV_WRITING, KV_COMMITTED, KV_REMOTE };
 
 /* A place in a directory. cookie 0: no entry but an open directory's mark. */
 struct kv_link {
@@ -81,16 +82,26 @@ struct kv_dir {
 	int64_t mtime_ns, atime_ns, ctime_ns;
 };
 
+/* The newest block of one writer. */
+struct kv_stored {
+	pid_t writer;
+	uint32_t frame, epoch;
+};
+#define KV_STORED_MAX 8
+
 struct kv_ns {
 	struct kv_dir dir;
 	struct list all;    /* kv->namespaces */
 	struct list by_use; /* committed files, least recently used first */
+	struct list copies; /* those fetched from other nodes: they go first */
 	uint64_t quota_bytes;
 	uint32_t replicas;
 	bool checksum;
 	uint64_t expect_bytes; /* what the next file will probably take */
 	uint64_t recent[8];    /* sizes of the last commits */
 	unsigned n_recent;
+	struct kv_stored stored[KV_STORED_MAX];
+	unsigned stored_at; /* the newest of all */
 	uint64_t n_blocks, n_bytes;
 	uint64_t tried; /* kv->evict_round in which nothing of it may go */
 	_Atomic uint64_t hits, misses, stores, evictions;
@@ -112,6 +123,11 @@ struct kv_file {
 	bool trimmed;  /* WRITING: nothing preallocated is left */
 	uint32_t kids; /* chain: blocks that name this one as parent */
 	pid_t writer;  /* thread that created it, while WRITING */
+	uint32_t next_frame, next_epoch; /* what was stored after it; epoch 0:
+					    nothing (remote_chain.c) */
+	uint32_t lead;	  /* opening it fetches further ahead, from this node */
+	uint32_t uploads; /* to peers, under way */
+	struct kv_remote *remote; /* while KV_REMOTE */
 	uint64_t ino;
 };
 
@@ -193,6 +209,10 @@ int kv_path(struct kv_dir *dir, const char *name, char path[POOL_PATH_MAX + 1]);
 struct kv_dir *kv_dir_new(struct kv *kv, struct kv_dir *parent,
 			  const char *name, uint32_t mode, uint32_t uid,
 			  uint32_t gid);
+/** kv_make_dirs - the directories of "NAMESPACE/a/b" down to the last slash;
+ *  NULL: a part is no directory. @name: what follows it. */
+struct kv_dir *kv_make_dirs(struct kv *kv, const char *path, size_t len,
+			    const char **name);
 struct kv_file *kv_file_new(struct kv *kv, struct kv_dir *parent,
 			    const char *name, uint32_t frame);
 /** kv_link - put a node into its parent; kv_unlink_node - take it out. */
@@ -255,6 +275,8 @@ uint64_t kv_spare_take(struct kv *kv);
 uint64_t kv_spare_soon(struct kv *kv);
 
 /* kv_evict.c */
+/** kv_use_list - the recency list of its namespace that f belongs to. */
+struct list *kv_use_list(struct kv *kv, struct kv_file *f);
 void kv_touch(struct kv *kv, struct kv_file *f); /* lock held */
 /** kv_enforce_quota - evict from this namespace until it fits; lock held. */
 void kv_enforce_quota(struct kv *kv, struct kv_ns *ns);
@@ -288,6 +310,8 @@ void kv_unpin(struct kv *kv, struct kv_file *f); /* lock held */
 void kv_publish(struct kv *kv, struct kv_file *f); /* lock held */
 /** kv_retract - a name is no longer held: evicted or unlinked; lock held. */
 void kv_retract(struct kv *kv, struct kv_file *f, bool unlinked);
+/** kv_retract_remote - the user removed a name that only others hold. */
+void kv_retract_remote(struct kv *kv, struct kv_file *f);
 void kv_meta_free(struct kv *kv);
 
 /* kv_dirs.c */

@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "fs/kv.h"
+#include "fs/remote.h"
 #include "meta/kv.h"
 
 /*
@@ -29,7 +30,7 @@ double kv_entry_timeout(const struct kv_node *node)
 {
 	if (kv_is_dir(node) || node->state == KV_COMMITTED)
 		return KV_ENTRY_TIMEOUT;
-	return 0;
+	return node->state == KV_REMOTE ? KV_MISS_TIMEOUT : 0;
 }
 
 static void fill_dir(struct kv_dir *dir, struct stat *st)
@@ -66,6 +67,10 @@ static void fill_file(struct kv *kv, struct kv_file *f, struct stat *st)
 	st->st_ino = f->ino;
 	st->st_mode = S_IFREG;
 	st->st_nlink = f->node.unlinked ? 0 : 1;
+	if (f->node.state == KV_REMOTE) {
+		remote_node_stat(f, st);
+		return;
+	}
 	if (f->frame == POOL_NO_FRAME)
 		return; /* evicted: only the kernel's memory of it is left */
 	r = kv_record(kv, f);
@@ -95,7 +100,8 @@ void kv_fill_attr(struct kv *kv, struct kv_node *node, struct stat *st)
 /* It is gone, but for the kernel's memory of it. */
 static bool is_stale(struct kv_node *node)
 {
-	return !kv_is_dir(node) && kv_file(node)->frame == POOL_NO_FRAME;
+	return !kv_is_dir(node) && kv_file(node)->frame == POOL_NO_FRAME &&
+	       (node->state != KV_REMOTE || node->unlinked);
 }
 
 void kv_do_getattr(struct call *c)
@@ -261,12 +267,21 @@ static void setattr_namespace(struct call *c)
 		setattr_here(c);
 }
 
+static bool is_remote(struct kv *kv, struct kv_node *node)
+{
+	scoped_lock(&kv->lock);
+
+	return node->type == KV_FILE && node->state == KV_REMOTE;
+}
+
 void kv_do_setattr(struct call *c)
 {
 	int own = FUSE_SET_ATTR_MODE | FUSE_SET_ATTR_UID | FUSE_SET_ATTR_GID;
 
 	if (kv_node(c->inode)->type == KV_NAMESPACE && (c->to_set & own))
 		call_defer(c, setattr_namespace);
+	else if (is_remote(c->fs->kv, kv_node(c->inode)))
+		remote_fetch_then(c, kv_file(kv_node(c->inode)), setattr_here);
 	else
 		setattr_here(c);
 }

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "fs/kv.h"
+#include "fs/remote.h"
 #include "meta/kv.h"
 
 /*
@@ -80,7 +81,7 @@ int kv_count_in(struct kv *kv, struct kv_file *f)
 	f->node.state = KV_COMMITTED;
 	f->node.temp = false;
 	list_remove(&f->by_use);
-	list_push_back(&f->ns->by_use, &f->by_use);
+	list_push_back(kv_use_list(kv, f), &f->by_use);
 	f->ns->n_blocks++;
 	f->ns->n_bytes += r->size_bytes;
 	learn_size(f->ns, r->size_bytes);
@@ -125,6 +126,7 @@ static int commit(struct kv *kv, struct kv_file *f)
 	atomic_fetch_add_explicit(&counters->bytes_stored, r->size_bytes,
 				  memory_order_relaxed);
 	atomic_fetch_add_explicit(&f->ns->stores, 1, memory_order_relaxed);
+	remote_chain_stored(kv, f);
 	kv_sum_later(kv, f);
 	kv_enforce_quota(kv, f->ns);
 	return 0;
@@ -134,6 +136,8 @@ int kv_try_commit(struct kv *kv, struct kv_file *f)
 {
 	if (f->node.state == KV_COMMITTED || f->node.temp || f->node.unlinked)
 		return f->node.state == KV_COMMITTED ? 0 : -EBUSY;
+	if (f->node.state == KV_REMOTE)
+		return -EBUSY;
 	return kv_writers_gone(kv, f) ? commit(kv, f) : -EBUSY;
 }
 
@@ -409,6 +413,21 @@ static void rename_after_writer(struct call *c)
 	kv_do_rename(c);
 }
 
+/* Published, and held by as many nodes as its namespace asks for. */
+static void sync_all(struct call *c, const char *path, uint16_t len)
+{
+	struct kv_dir *to = kv_dir(kv_node(c->new_inode));
+	uint32_t copies;
+
+	if (meta_kv_sync(c->fs->meta, path, len) || !c->fs->remote)
+		return;
+	pthread_mutex_lock(&c->fs->kv->lock);
+	copies = to->ns->replicas;
+	pthread_mutex_unlock(&c->fs->kv->lock);
+	if (copies > 1)
+		remote_replicate(c->fs->remote, path, len, copies, c->deadline);
+}
+
 /* The block was fsynced while it was written: its publish is waited for,
  * within the deadline. It is committed here whatever Redis says. */
 static void wait_published(struct call *c)
@@ -420,7 +439,7 @@ static void wait_published(struct call *c)
 	n = kv_path(kv_dir(kv_node(c->new_inode)), c->new_name, path);
 	pthread_mutex_unlock(&c->fs->kv->lock);
 	if (n > 0 && meta_up(c->fs->meta))
-		meta_kv_sync(c->fs->meta, path, (uint16_t)n);
+		sync_all(c, path, (uint16_t)n);
 	call_reply_err(c, 0);
 }
 

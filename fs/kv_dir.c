@@ -4,6 +4,8 @@
 
 #include "base/cleanup.h"
 #include "fs/kv.h"
+#include "fs/remote.h"
+#include "fs/remote_list.h"
 
 /*
  * Listing a directory. Entries are chained in the order of their cookies, and
@@ -13,12 +15,15 @@
  */
 
 struct kv_handle {
-	struct kv_link mark; /* cookie 0; what follows it comes next */
-	off_t next;	     /* the offset that belongs to the mark */
+	struct kv_link mark;	 /* cookie 0; what follows it comes next */
+	off_t next;		 /* the offset that belongs to the mark */
+	struct remote_list *far; /* what other nodes hold; or NULL */
 };
 
 /* Offsets: 0 ".", 1 "..", then cookie + 1 of the entry given last. */
 #define DOTS 2
+#define HIDE_STEP 1024	/* names looked for under one lock */
+#define FAR (1LL << 62) /* and from here on h->far */
 
 bool kv_dir_is_empty(const struct kv_dir *dir)
 {
@@ -27,6 +32,58 @@ bool kv_dir_is_empty(const struct kv_dir *dir)
 			return false;
 	}
 	return true;
+}
+
+static struct kv_handle *handle_of(const struct call *c)
+{
+	return (struct kv_handle *)(uintptr_t)c->fi.fh;
+}
+
+static bool is_here(struct kv *kv, struct kv_dir *dir, const char *name)
+{
+	struct kv_node *node = kv_find(kv, dir, name);
+
+	return node && (kv_is_dir(node) || node->state != KV_REMOTE);
+}
+
+/* What is here now is listed from here: it must not come twice, even if it is
+ * removed as soon as it was listed. */
+static void hide_local(struct kv *kv, struct kv_dir *dir, struct remote_list *l)
+{
+	const char *name;
+	uint64_t ino;
+	mode_t type;
+	size_t i = 0;
+
+	while ((name = remote_list_at(l, i, &type, &ino))) {
+		pthread_mutex_lock(&kv->lock);
+		for (size_t end = i + HIDE_STEP;
+		     i < end && (name = remote_list_at(l, i, &type, &ino)); i++)
+			if (is_here(kv, dir, name))
+				remote_list_hide(l, i);
+		pthread_mutex_unlock(&kv->lock);
+	}
+}
+
+/* Redis is asked for the names of others, so on a worker. */
+static void open_far(struct call *c)
+{
+	struct kv *kv = c->fs->kv;
+	struct kv_dir *dir = kv_dir(kv_node(c->inode));
+	char path[POOL_PATH_MAX + 1];
+	int n = -1;
+
+	pthread_mutex_lock(&kv->lock);
+	if (dir->node.type != KV_ROOT)
+		n = kv_path(kv_dir(dir->node.parent), dir->node.name, path);
+	pthread_mutex_unlock(&kv->lock);
+	if (dir->node.type == KV_ROOT)
+		remote_learn_namespaces(c->fs);
+	else if (n > 0)
+		handle_of(c)->far =
+			remote_list_take(c->fs, path, (uint16_t)n, c->deadline);
+	hide_local(kv, dir, handle_of(c)->far);
+	call_reply_open(c, &c->fi);
 }
 
 void kv_do_opendir(struct call *c)
@@ -43,17 +100,21 @@ void kv_do_opendir(struct call *c)
 	list_push_front(&dir->children, &h->mark.list);
 	pthread_mutex_unlock(&kv->lock);
 	c->fi.fh = (uint64_t)(uintptr_t)h;
-	call_reply_open(c, &c->fi);
+	if (remote_active(c->fs))
+		call_defer(c, open_far);
+	else
+		call_reply_open(c, &c->fi);
 }
 
 void kv_do_releasedir(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
-	struct kv_handle *h = (struct kv_handle *)(uintptr_t)c->fi.fh;
+	struct kv_handle *h = handle_of(c);
 
 	pthread_mutex_lock(&kv->lock);
 	list_remove(&h->mark.list);
 	pthread_mutex_unlock(&kv->lock);
+	remote_list_free(h->far);
 	free(h);
 	call_reply_err(c, 0);
 }
@@ -112,15 +173,16 @@ static bool add(struct fill *f, const char *name, struct kv_node *node,
 	return true;
 }
 
-/* A final name whose writer is still there is not listed, as it is not found.
- */
+/* A final name whose writer is still there is not listed, as it is not found;
+ * nor what other nodes hold: that comes after. */
 static bool is_listed(struct kv *kv, struct kv_node *node)
 {
 	return kv_is_dir(node) || node->temp ||
 	       kv_try_commit(kv, kv_file(node)) == 0;
 }
 
-static void list_entries(struct fill *f, struct kv_dir *dir,
+/* false: the buffer is full. */
+static bool list_entries(struct fill *f, struct kv_dir *dir,
 			 struct kv_handle *h)
 {
 	while (h->mark.list.next != &dir->children) {
@@ -133,31 +195,67 @@ static void list_entries(struct fill *f, struct kv_dir *dir,
 			node = container_of(l, struct kv_node, sibling);
 			if (is_listed(f->c->fs->kv, node) &&
 			    !add(f, node->name, node, after))
-				return;
+				return false;
 			h->next = after;
 		}
 		list_remove(&h->mark.list);
 		list_push_front(next, &h->mark.list);
 	}
+	return true;
+}
+
+/* Given without attributes: a LOOKUP will ask for them. */
+static bool add_far(struct fill *f, const char *name, mode_t type, uint64_t ino,
+		    off_t next)
+{
+	struct fuse_entry_param e = {.attr = {.st_mode = type, .st_ino = ino}};
+	size_t room = f->c->size - f->used, n;
+	char *at = f->buf + f->used;
+
+	n = f->c->plus ? fuse_add_direntry_plus(f->c->req, at, room, name, &e,
+						next)
+		       : fuse_add_direntry(f->c->req, at, room, name, &e.attr,
+					   next);
+	if (n > room)
+		return false;
+	f->used += n;
+	return true;
+}
+
+static void list_far(struct fill *f, struct kv_dir *dir, struct kv_handle *h)
+{
+	size_t i = f->c->off >= FAR ? (size_t)(f->c->off - FAR) : 0;
+	const char *name;
+	uint64_t ino;
+	mode_t type;
+
+	for (; (name = remote_list_at(h->far, i, &type, &ino)); i++)
+		if (*name && !is_here(f->c->fs->kv, dir, name) &&
+		    !add_far(f, name, type, ino, FAR + (off_t)i + 1))
+			return;
 }
 
 void kv_do_readdir(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
 	struct kv_dir *dir = kv_dir(kv_node(c->inode));
-	struct kv_handle *h = (struct kv_handle *)(uintptr_t)c->fi.fh;
+	struct kv_handle *h = handle_of(c);
 	struct fill f = {.c = c, .buf = malloc(c->size)};
+	bool all = true;
 
 	if (!f.buf) {
 		call_reply_err(c, ENOMEM);
 		return;
 	}
 	pthread_mutex_lock(&kv->lock);
-	seek(dir, h, c->off);
-	if (c->off > 0 || add(&f, ".", NULL, 1)) {
-		if (c->off > 1 || add(&f, "..", NULL, DOTS))
-			list_entries(&f, dir, h);
+	if (c->off < FAR) {
+		seek(dir, h, c->off);
+		all = (c->off > 0 || add(&f, ".", NULL, 1)) &&
+		      (c->off > 1 || add(&f, "..", NULL, DOTS)) &&
+		      list_entries(&f, dir, h);
 	}
+	if (all)
+		list_far(&f, dir, h);
 	pthread_mutex_unlock(&kv->lock);
 	call_reply_buf(c, f.buf, f.used);
 	free(f.buf);

@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "fs/kv.h"
+#include "fs/remote.h"
 
 /*
  * What goes when room is needed: the least recently used block of all
@@ -44,6 +45,13 @@ void kv_set_parent(struct kv *kv, struct kv_file *f, struct kv_file *parent)
 	r->parent_epoch = parent ? kv_record(kv, parent)->epoch : 0;
 	if (parent)
 		parent->kids++;
+	remote_chain_parent(kv, f, parent);
+}
+
+struct list *kv_use_list(struct kv *kv, struct kv_file *f)
+{
+	return kv_record(kv, f)->flags & POOL_IS_COPY ? &f->ns->copies
+						      : &f->ns->by_use;
 }
 
 void kv_touch(struct kv *kv, struct kv_file *f)
@@ -54,28 +62,29 @@ void kv_touch(struct kv *kv, struct kv_file *f)
 		return;
 	r->last_use = ++kv->use_clock;
 	list_remove(&f->by_use);
-	list_push_back(&f->ns->by_use, &f->by_use);
+	list_push_back(kv_use_list(kv, f), &f->by_use);
 }
 
 static bool is_held(struct kv *kv, struct kv_file *f)
 {
 	return f->opens || f->node.pins ||
+	       (kv_record(kv, f)->flags & POOL_IS_PINNED) ||
 	       pool_probe(kv->fs->pool, f->frame) != 0;
 }
 
 /*
- * The oldest block of a namespace that may go, or NULL. One that somebody
+ * The oldest block of a list that may go, or NULL. One that somebody
  * has open or mapped is in use: it becomes the youngest. `spare` is never
  * chosen.
  */
 static struct kv_file *victim_in(struct kv *kv, struct kv_ns *ns,
-				 const struct kv_file *spare)
+				 struct list *list, const struct kv_file *spare)
 {
 	struct kv_file *oldest = NULL;
 	uint64_t budget = ns->n_blocks;
 	unsigned seen = 0;
 
-	list_for_each_safe (l, &ns->by_use) {
+	list_for_each_safe (l, list) {
 		struct kv_file *f = container_of(l, struct kv_file, by_use);
 
 		if (budget-- == 0 || f == spare || seen == LEAF_SEARCH)
@@ -94,22 +103,29 @@ static struct kv_file *victim_in(struct kv *kv, struct kv_ns *ns,
 	return oldest && !is_held(kv, oldest) ? oldest : NULL;
 }
 
-static struct kv_file *oldest_of(struct kv_ns *ns)
+static struct list *list_of(struct kv_ns *ns, bool copies)
 {
-	if (list_empty(&ns->by_use))
+	return copies ? &ns->copies : &ns->by_use;
+}
+
+static struct kv_file *oldest_of(struct kv_ns *ns, bool copies)
+{
+	struct list *list = list_of(ns, copies);
+
+	if (list_empty(list))
 		return NULL;
-	return container_of(ns->by_use.next, struct kv_file, by_use);
+	return container_of(list->next, struct kv_file, by_use);
 }
 
 /* The namespace whose oldest block is the oldest, of those not tried yet. */
-static struct kv_ns *oldest_namespace(struct kv *kv)
+static struct kv_ns *oldest_namespace(struct kv *kv, bool copies)
 {
 	struct kv_ns *oldest = NULL;
 	uint64_t best = UINT64_MAX;
 
 	list_for_each (l, &kv->namespaces) {
 		struct kv_ns *ns = container_of(l, struct kv_ns, all);
-		struct kv_file *f = oldest_of(ns);
+		struct kv_file *f = oldest_of(ns, copies);
 
 		if (!f || ns->tried == kv->evict_round ||
 		    kv_record(kv, f)->last_use >= best)
@@ -120,19 +136,28 @@ static struct kv_ns *oldest_namespace(struct kv *kv)
 	return oldest;
 }
 
-static struct kv_file *choose_victim(struct kv *kv)
+static struct kv_file *choose_among(struct kv *kv, bool copies)
 {
 	struct kv_ns *ns;
 
 	kv->evict_round++;
-	while ((ns = oldest_namespace(kv))) {
-		struct kv_file *victim = victim_in(kv, ns, NULL);
+	while ((ns = oldest_namespace(kv, copies))) {
+		struct kv_file *victim =
+			victim_in(kv, ns, list_of(ns, copies), NULL);
 
 		if (victim)
 			return victim;
 		ns->tried = kv->evict_round;
 	}
 	return NULL;
+}
+
+/* What was fetched from another node is still there: it goes first. */
+static struct kv_file *choose_victim(struct kv *kv)
+{
+	struct kv_file *victim = choose_among(kv, true);
+
+	return victim ? victim : choose_among(kv, false);
 }
 
 static uint64_t evict(struct kv *kv, struct kv_file *f)
@@ -201,14 +226,30 @@ uint64_t kv_reclaim(void *ctx, uint64_t need_bytes)
 	return done;
 }
 
+/* The one that was used last: just stored or fetched, most likely. */
+static struct kv_file *youngest(struct kv *kv, struct kv_ns *ns)
+{
+	struct kv_file *a =
+		container_of(ns->by_use.prev, struct kv_file, by_use);
+	struct kv_file *b =
+		container_of(ns->copies.prev, struct kv_file, by_use);
+
+	if (list_empty(&ns->copies))
+		return a;
+	if (list_empty(&ns->by_use))
+		return b;
+	return kv_record(kv, a)->last_use > kv_record(kv, b)->last_use ? a : b;
+}
+
 void kv_enforce_quota(struct kv *kv, struct kv_ns *ns)
 {
-	struct kv_file *youngest, *f;
+	struct kv_file *spare, *f;
 
 	while (ns->quota_bytes && ns->n_bytes > ns->quota_bytes) {
-		youngest =
-			container_of(ns->by_use.prev, struct kv_file, by_use);
-		f = victim_in(kv, ns, youngest);
+		spare = youngest(kv, ns);
+		f = victim_in(kv, ns, &ns->copies, spare);
+		if (!f)
+			f = victim_in(kv, ns, &ns->by_use, spare);
 		if (!f)
 			break;
 		evict(kv, f);

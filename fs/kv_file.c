@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "fs/kv.h"
+#include "fs/remote.h"
 #include "meta/kv.h"
 
 /*
@@ -58,7 +59,7 @@ static int check_create(struct call *c, struct kv_dir *dir)
 		return 0;
 	if ((c->fi.flags & O_EXCL) || kv_is_dir(node))
 		return EEXIST;
-	return node->state == KV_COMMITTED ? EPERM : EBUSY;
+	return node->state == KV_WRITING ? EBUSY : EPERM;
 }
 
 static struct kv_file *make_file(struct call *c, struct kv_dir *dir,
@@ -180,6 +181,14 @@ void kv_do_open(struct call *c)
 	int backing = 0, err;
 
 	pthread_mutex_lock(&kv->lock);
+	if (f->node.state == KV_REMOTE) {
+		pthread_mutex_unlock(&kv->lock);
+		if (write)
+			call_reply_err(c, EPERM);
+		else
+			remote_fetch_then(c, f, kv_do_open);
+		return;
+	}
 	err = check_open(c, f, write);
 	if (err == ENOENT && kv_may_leave(kv, f)) {
 		pthread_mutex_unlock(&kv->lock);
@@ -195,6 +204,8 @@ void kv_do_open(struct call *c)
 	if (!err) {
 		count_open(kv, f, fh);
 		count_hit(kv, f);
+		if (f->lead)
+			remote_chain_opened(kv, f);
 		fill_open(kv, &c->fi, backing, fh);
 	}
 	pthread_mutex_unlock(&kv->lock);

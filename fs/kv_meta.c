@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "fs/kv.h"
+#include "fs/remote.h"
 #include "meta/kv.h"
 
 /*
@@ -132,7 +133,17 @@ void kv_publish(struct kv *kv, struct kv_file *f)
 	n = kv_path(kv_dir(f->node.parent), f->node.name, path);
 	if (n < 0)
 		return;
-	gone_remove(kv, path, (size_t)n);
+	meta_kv_dirty(kv->fs->meta, path, (uint16_t)n);
+}
+
+void kv_retract_remote(struct kv *kv, struct kv_file *f)
+{
+	char path[POOL_PATH_MAX + 1];
+	int n = kv_path(kv_dir(f->node.parent), f->node.name, path);
+
+	if (n < 0)
+		return;
+	gone_add(kv, path, (size_t)n, f->remote->found.generation);
 	meta_kv_dirty(kv->fs->meta, path, (uint16_t)n);
 }
 
@@ -161,6 +172,7 @@ static void state(void *ctx, const char *path, uint16_t len,
 		  struct meta_kv_state *s)
 {
 	struct kv *kv = ((struct fs *)ctx)->kv;
+	struct kv_gone *g;
 	struct kv_file *f;
 	scoped_lock(&kv->lock);
 
@@ -177,17 +189,20 @@ static void state(void *ctx, const char *path, uint16_t len,
 		s->gid = r->gid;
 		if (f->ns->checksum)
 			memcpy(s->checksum, r->checksum, sizeof(s->checksum));
-	} else if (!f && kv->gone) {
-		struct kv_gone *g = *gone_slot(kv, path, len);
-
-		s->unlinked = g != NULL;
-		s->generation = g ? g->generation : 0;
+	}
+	/* Also of a name that was written anew: the removal goes first. */
+	g = kv->gone ? *gone_slot(kv, path, len) : NULL;
+	if (g) {
+		s->unlinked = true;
+		s->generation = g->generation;
 	}
 }
 
 static void verdict(void *ctx, const char *path, uint16_t len,
-		    enum meta_kv_verdict v, uint64_t generation)
+		    const struct meta_kv_answer *answer)
 {
+	enum meta_kv_verdict v = answer->verdict;
+	uint64_t generation = answer->generation;
 	struct fs *fs = ctx;
 	struct kv *kv = fs->kv;
 	struct kv_file *f;
@@ -195,6 +210,7 @@ static void verdict(void *ctx, const char *path, uint16_t len,
 
 	if (v == META_KV_GONE) {
 		gone_remove(kv, path, len);
+		remote_tell_removed(fs, path, len, answer);
 		return;
 	}
 	f = find_block(kv, path, len);
@@ -211,6 +227,10 @@ static void verdict(void *ctx, const char *path, uint16_t len,
 	if (v == META_KV_PUBLISHED) {
 		kv_record(kv, f)->generation = generation;
 		f->node.published = true;
+		if (fs->remote && f->ns->replicas > answer->n_holders + 1 &&
+		    !(kv_record(kv, f)->flags & POOL_IS_COPY))
+			remote_replicate_later(fs->remote, path, len,
+					       f->ns->replicas);
 		return;
 	}
 	if (v == META_KV_CONFLICT)

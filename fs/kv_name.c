@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "fs/kv.h"
+#include "fs/remote.h"
 #include "meta/kv.h"
 
 void kv_refuse(struct call *c)
@@ -49,7 +50,7 @@ struct kv_node *kv_visible(struct call *c, struct kv_dir *dir, const char *name)
 	struct kv_node *node = kv_find(kv, dir, name);
 
 	if (!node || kv_is_dir(node) || node->state == KV_COMMITTED ||
-	    node->temp)
+	    node->state == KV_REMOTE || node->temp)
 		return node;
 	if (kv_try_commit(kv, kv_file(node)) == 0)
 		return node;
@@ -84,6 +85,11 @@ void kv_do_lookup(struct call *c)
 	if (hidden && kv_may_leave(kv, kv_file(hidden))) {
 		pthread_mutex_unlock(&kv->lock);
 		call_defer(c, lookup_after_writer);
+		return;
+	}
+	if (!hidden && remote_should_ask(c, dir, node)) {
+		pthread_mutex_unlock(&kv->lock);
+		remote_lookup(c);
 		return;
 	}
 	if (hidden)
@@ -171,6 +177,10 @@ void kv_do_unlink(struct call *c)
 	struct kv_node *node;
 	int err = 0;
 
+	if (!kv_name_is_temp(c->name) && remote_active(c->fs)) {
+		call_defer(c, remote_unlink);
+		return;
+	}
 	pthread_mutex_lock(&kv->lock);
 	node = kv_find(kv, kv_dir(kv_node(c->inode)), c->name);
 	if (!node)
@@ -255,7 +265,7 @@ static int check_rename(struct call *c, struct kv_node *node,
 		return EISDIR;
 	if (to->node.unlinked)
 		return ENOENT;
-	if (node->state == KV_COMMITTED && kv_name_is_temp(c->new_name))
+	if (node->state != KV_WRITING && kv_name_is_temp(c->new_name))
 		return EPERM;
 	return 0;
 }
@@ -274,6 +284,11 @@ void kv_do_rename(struct call *c)
 	err = check_rename(c, node, target);
 	if (!err && node != target && kv_path(to, c->new_name, path) < 0)
 		err = ENAMETOOLONG;
+	if (!err && node != target && node->state == KV_REMOTE) {
+		pthread_mutex_unlock(&kv->lock);
+		remote_fetch_then(c, kv_file(node), kv_do_rename);
+		return;
+	}
 	if (!err && node != target)
 		err = kv_rename_file(c, kv_file(node),
 				     target ? kv_file(target) : NULL);

@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "fs/kv.h"
+#include "fs/remote.h"
 #include "meta/kv.h"
 
 /*
@@ -262,6 +263,7 @@ struct kv_dir *kv_dir_new(struct kv *kv, struct kv_dir *parent,
 		dir->ns = ns;
 		ns->checksum = true;
 		list_init(&ns->by_use);
+		list_init(&ns->copies);
 		list_push_back(&kv->namespaces, &ns->all);
 	} else {
 		dir->ns = parent->ns;
@@ -311,8 +313,10 @@ void kv_node_settle(struct kv_node *node)
 
 		if (node->type == KV_NAMESPACE)
 			list_remove(&kv_ns(kv_dir(node))->all);
-		if (node->type == KV_FILE)
+		if (node->type == KV_FILE) {
 			list_remove(&kv_file(node)->stale);
+			free(kv_file(node)->remote);
+		}
 		node->head.magic = 0;
 		free(node->name);
 		free(node);
@@ -338,7 +342,10 @@ void kv_do_forget(struct fs *fs, struct inode *inode, uint64_t nlookup)
 	scoped_lock(&fs->kv->lock);
 
 	node->nlookup -= nlookup < node->nlookup ? nlookup : node->nlookup;
-	if (node->type != KV_ROOT)
+	if (node->type == KV_FILE && node->state == KV_REMOTE &&
+	    !node->nlookup && !node->unlinked && !node->pins)
+		remote_node_forget(fs->kv, node); /* settles it, too */
+	else if (node->type != KV_ROOT)
 		kv_node_settle(node);
 }
 
@@ -405,8 +412,8 @@ int kv_open(struct kv **out, struct fs *fs)
 }
 
 /* Makes the directories of "NAMESPACE/a/b" down to the last slash. */
-static struct kv_dir *make_dirs(struct kv *kv, const char *path, size_t len,
-				const char **name)
+struct kv_dir *kv_make_dirs(struct kv *kv, const char *path, size_t len,
+			    const char **name)
 {
 	struct kv_dir *dir = &kv->root;
 	const char *slash;
@@ -441,7 +448,7 @@ static bool adopt(void *ctx, uint32_t frame, struct pool_record *r)
 {
 	struct kv *kv = ctx;
 	const char *name;
-	struct kv_dir *dir = make_dirs(kv, r->path, r->path_len, &name);
+	struct kv_dir *dir = kv_make_dirs(kv, r->path, r->path_len, &name);
 	struct kv_file *f;
 
 	if (!dir || strlen(name) > 255 || kv_find(kv, dir, name))
@@ -485,7 +492,7 @@ static int sort_by_use(struct kv *kv)
 		struct kv_file *parent = kv_parent(kv, files[i]);
 
 		list_remove(&files[i]->by_use);
-		list_push_back(&files[i]->ns->by_use, &files[i]->by_use);
+		list_push_back(kv_use_list(kv, files[i]), &files[i]->by_use);
 		if (parent)
 			parent->kids++;
 	}
@@ -512,6 +519,8 @@ static void free_all(struct kv *kv)
 		while (node) {
 			struct kv_node *next = node->hash_next;
 
+			if (node->type == KV_FILE)
+				free(kv_file(node)->remote);
 			free(node->name);
 			free(node);
 			node = next;

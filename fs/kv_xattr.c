@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/size.h"
 #include "fs/kv.h"
+#include "fs/remote.h"
 #include "meta/kv.h"
 
 /*
@@ -55,14 +56,12 @@ static int get_state(struct kv *kv, struct kv_node *node, char *value)
 	return snprintf(value, VALUE_MAX, "%s", state);
 }
 
-static int get_holders(struct kv *kv, struct kv_node *node, char *value)
+static int get_pin(struct kv *kv, struct kv_node *node, char *value)
 {
-	struct meta_stats s;
-
-	if (node->state == KV_WRITING)
-		return -ENODATA;
-	meta_stats(kv->fs->meta, &s);
-	return snprintf(value, VALUE_MAX, "%" PRIu32, s.incarnation);
+	return snprintf(value, VALUE_MAX, "%s",
+			kv_record(kv, kv_file(node))->flags & POOL_IS_PINNED
+				? "on"
+				: "off");
 }
 
 static int get_checksum(struct kv *kv, struct kv_node *node, char *value)
@@ -130,7 +129,7 @@ static const struct {
 	{"hits", KV_FILE, get_hits},
 	{"generation", KV_FILE, get_generation},
 	{"state", KV_FILE, get_state},
-	{"holders", KV_FILE, get_holders},
+	{"pin", KV_FILE, get_pin},
 	{"checksum", KV_FILE, get_checksum},
 	{"parent", KV_FILE, get_parent},
 	{"checksum", KV_NAMESPACE, get_checksum},
@@ -152,6 +151,10 @@ static int get_own(struct kv *kv, struct kv_node *node, const char *name,
 		if (own_attrs[i].type != (enum kv_type)node->type ||
 		    strcmp(own_attrs[i].name, name + strlen(OWN)))
 			continue;
+		if (node->type == KV_FILE && node->state == KV_REMOTE)
+			return remote_node_attr(kv, kv_file(node),
+						name + strlen(OWN), value,
+						VALUE_MAX);
 		if (node->type == KV_FILE &&
 		    kv_file(node)->frame == POOL_NO_FRAME)
 			return -ESTALE;
@@ -296,6 +299,8 @@ void kv_do_setxattr(struct call *c)
 		call_defer(c, set_policy);
 		return;
 	}
+	if (is_own(c->name) && remote_order_set(c, c->name + strlen(OWN)))
+		return;
 	pthread_mutex_lock(&kv->lock);
 	if (kv_is_dir(node))
 		err = EOPNOTSUPP;
@@ -361,6 +366,8 @@ void kv_do_getxattr(struct call *c)
 			get_stored(c, kv_file(node));
 		return;
 	}
+	if (remote_order_get(c, c->name + strlen(OWN)))
+		return;
 	if (node->type == KV_FILE && !strcmp(c->name, OWN "verify")) {
 		call_defer(c, verify);
 		return;

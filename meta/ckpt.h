@@ -37,6 +37,7 @@ struct ckpt_attr {
 	uint32_t nlink; /* a directory: 2 + subdirectories */
 	int64_t atime_ns, mtime_ns, ctime_ns;
 	uint64_t parent_ino; /* of a directory; 0 otherwise */
+	uint32_t writer;     /* the incarnation that writes it; 0: nobody */
 };
 
 int ckpt_lookup(struct meta *m, int64_t deadline, uint64_t parent,
@@ -148,6 +149,106 @@ int ckpt_open_write(struct meta *m, int64_t deadline, uint64_t ino,
  */
 int ckpt_publish(struct meta *m, int64_t deadline, uint64_t ino, unsigned mask,
 		 const struct ckpt_attr *set, bool last, struct ckpt_attr *a);
+
+/* --- who has which shards ---------------------------------------------- */
+
+#define CKPT_SHARDS_MAX 65536u /* of a file */
+#define CKPT_SHARDS_BYTES_MAX (CKPT_SHARDS_MAX / 8)
+
+struct meta_ckpt_ops {
+	/**
+	 * shards - which shards of this file are here and verified?
+	 * @version: set to the version that they are of
+	 * @bits: room for CKPT_SHARDS_BYTES_MAX; shard i is bit i % 8 of byte
+	 *        i / 8
+	 *
+	 * Returns: bytes written, 0: none are here (any more). On a thread of
+	 * meta's; must not wait for Redis.
+	 */
+	size_t (*shards)(void *ctx, uint64_t ino, uint64_t *version,
+			 uint8_t *bits);
+	/** shards_each - call fn for every file of which any shard is here */
+	void (*shards_each)(void *ctx, void (*fn)(void *arg, uint64_t ino),
+			    void *arg);
+};
+
+/**
+ * ckpt_shards_dirty - the shards of this file that are here changed
+ *
+ * State, not a queue, as with kv.h: at most once a second ops->shards is
+ * asked and Redis told. No wait. Threads: any.
+ */
+void ckpt_shards_dirty(struct meta *m, uint64_t ino);
+
+struct ckpt_holder {
+	uint32_t incarnation;
+	bool whole;	     /* all of the file: the writer that published it */
+	const uint8_t *bits; /* as above; NULL if whole */
+	size_t n_bytes;
+};
+
+/**
+ * ckpt_holders - the live nodes that have shards of (ino, version)
+ * @fn: this node is told of, too; bits are good during the call
+ *
+ * ckpt_publish makes its caller the holder of the whole new version,
+ * ckpt_open_write takes this node's entry away before it returns.
+ * Returns: 0, -ESTALE (no such inode, or another version).
+ */
+int ckpt_holders(struct meta *m, int64_t deadline, uint64_t ino,
+		 uint64_t version,
+		 void (*fn)(void *arg, const struct ckpt_holder *h), void *arg);
+
+/* --- locks ------------------------------------------------------------- */
+
+enum ckpt_lock_kind {
+	CKPT_LOCK_POSIX, /* fcntl(2): byte ranges */
+	CKPT_LOCK_FLOCK, /* flock(2): whole, apart from the former */
+};
+
+struct ckpt_lock {
+	enum ckpt_lock_kind kind;
+	int type;	     /* F_RDLCK, F_WRLCK, F_UNLCK */
+	uint64_t owner;	     /* as FUSE tells it apart on this node */
+	uint64_t start, end; /* the last byte, included; a FLOCK: 0 and
+				CKPT_LOCK_END */
+	uint32_t pid;
+	uint32_t incarnation; /* whose node, when one is reported */
+};
+#define CKPT_LOCK_END INT64_MAX
+#define CKPT_LOCKS_MAX 4096u /* ranges of a file; past it -ENOLCK */
+
+/**
+ * ckpt_lock_set - take, change or release a lock, without waiting for others
+ *
+ * The locks of a dead node are gone; a node that was taken for dead and goes
+ * on under another incarnation has none any more.
+ *
+ * Returns: 0, -EAGAIN another one is in the way, -ENOLCK, -ESTALE.
+ */
+int ckpt_lock_set(struct meta *m, int64_t deadline, uint64_t ino,
+		  const struct ckpt_lock *lock);
+
+/**
+ * ckpt_lock_wait - the same, waiting
+ * @gone: asked now and then: does the caller still wait? (its signal)
+ *
+ * Exempt from the deadline as long as Redis answers.
+ * Returns: as ckpt_lock_set, -EINTR, -EIO.
+ */
+int ckpt_lock_wait(struct meta *m, uint64_t ino, const struct ckpt_lock *lock,
+		   bool (*gone)(void *ctx), void *ctx);
+
+/** ckpt_lock_get - the first lock in the way; lock->type F_UNLCK: none. */
+int ckpt_lock_get(struct meta *m, int64_t deadline, uint64_t ino,
+		  struct ckpt_lock *lock);
+
+/** ckpt_lock_drop - release what this owner has of both kinds: at close. No
+ *  round trip where it never had any. */
+int ckpt_lock_drop(struct meta *m, int64_t deadline, uint64_t ino,
+		   uint64_t owner);
+
+/* --- checksums --------------------------------------------------------- */
 
 /** ckpt_set_checksums - XXH3-128 of each shard of (ino, version): 16 bytes
  *  each, low half first, little-endian. Dropped if the version moved on. */

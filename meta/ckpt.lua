@@ -9,6 +9,10 @@
 --   d<ino>   hash: name -> inode number, of a directory
 --   x<ino>   hash: xattr name -> value; the field "" is what they occupy
 --   s<ino>   version (8 bytes) and the shards' checksums
+--   h<ino>   hash: incarnation -> version (8 bytes) and a bitmap of the shards
+--            that it has, or nothing: all. Not part of the tree: in no record
+--   l<ino>   hash: kind incarnation owner -> its locks, each 21 bytes: type (R
+--            W), pid, first and last offset (8 bytes, the highest first)
 --   o<ino>   hash: incarnation -> "", who keeps this unlinked file
 --   p        hash: "ino:incarnation" -> "", the same by incarnation
 --   log      stream: <seq>-0 -> r, what mutation seq left behind
@@ -185,6 +189,7 @@ function T:forget(ino)
 	self:del('i' .. ino)
 	self:del('x' .. ino)
 	self:del('s' .. ino)
+	call('UNLINK', self.base .. 'h' .. ino, self.base .. 'l' .. ino)
 end
 
 function T:flush()
@@ -410,6 +415,24 @@ reading('checksums', function(t, ino, version)
 	return 0, ''
 end)
 
+-- Incarnation, length, bitmap of each that has shards of this version.
+reading('holders', function(t, ino, version)
+	local i = t:inode(ino)
+	if not i or pack('<I8', i.version) ~= version then
+		return ESTALE
+	end
+	local out, all = {}, call('HGETALL', t.base .. 'h' .. ino)
+	for n = 1, #all, 2 do
+		local value = all[n + 1]
+		if string.sub(value, 1, 8) == version then
+			out[#out + 1] = pack('<I4I4', tonumber(all[n]),
+					     #value - 8) ..
+					string.sub(value, 9)
+		end
+	end
+	return 0, table.concat(out)
+end)
+
 reading('xattr_get', function(t, ino, name)
 	local value = call('HGET', t.base .. 'x' .. ino, name)
 	if value then
@@ -473,6 +496,7 @@ mutation('open_write', {}, function(t, ino, dead)
 		i.writer = inc
 		t:touch(i)
 	end
+	call('HDEL', t.base .. 'h' .. ino, t.inc)
 	return 0, attr(i)
 end)
 
@@ -489,10 +513,28 @@ mutation('publish', {}, function(t, ino, mask, set, last, dead)
 	if tonumber(mask) ~= 0 or last ~= '1' then
 		i.version = i.version + 1
 		t:del('s' .. ino)
+		call('UNLINK', t.base .. 'h' .. ino)
+		call('HSET', t.base .. 'h' .. ino, t.inc,
+		     pack('<I8', i.version))
 	end
 	i.writer = last == '1' and 0 or i.writer == 0 and 0 or inc
 	t:touch(i)
 	return 0, attr(i)
+end)
+
+-- What this node has: inode, version and bitmap (empty: nothing), …
+mutation('shards_set', {}, function(t, ...)
+	local args = { ... }
+	for n = 1, #args - 1, 2 do
+		local key, value = t.base .. 'h' .. args[n], args[n + 1]
+		local i = #value > 8 and t:inode(args[n])
+		if i and pack('<I8', i.version) == string.sub(value, 1, 8) then
+			call('HSET', key, t.inc, value)
+		else
+			call('HDEL', key, t.inc)
+		end
+	end
+	return 0
 end)
 
 mutation('set_checksums', {}, function(t, ino, version, sums)
@@ -549,6 +591,135 @@ mutation('xattr_remove', { 'allow-oom' }, function(t, ino, name, now)
 		t:del('x' .. ino)
 	end
 	t:touch(i, now)
+	return 0
+end)
+
+--- locks ----------------------------------------------------------------
+
+local LOCK, LOCKS_MAX, ENOLCK = 21, 4096, 37
+
+local function alive(live, known, inc)
+	if inc > known then
+		return true
+	end
+	local bytes = pack('<I4', inc)
+	for at = 1, #live - 3, 4 do
+		if string.sub(live, at, at + 3) == bytes then
+			return true
+		end
+	end
+	return false
+end
+
+-- The first of these locks that stands in the way of l.
+local function overlap(locks, l)
+	for at = 1, #locks - LOCK + 1, LOCK do
+		local one = string.sub(locks, at, at + LOCK - 1)
+		local first, last = string.sub(one, 6, 13), string.sub(one, 14)
+		if first <= l.last and last >= l.first and
+		   (l.kind == 'W' or string.sub(one, 1, 1) == 'W') then
+			return one
+		end
+	end
+end
+
+-- Who is in the way: the lock and the incarnation, and how many locks there
+-- are; with `clean` those of the dead leave.
+local function conflict(t, key, me, l, clean)
+	local all, n, found, whose = call('HGETALL', key), 0, nil, nil
+	for i = 1, #all, 2 do
+		local kind, inc = string.match(all[i], '^(%a) (%d+) ')
+		inc = tonumber(inc or 0)
+		if inc ~= tonumber(l.inc) and
+		   not alive(l.live, l.known, inc) then
+			if clean then
+				call('HDEL', key, all[i])
+			end
+		else
+			n = n + #all[i + 1] / LOCK
+			if kind == l.class and all[i] ~= me and not found then
+				found, whose = overlap(all[i + 1], l), inc
+			end
+		end
+	end
+	return found, whose, n
+end
+
+-- An owner's locks without a range.
+local function cut(locks, l)
+	local out = {}
+	for at = 1, #locks - LOCK + 1, LOCK do
+		local head = string.sub(locks, at, at + 4)
+		local first = string.sub(locks, at + 5, at + 12)
+		local last = string.sub(locks, at + 13, at + 20)
+		if last < l.first or first > l.last then
+			out[#out + 1] = head .. first .. last
+		else
+			if first < l.first then
+				out[#out + 1] = head .. first .. l.before
+			end
+			if last > l.last then
+				out[#out + 1] = head .. l.behind .. last
+			end
+		end
+	end
+	return table.concat(out)
+end
+
+local function lock_of(inc, class, kind, owner, first, last, before, behind,
+		       live, known)
+	return { inc = inc, class = class, kind = kind, first = first,
+		 last = last, before = before, behind = behind, live = live,
+		 known = tonumber(known),
+		 me = class .. ' ' .. inc .. ' ' .. owner }
+end
+
+mutation('lock_set', {}, function(t, ino, class, kind, owner, first, last,
+				  before, behind, pid, live, known)
+	local key = t.base .. 'l' .. ino
+	local l = lock_of(t.inc, class, kind, owner, first, last, before,
+			  behind, live, known)
+	if not t:inode(ino) then
+		return kind == 'U' and 0 or ESTALE
+	end
+	local found, _, n = conflict(t, key, l.me, l, true)
+	if kind ~= 'U' and found then
+		return EBUSY
+	end
+	if kind ~= 'U' and n >= LOCKS_MAX then
+		return ENOLCK
+	end
+	local mine = cut(call('HGET', key, l.me) or '', l)
+	if kind ~= 'U' then
+		mine = mine .. kind .. pack('<I4', tonumber(pid)) .. first ..
+		       last
+	end
+	if mine == '' then
+		call('HDEL', key, l.me)
+	else
+		call('HSET', key, l.me, mine)
+	end
+	return 0
+end)
+
+reading('lock_get', function(t, ino, class, kind, owner, first, last, before,
+			     behind, _, live, known, inc)
+	local l = lock_of(inc, class, kind, owner, first, last, before, behind,
+			  live, known)
+	if not t:inode(ino) then
+		return ESTALE
+	end
+	local one, whose = conflict(t, t.base .. 'l' .. ino, l.me, l, false)
+	if not one then
+		return 0
+	end
+	return 0, string.sub(one, 1, 1) .. pack('<I4', whose) ..
+		  string.sub(one, 2)
+end)
+
+mutation('lock_drop', { 'allow-oom' }, function(t, ino, owner)
+	local key, tail = t.base .. 'l' .. ino, ' ' .. t.inc .. ' ' .. owner
+	call('HDEL', key, 'p' .. tail, 'f' .. tail)
 	return 0
 end)
 

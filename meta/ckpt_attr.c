@@ -74,9 +74,9 @@ int ckpt_open_write(struct meta *m, int64_t deadline, uint64_t ino,
 			return -EBUSY;
 		if (err != -EBUSY)
 			return err;
-		if (other != was && !meta_node_live(m, other))
+		if (other != was && !meta_node_is_live(m, other))
 			continue;
-		busy = meta_node_live(m, other);
+		busy = meta_node_is_live(m, other);
 		if (busy)
 			other = 0;
 		if (clock_now_ns() + pause >= deadline)
@@ -118,9 +118,12 @@ int ckpt_publish(struct meta *m, int64_t deadline, uint64_t ino, unsigned mask,
 	uint32_t other = 0;
 	int err = publish_once(m, deadline, ino, mask, set, last, &other, a);
 
-	if (err != -ESTALE || !other || meta_node_live(m, other))
-		return err;
-	return publish_once(m, deadline, ino, mask, set, last, &other, a);
+	if (err == -ESTALE && other && !meta_node_is_live(m, other))
+		err = publish_once(m, deadline, ino, mask, set, last, &other,
+				   a);
+	if (!err && !mask) /* its shards are what they were before */
+		ckpt_shards_dirty(m, ino);
+	return err;
 }
 
 /* --- checksums --------------------------------------------------------- */

@@ -436,7 +436,7 @@ int ckpt_write(struct meta *m, int64_t deadline, const char *fn,
 	int err;
 
 	deadline = meta_deadline(m, deadline);
-	w.incarnation = meta_incarnation(m);
+	w.incarnation = meta_node_self(m);
 	w.n_inos = letgo_take(c, w.inos);
 	while (again != DONE) {
 		if (again == AGAIN_NEW)

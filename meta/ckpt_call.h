@@ -37,6 +37,13 @@ enum ckpt_state {
 #define CKPT_SESSION_BYTES 8
 #define CKPT_RING 64u /* RING in ckpt.lua: answers that it remembers */
 
+/* Inodes whose shards are to be told of (ckpt_shards.c). */
+struct ckpt_shard_set {
+	uint64_t *table;
+	size_t size, n;
+	bool all; /* every file's */
+};
+
 struct meta_ckpt {
 	struct meta *m;
 	struct ckpt_log *log;
@@ -55,6 +62,9 @@ struct meta_ckpt {
 	unsigned n_gap;	    /* of those: wait for records before theirs */
 	uint64_t *letgo; /* unlinked, open nowhere: freed with the next call */
 	size_t n_letgo, cap_letgo;
+	struct ckpt_locker *lockers; /* ckpt_lock.c */
+	struct ckpt_shard_set shards;
+	bool shards_ready; /* the ckpt ops may be called */
 	pthread_t thread;
 	bool has_thread;
 };
@@ -110,6 +120,12 @@ void ckpt_number_give(struct meta_ckpt *c, uint64_t number);
 void ckpt_letgo(struct meta_ckpt *c, uint64_t ino);
 bool ckpt_letgo_has(struct meta_ckpt *c, uint64_t ino);
 void ckpt_letgo_flush(struct meta_ckpt *c, int64_t deadline);
+
+/** ckpt_shards_flush - tell Redis of the shards of what is dirty. */
+void ckpt_shards_flush(struct meta_ckpt *c);
+void ckpt_shards_free(struct ckpt_shard_set *s);
+
+void ckpt_lockers_free(struct meta_ckpt *c);
 
 /** ckpt_malformed - say that an answer is none of ours; -EIO. */
 int ckpt_malformed(const char *fn);

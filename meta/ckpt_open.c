@@ -73,6 +73,7 @@ static void *run(void *arg)
 		if (state != CKPT_READY || !up)
 			continue;
 		ckpt_letgo_flush(c, clock_now_ns() + LETGO_NS);
+		ckpt_shards_flush(c);
 		compact_if_long(c, &compact_not_before);
 	}
 	return NULL;
@@ -103,6 +104,8 @@ static void state_free(struct meta_ckpt *c)
 	ckpt_log_close(c->log);
 	pthread_cond_destroy(&c->cond);
 	pthread_mutex_destroy(&c->lock);
+	ckpt_shards_free(&c->shards);
+	ckpt_lockers_free(c);
 	free(c->letgo);
 	free(c);
 }
@@ -163,6 +166,7 @@ void meta_ckpt_store_changed(struct meta *m)
 	scoped_lock(&c->lock);
 	if (c->state == CKPT_READY || c->state == CKPT_REFUSED)
 		c->state = CKPT_CHECK;
+	c->shards.all = true;
 	pthread_cond_broadcast(&c->cond);
 }
 

@@ -111,7 +111,8 @@ void ckpt_cursor_attr(struct ckpt_cursor *c, struct ckpt_attr *a)
 	take(c, &a->mtime_ns, 8);
 	take(c, &a->ctime_ns, 8);
 	a->parent_ino = ckpt_cursor_u64(c);
-	ckpt_cursor_u64(c); /* writer and flags */
+	a->writer = ckpt_cursor_u32(c);
+	ckpt_cursor_u32(c); /* flags */
 	if (!a->ino || a->ino >= INO_MAX || !type_known(a->mode) ||
 	    a->size_bytes > INT64_MAX)
 		c->bad = true;

@@ -134,7 +134,7 @@ static int load_begin(struct load *l, uint64_t expect, uint64_t tree)
 		redis_cmd_str(&cmd, "");
 	redis_cmd_printf(&cmd, "%016" PRIx64, tree);
 	redis_cmd_str(&cmd, l->token);
-	redis_cmd_uint(&cmd, meta_incarnation(l->c->m));
+	redis_cmd_uint(&cmd, meta_node_self(l->c->m));
 	err = meta_call(l->c->m, META_CKPT, "c", 0, &cmd, &r);
 	if (err)
 		return err;
@@ -525,7 +525,7 @@ static int sweep_one(struct sweep *s, const char *text)
 
 	if (sscanf(text, "%" SCNu64 ":%" SCNu32, &ino, &inc) != 2)
 		return ckpt_malformed("kept");
-	if (inc != meta_incarnation(s->c->m) && meta_node_live(s->c->m, inc))
+	if (inc != meta_node_self(s->c->m) && meta_node_is_live(s->c->m, inc))
 		return 0;
 	memcpy(s->pairs + s->n_bytes, &ino, 8);
 	memcpy(s->pairs + s->n_bytes + 8, &inc, 4);

@@ -18,6 +18,7 @@
 #include "meta/key.h"
 #include "meta/library.h"
 #include "meta/meta.h"
+#include "meta/nodes.h"
 #include "meta/redis.h"
 #include "meta/url.h"
 
@@ -31,7 +32,7 @@ enum meta_link {
 
 struct meta {
 	char *state_dir;
-	char *node_name;
+	char *node_name, *host;
 	char *password; /* NULL: none */
 	char prefix[KEY_PREFIX_MAX + 1];
 	char address[URL_TEXT_MAX];
@@ -58,12 +59,19 @@ struct meta {
 
 	struct embedded *embedded;     /* NULL: a server of the user's */
 	struct node *node;	       /* node.h */
+	struct members *members;       /* members.h */
 	struct namespaces *namespaces; /* namespace.h */
 	struct kv_pub *kv;	       /* kv.c */
+	struct kv_find *find;	       /* kv_find.c */
+	struct kv_list *list;	       /* kv_list.c */
 	struct meta_ckpt *ckpt;	       /* ckpt.c: its own state */
 
 	const struct meta_kv_ops *kv_ops;
 	void *kv_ctx;
+	const struct meta_node_ops *node_ops;
+	void *node_ctx;
+	const struct meta_ckpt_ops *ckpt_ops;
+	void *ckpt_ctx;
 };
 
 /**
@@ -133,18 +141,6 @@ void meta_cmd_key(struct redis_cmd *c, struct meta *m, const char *tag,
 /** meta_deadline - a caller's deadline, or the configured one from now. */
 int64_t meta_deadline(struct meta *m, int64_t deadline);
 
-/* --- node.c ------------------------------------------------------------ */
-
-/** meta_incarnation - this node's holder id: never 0, fences scripts. */
-uint32_t meta_incarnation(struct meta *m);
-
-/** meta_node_live - is this incarnation a live member? */
-bool meta_node_live(struct meta *m, uint32_t incarnation);
-
-/* Live members are in the sorted set "P:{n}:live" (member: incarnation in
- * decimal, score: deadline in ms of Redis' clock), their names and uuids in
- * the hash "P:{n}:node" (field: incarnation). */
-
 /* --- kv.c -------------------------------------------------------------- */
 
 int meta_kv_open(struct meta *m);
@@ -177,6 +173,9 @@ int meta_ckpt_open(struct meta *m);
  * Never called before meta_ckpt_open returned 0 nor after meta_ckpt_close.
  */
 void meta_ckpt_store_changed(struct meta *m);
+
+/** meta_ckpt_ready - the ckpt ops may be called from now on. */
+void meta_ckpt_ready(struct meta *m);
 
 /** meta_ckpt_stop - before the node leaves; connections are still there. */
 void meta_ckpt_stop(struct meta *m);

@@ -10,9 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "meta/kv_impl.h"
-#include "meta/namespace.h"
 #include "meta/node.h"
-#include "meta/record.h"
 
 #define TABLE_MIN 1024u
 
@@ -97,7 +95,7 @@ static void overflow(struct kv_pub *k)
 }
 
 static void name_add(struct kv_pub *k, struct kv_name **slot, uint32_t hash,
-		     const char *path, uint16_t len)
+		     const char *path, uint16_t len, bool unsure)
 {
 	const char *slash = memchr(path, '/', len);
 	struct kv_name *n = malloc(sizeof(*n) + len);
@@ -107,8 +105,10 @@ static void name_add(struct kv_pub *k, struct kv_name **slot, uint32_t hash,
 		k->audits_wanted += !!slash; /* no memory: find it later */
 		return;
 	}
-	*n = (struct kv_name){
-		.hash = hash, .len = len, .ns_len = (uint16_t)(slash - path)};
+	*n = (struct kv_name){.hash = hash,
+			      .len = len,
+			      .ns_len = (uint16_t)(slash - path),
+			      .doubt = unsure ? KV_DOUBT_ANY : 0};
 	memcpy(n->path, path, len);
 	*slot = n;
 	k->n_names++;
@@ -116,9 +116,9 @@ static void name_add(struct kv_pub *k, struct kv_name **slot, uint32_t hash,
 	queue(k, n);
 }
 
-void meta_kv_dirty(struct meta *m, const char *path, uint16_t path_len)
+static void dirty(struct kv_pub *k, const char *path, uint16_t path_len,
+		  bool unsure)
 {
-	struct kv_pub *k = m->kv;
 	uint32_t hash = hash_of(path, path_len);
 	struct kv_name **slot;
 
@@ -126,15 +126,28 @@ void meta_kv_dirty(struct meta *m, const char *path, uint16_t path_len)
 	slot = slot_of(k, hash, path, path_len);
 	if (*slot) {
 		(*slot)->again = (*slot)->in_flight;
+		if (unsure)
+			__atomic_store_n(&(*slot)->doubt, KV_DOUBT_ANY,
+					 __ATOMIC_RELAXED);
 		return;
 	}
 	if (k->n_names >= KV_DIRTY_MAX || k->n_bytes >= KV_DIRTY_BYTES_MAX) {
 		overflow(k);
 		return;
 	}
-	name_add(k, slot, hash, path, path_len);
+	name_add(k, slot, hash, path, path_len, unsure);
 	if (k->n_names > k->n_table)
 		table_grow(k);
+}
+
+void meta_kv_dirty(struct meta *m, const char *path, uint16_t path_len)
+{
+	dirty(m->kv, path, path_len, false);
+}
+
+void kv_dirty_unsure(struct kv_pub *k, const char *path, uint16_t len)
+{
+	dirty(k, path, len, true);
 }
 
 unsigned kv_take(struct kv_pub *k, struct kv_name **names, unsigned max)
@@ -152,13 +165,31 @@ unsigned kv_take(struct kv_pub *k, struct kv_name **names, unsigned max)
 	return n;
 }
 
+/* A name that became dirty again does not hear its answer: it is as if nobody
+ * knew it. */
+static void doubt_settle(struct kv_name *n, enum kv_outcome outcome)
+{
+	bool heard = outcome == KV_ANSWERED && !n->again;
+
+	if (outcome == KV_NOT_SENT)
+		return;
+	if (heard)
+		n->doubt = 0;
+	else if (n->sent && n->doubt != KV_DOUBT_ANY)
+		n->doubt = n->sent;
+	else if (outcome == KV_ANSWERED && !n->sent)
+		n->doubt = 0;
+	n->sent = 0;
+}
+
 void kv_settle(struct kv_pub *k, struct kv_name *const *names, unsigned n,
-	       bool answered)
+	       enum kv_outcome outcome)
 {
 	scoped_lock(&k->lock);
 	for (unsigned i = 0; i < n; i++) {
 		names[i]->in_flight = false;
-		if (answered && !names[i]->again)
+		doubt_settle(names[i], outcome);
+		if (outcome == KV_ANSWERED && !names[i]->again)
 			name_drop(k, names[i]);
 		else
 			queue(k, names[i]);
@@ -238,75 +269,6 @@ void meta_kv_audit(struct meta *m, const char *why)
 	k->audits_wanted++;
 	k->audit_why = why;
 	pthread_cond_broadcast(&k->cleaned);
-}
-
-/* --- reading ----------------------------------------------------------- */
-
-static int found_file(struct meta *m, const struct redis_reply *reply,
-		      struct meta_kv_found *f)
-{
-	struct record r;
-	const char *p;
-	size_t n;
-
-	if (redis_reply_str(reply, &p, &n) || record_decode(p, n, &r))
-		return -ENOENT;
-	*f = (struct meta_kv_found){.generation = r.generation,
-				    .size_bytes = r.size_bytes,
-				    .checksum = {r.checksum[0], r.checksum[1]},
-				    .mode = r.mode,
-				    .uid = r.uid,
-				    .gid = r.gid};
-	for (uint32_t i = 0; i < r.n_holders; i++)
-		if (meta_node_live(m, r.holders[i]))
-			f->holders[f->n_holders++] = r.holders[i];
-	return f->n_holders ? 0 : -ENOENT;
-}
-
-static int found_dir(const struct redis_reply *reply, struct meta_kv_found *f)
-{
-	const char *p;
-	size_t n;
-
-	memset(f, 0, sizeof(*f));
-	f->is_dir = true;
-	if (redis_reply_str(reply, &p, &n))
-		return -ENOENT;
-	return record_dir_decode(p, n, &f->mode, &f->uid, &f->gid) ? -ENOENT
-								   : 0;
-}
-
-int meta_kv_lookup(struct meta *m, int64_t deadline, const char *path,
-		   uint16_t path_len, struct meta_kv_found *found)
-{
-	redis_reply_auto struct redis_reply *reply = NULL;
-	redis_cmd_auto struct redis_cmd c = {0};
-	const char *slash = memchr(path, '/', path_len);
-	size_t ns_len = slash ? (size_t)(slash - path) : 0;
-	const char *rest = path + ns_len + 1;
-	size_t rest_len = slash ? path_len - ns_len - 1 : 0;
-	char tag[KEY_TAG_MAX], dir[1024];
-	struct key_place place;
-	int n_sub, err;
-
-	if (!rest_len || rest_len >= sizeof(dir))
-		return -ENOENT;
-	memcpy(dir, rest, rest_len);
-	dir[rest_len] = '/';
-	n_sub = meta_namespace_subs(m, path, ns_len, false);
-	if (n_sub < 0)
-		return n_sub == -ENOENT ? -ENOENT : -EIO;
-	place = key_place(rest, rest_len, (uint32_t)n_sub);
-	key_tag_kv(tag, path, ns_len, place.group);
-	redis_cmd_str(&c, "HMGET");
-	meta_cmd_key(&c, m, tag, "b%u", place.sub);
-	redis_cmd_bin(&c, rest, rest_len);
-	redis_cmd_bin(&c, dir, rest_len + 1);
-	err = meta_call(m, META_LOOKUP, tag, deadline, &c, &reply);
-	if (err)
-		return -EIO;
-	err = found_file(m, redis_reply_at(reply, 0), found);
-	return err ? found_dir(redis_reply_at(reply, 1), found) : 0;
 }
 
 /* --- open and close ---------------------------------------------------- */
@@ -432,10 +394,12 @@ void meta_kv_stats(struct meta *m, struct meta_stats *s)
 
 	s->n_published = k->n_published;
 	s->n_conflicts = k->n_conflicts;
+	s->n_dropped = k->n_dropped;
 	s->n_retracted = k->n_retracted;
 	s->n_tombstoned = k->n_tombstoned;
 	s->n_audits = k->n_audits;
 	s->n_refills = k->n_refills;
+	s->n_swept = k->n_swept;
 	scoped_lock(&k->lock);
 	s->n_dirty = k->n_names;
 }

@@ -17,13 +17,20 @@
 #include "meta/meta.h"
 
 struct meta_kv_state {
-	bool held;     /* this node holds a committed block of this name */
-	bool unlinked; /* its user removed it: leave a tombstone, not a gap */
-	uint64_t generation; /* as last published; 0: never */
+	bool held; /* this node holds a committed block of this name */
+	/* Its user removed the name and no GONE was heard yet: leave a
+	 * tombstone, not a gap. With `held`: it was written anew since; the
+	 * removal goes first, then the state is asked again. */
+	bool unlinked;
+	/* As last published, 0: never. With `unlinked`: of what the user
+	 * removed, 0: not known; a version that came later stays. */
+	uint64_t generation;
 	uint64_t size_bytes;
 	uint64_t checksum[2]; /* both 0: the namespace takes none */
 	uint32_t mode, uid, gid;
 };
+
+#define META_KV_HOLDERS_MAX 16
 
 enum meta_kv_verdict {
 	META_KV_PUBLISHED, /* ours is the published version, or equal to it */
@@ -32,17 +39,34 @@ enum meta_kv_verdict {
 	META_KV_GONE,	   /* retracted, or the tombstone is written */
 };
 
+/*
+ * What Redis answered of a name. A block is provisional until the first
+ * PUBLISHED: served here, never to peers.
+ */
+struct meta_kv_answer {
+	enum meta_kv_verdict verdict;
+	uint64_t generation; /* PUBLISHED, CONFLICT: the record's; DROPPED: the
+				tombstone's; GONE: what was removed */
+	/* CONFLICT: the winner's */
+	uint64_t size_bytes;
+	uint64_t checksum[2];
+	/* Live ones but us: PUBLISHED, CONFLICT: who holds it, too; GONE after
+	 * `unlinked`: who is to be sent a DROP of this generation */
+	uint32_t n_holders;
+	uint32_t holders[META_KV_HOLDERS_MAX];
+};
+
 struct meta_kv_ops {
 	/** state - what does the local index say of this name now? A removed
 	 *  name stays `unlinked` until its verdict. Must not block on Redis.
 	 *  Called on threads of meta's own. */
 	void (*state)(void *ctx, const char *path, uint16_t path_len,
 		      struct meta_kv_state *state);
-	/** verdict - Redis answered. generation is the record's. Not called
-	 *  for a name that became dirty again meanwhile: a later one comes.
-	 *  Must not wait; may call meta_kv_dirty. */
+	/** verdict - Redis answered. Not called for a name that became dirty
+	 *  again meanwhile: a later one comes. Must not wait; may call
+	 *  meta_kv_dirty. */
 	void (*verdict)(void *ctx, const char *path, uint16_t path_len,
-			enum meta_kv_verdict v, uint64_t generation);
+			const struct meta_kv_answer *answer);
 	/**
 	 * each - walk the whole local index, for refill and audit
 	 *
@@ -84,18 +108,74 @@ struct meta_kv_found {
 	uint64_t checksum[2];
 	uint32_t mode, uid, gid;
 	uint32_t n_holders; /* live ones; 0: a directory */
-	uint32_t holders[16];
+	uint32_t holders[META_KV_HOLDERS_MAX];
 };
+
+/* A LOOKUP of the kernel waits no longer for Redis than this. */
+#define META_KV_LOOKUP_NS 20000000LL
 
 /**
  * meta_kv_lookup - ask Redis for a block or a directory: one round trip
  * @deadline: monotonic ns; 0: the configured one from now
  *
+ * A few trips are under way at a time; lookups that come meanwhile wait for
+ * one of them to end, then leave together.
+ *
  * Returns: 0, -ENOENT (no live node holds it), or -EIO (no answer; at once
- *          while the breaker is open).
+ *          while the breaker is open, which a missed deadline opens until
+ *          Redis answers again).
  */
 int meta_kv_lookup(struct meta *m, int64_t deadline, const char *path,
 		   uint16_t path_len, struct meta_kv_found *found);
+
+/* One name of many. */
+struct meta_kv_ask {
+	const char *path; /* the caller keeps it until the answer */
+	uint16_t path_len;
+	int err; /* as meta_kv_lookup returns it */
+	struct meta_kv_found found;
+};
+
+/**
+ * meta_kv_lookup_many - n names in one round trip (each 2,000 of them)
+ *
+ * Returns: 0 with each ask's err set, or -EIO: no answer for at least one,
+ *          whose err is -EIO.
+ */
+int meta_kv_lookup_many(struct meta *m, int64_t deadline,
+			struct meta_kv_ask *asks, unsigned n);
+
+/**
+ * meta_kv_lookup_send - the same, without waiting
+ * @done: exactly once, on a thread of meta's or, before this returns, on the
+ *        caller's; err as meta_kv_lookup_many returns it; must not wait; may
+ *        send another
+ *
+ * Returns: 0, or (done is then never called) -EIO while the breaker is open,
+ *          -E2BIG more than 2,000 names, -ENOMEM.
+ */
+int meta_kv_lookup_send(struct meta *m, int64_t deadline,
+			struct meta_kv_ask *asks, unsigned n,
+			void (*done)(void *ctx, int err), void *ctx);
+
+/**
+ * meta_kv_list - the names right below a directory, of all live nodes
+ * @path: "NAMESPACE" or "NAMESPACE/dir"
+ * @fn: once for each name
+ *
+ * From a snapshot of the namespace that this node shares among all its
+ * listings: at most 30 s old, taken anew by a scan that takes at most a fifth
+ * of the time and lies in the state directory. Waits for the first one until
+ * the deadline.
+ *
+ * Returns: 0, -EAGAIN (none is there yet, or Redis is away: list what is
+ *          here), or another -errno.
+ */
+int meta_kv_list(struct meta *m, int64_t deadline, const char *path,
+		 uint16_t path_len,
+		 void (*fn)(void *arg, const char *name, uint16_t name_len,
+			    const struct meta_kv_found *found),
+		 void *arg);
 
 /* A namespace's record: its directory's attributes and its policy. */
 struct meta_namespace {

@@ -8,6 +8,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "meta/kv_impl.h"
+#include "meta/kv_scan.h"
+#include "meta/members.h"
 #include "meta/namespace.h"
 #include "meta/node.h"
 #include "meta/record.h"
@@ -15,11 +17,11 @@
 /*
  * Refill: everything this node holds becomes dirty, most recently used first,
  * no faster than Redis takes it. Audit: before that, what Redis says this node
- * holds and it does not becomes dirty, too.
+ * holds and it does not becomes dirty, too. Sweep: dead holders leave the
+ * records (kv_sweep.c).
  */
 
 #define AUDIT_EVERY_NS (3600 * NS_PER_S)
-#define SCAN_COUNT 500
 #define SLOW_SHARE 9   /* the hourly one: 10 % of the time */
 #define URGENT_SHARE 1 /* half of it */
 #define REFILL_CHUNK 2048u
@@ -28,7 +30,8 @@
 
 struct audit {
 	struct kv_pub *k;
-	unsigned share; /* pauses this many times as long as it works */
+	bool compare, sweep; /* what it is for */
+	unsigned share;	     /* pauses this many times as long as it works */
 	int err;
 	/* the namespace that is being scanned */
 	const char *ns;
@@ -57,16 +60,10 @@ static bool stopped(struct kv_pub *k)
 
 /* --- what Redis says we hold ------------------------------------------- */
 
-static bool lists_us(const struct redis_reply *value, uint32_t me)
+static bool lists_us(const struct record *r, uint32_t me)
 {
-	struct record r;
-	const char *p;
-	size_t n;
-
-	if (redis_reply_str(value, &p, &n) || record_decode(p, n, &r))
-		return false;
-	for (uint32_t i = 0; i < r.n_holders; i++)
-		if (r.holders[i] == me)
+	for (uint32_t i = 0; i < r->n_holders; i++)
+		if (r->holders[i] == me)
 			return true;
 	return false;
 }
@@ -87,70 +84,70 @@ static void field_check(struct audit *a, const char *rest, size_t rest_len)
 		meta_kv_dirty(a->k->m, path, (uint16_t)len);
 }
 
-static int scan_once(struct audit *a, const char *tag, uint32_t sub,
-		     uint64_t *cursor)
+static void page_check(struct audit *a, struct kv_sweep *sweep,
+		       const struct redis_reply *list)
 {
-	redis_reply_auto struct redis_reply *reply = NULL;
-	redis_cmd_auto struct redis_cmd c = {0};
-	struct meta *m = a->k->m;
-	uint32_t me = meta_incarnation(m);
-	const struct redis_reply *list;
-	int err;
+	uint32_t me = meta_node_self(a->k->m);
 
-	redis_cmd_str(&c, "HSCAN");
-	meta_cmd_key(&c, m, tag, "b%u", sub);
-	redis_cmd_uint(&c, *cursor);
-	redis_cmd_str(&c, "COUNT");
-	redis_cmd_int(&c, SCAN_COUNT);
-	err = meta_call(m, META_PUBLISH, tag, 0, &c, &reply);
-	err = err ? err : redis_reply_uint(redis_reply_at(reply, 0), cursor);
-	if (err)
-		return err;
-	list = redis_reply_at(reply, 1);
 	for (size_t i = 0; i + 1 < redis_reply_count(list); i += 2) {
-		const char *rest;
-		size_t n;
+		const char *rest, *value;
+		size_t n, n_value;
+		struct record r;
 
-		if (lists_us(redis_reply_at(list, i + 1), me) &&
-		    !redis_reply_str(redis_reply_at(list, i), &rest, &n))
+		if (redis_reply_str(redis_reply_at(list, i), &rest, &n) ||
+		    redis_reply_str(redis_reply_at(list, i + 1), &value,
+				    &n_value) ||
+		    record_decode(value, n_value, &r))
+			continue;
+		if (a->compare && lists_us(&r, me))
 			field_check(a, rest, n);
+		if (a->sweep)
+			kv_sweep_see(sweep, rest, n, &r);
 	}
-	return 0;
 }
 
-static void bucket_scan(struct audit *a, uint32_t group, uint32_t sub)
+static int page(void *ctx, const char *tag, uint32_t sub,
+		const struct redis_reply *list)
 {
-	char tag[KEY_TAG_MAX];
-	uint64_t cursor = 0;
+	struct audit *a = ctx;
+	struct kv_sweep sweep;
+	int err = kv_sweep_begin(a->k, &sweep, tag, sub);
 
-	key_tag_kv(tag, a->ns, a->ns_len, group);
-	do {
-		int64_t start = clock_now_ns();
+	if (err)
+		return err;
+	page_check(a, &sweep, list);
+	return kv_sweep_end(&sweep, tag);
+}
 
-		a->err = scan_once(a, tag, sub, &cursor);
-		if (!a->err && !nap(a->k, (clock_now_ns() - start) * a->share))
-			a->err = -ESHUTDOWN;
-	} while (!a->err && cursor);
+static bool pause_between(void *ctx, int64_t ns)
+{
+	struct audit *a = ctx;
+
+	return nap(a->k, ns);
 }
 
 static void namespace_scan(void *arg, const char *name, uint32_t n_sub)
 {
 	struct audit *a = arg;
+	struct kv_scan scan = {.m = a->k->m,
+			       .ns = name,
+			       .n_sub = n_sub,
+			       .pause = a->share,
+			       .nap = pause_between,
+			       .page = page,
+			       .ctx = a};
 
 	a->ns = name;
 	a->ns_len = strlen(name);
-	for (uint32_t group = 0; group < KEY_GROUPS; group++)
-		for (uint32_t sub = 0; sub < n_sub && !a->err; sub++)
-			bucket_scan(a, group, sub);
+	if (!a->err)
+		a->err = kv_scan(&scan);
 }
 
 /* --- what we hold ------------------------------------------------------ */
 
 static void name_dirty(void *arg, const char *path, uint16_t path_len)
 {
-	struct kv_pub *k = arg;
-
-	meta_kv_dirty(k->m, path, path_len);
+	kv_dirty_unsure(arg, path, path_len);
 }
 
 /* Until the sender is nearly through, and Redis not slowed down by us. */
@@ -177,7 +174,7 @@ static void index_dirty(struct kv_pub *k)
 /* Others saw the new store in the same second: spread over up to 30 s. */
 static bool jitter(struct kv_pub *k)
 {
-	uint32_t n_nodes = meta_node_count(k->m), random = 0;
+	uint32_t n_nodes = meta_members_count(k->m), random = 0;
 	int64_t span = n_nodes < 30 ? n_nodes * NS_PER_S : REFILL_JITTER_NS;
 
 	if (n_nodes < 2 || getrandom(&random, sizeof(random), 0) < 0)
@@ -187,14 +184,26 @@ static bool jitter(struct kv_pub *k)
 
 /* --- the thread -------------------------------------------------------- */
 
-enum task { TASK_NONE, TASK_REFILL, TASK_AUDIT, TASK_END };
+enum task { TASK_NONE, TASK_REFILL, TASK_AUDIT, TASK_SWEEP, TASK_END };
 
 struct order {
 	enum task task;
 	bool hourly;
 	const char *why;
-	uint64_t refill, audit; /* what is done by it */
+	uint64_t refill, audit, deaths; /* what is done by it */
 };
+
+/* Somebody died, and cleaning up is this node's. */
+static bool sweep_is_due(struct kv_pub *k, struct order *o)
+{
+	o->deaths = meta_members_deaths(k->m);
+	if (o->deaths == k->deaths_swept)
+		return false;
+	if (meta_members_first(k->m))
+		return true;
+	k->deaths_swept = o->deaths;
+	return false;
+}
 
 static void order_wait(struct kv_pub *k, int64_t next_ns, struct order *o)
 {
@@ -211,6 +220,8 @@ static void order_wait(struct kv_pub *k, int64_t next_ns, struct order *o)
 				o->task = TASK_AUDIT;
 			else if (k->refills_wanted != k->refills_done)
 				o->task = TASK_REFILL;
+			else if (sweep_is_due(k, o))
+				o->task = TASK_SWEEP;
 		}
 		if (o->task != TASK_NONE)
 			break;
@@ -228,6 +239,10 @@ static void order_wait(struct kv_pub *k, int64_t next_ns, struct order *o)
 static void order_done(struct kv_pub *k, const struct order *o)
 {
 	scoped_lock(&k->lock);
+	if (o->task == TASK_SWEEP) {
+		k->deaths_swept = o->deaths;
+		return;
+	}
 	k->refills_done = o->refill;
 	k->audits_done = o->audit;
 	pthread_cond_broadcast(&k->cleaned);
@@ -236,6 +251,8 @@ static void order_done(struct kv_pub *k, const struct order *o)
 static int audit_run(struct kv_pub *k, const struct order *o)
 {
 	struct audit a = {.k = k,
+			  .compare = true,
+			  .sweep = o->hourly && meta_members_first(k->m),
 			  .share = o->hourly ? SLOW_SHARE : URGENT_SHARE};
 
 	if (!o->hourly)
@@ -247,6 +264,18 @@ static int audit_run(struct kv_pub *k, const struct order *o)
 	index_dirty(k);
 	k->n_audits++;
 	return 0;
+}
+
+static int sweep_run(struct kv_pub *k)
+{
+	struct audit a = {.k = k, .sweep = true, .share = SLOW_SHARE};
+	uint64_t before = k->n_swept;
+
+	meta_namespace_names(k->m, namespace_scan, &a);
+	if (!a.err)
+		log_info("kv: dead nodes are out of %llu records",
+			 (unsigned long long)(k->n_swept - before));
+	return a.err;
 }
 
 void *kv_auditor_thread(void *arg)
@@ -264,6 +293,8 @@ void *kv_auditor_thread(void *arg)
 		if (o.task == TASK_AUDIT) {
 			err = audit_run(k, &o);
 			next_ns = clock_now_ns() + AUDIT_EVERY_NS;
+		} else if (o.task == TASK_SWEEP) {
+			err = sweep_run(k);
 		} else if (jitter(k)) {
 			index_dirty(k);
 			k->n_refills++;

@@ -31,6 +31,8 @@
 #define KV_INFLIGHT_MAX 16384u
 #define KV_WRITTEN_DIRS 131072u /* remembered; a power of two */
 
+#define KV_DOUBT_ANY UINT64_MAX
+
 struct kv_name {
 	struct list link; /* of the queue, while queued */
 	struct kv_name *next;
@@ -38,6 +40,11 @@ struct kv_name {
 	uint16_t len, ns_len;
 	bool in_flight;
 	bool again; /* became dirty while in flight */
+	/* What may have been published without our hearing of it: a print of
+	 * its bytes; 0: nothing; KV_DOUBT_ANY: whatever is there. */
+	uint64_t doubt;
+	uint64_t
+		sent; /* the print of what is in flight, not published before */
 	char path[];
 };
 
@@ -62,6 +69,7 @@ struct kv_pub {
 	/* Counted up by who wants one, compared by the audit's thread. */
 	uint64_t audits_wanted, audits_done;
 	uint64_t refills_wanted, refills_done;
+	uint64_t deaths_swept; /* of members.h */
 	const char *audit_why;
 
 	/* The sender's: hashes of directories that Redis has; 0: free. */
@@ -74,7 +82,7 @@ struct kv_pub {
 	bool has_sender, has_auditor;
 
 	_Atomic uint64_t n_published, n_conflicts, n_retracted, n_tombstoned;
-	_Atomic uint64_t n_unlisted, n_audits, n_refills;
+	_Atomic uint64_t n_unlisted, n_dropped, n_audits, n_refills, n_swept;
 	_Atomic int64_t last_batch_ns; /* how long Redis took */
 };
 
@@ -82,9 +90,15 @@ struct kv_pub {
 /** kv_take - up to max names off the queue, now in flight; the lock is held */
 unsigned kv_take(struct kv_pub *k, struct kv_name **names, unsigned max);
 
-/** kv_settle - names of a batch are answered (or not: they stay dirty). */
+enum kv_outcome {
+	KV_ANSWERED,
+	KV_NOT_SENT, /* Redis has not seen it */
+	KV_UNKNOWN,  /* it may have */
+};
+
+/** kv_settle - names of a batch are answered, or stay dirty. */
 void kv_settle(struct kv_pub *k, struct kv_name *const *names, unsigned n,
-	       bool answered);
+	       enum kv_outcome outcome);
 
 /** kv_can_send - Redis is there and known to be the store we think it is. */
 bool kv_can_send(struct kv_pub *k);
@@ -92,6 +106,26 @@ bool kv_can_send(struct kv_pub *k);
 /** kv_state_get - what the local index says, now. */
 void kv_state_get(struct kv_pub *k, const char *path, uint16_t len,
 		  struct meta_kv_state *state);
+
+/** kv_dirty_unsure - meta_kv_dirty of a block whose last publish may have
+ *  landed: a tombstone that it meets then was meant for it, too. */
+void kv_dirty_unsure(struct kv_pub *k, const char *path, uint16_t len);
+
+/* kv_sweep.c: the records of one bucket that name dead holders. */
+struct kv_sweep {
+	struct kv_pub *k;
+	struct redis_cmd cmd;
+	unsigned n;
+};
+
+struct record;
+
+int kv_sweep_begin(struct kv_pub *k, struct kv_sweep *s, const char *tag,
+		   uint32_t sub);
+void kv_sweep_see(struct kv_sweep *s, const void *path, size_t len,
+		  const struct record *r);
+/** kv_sweep_end - have them cleaned; waits. Always after kv_sweep_begin. */
+int kv_sweep_end(struct kv_sweep *s, const char *tag);
 
 /* kv_send.c, kv_audit.c: threads */
 void *kv_sender_thread(void *arg);

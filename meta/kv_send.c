@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "meta/kv_impl.h"
+#include "meta/members.h"
 #include "meta/namespace.h"
 #include "meta/node.h"
 #include "meta/record.h"
@@ -28,6 +29,7 @@ struct item {
 	uint16_t path_len;
 	uint16_t sub;
 	char op;
+	bool then_held; /* a removal, and there is a block again */
 	uint8_t blob_len;
 	uint8_t blob[RECORD_HEAD_BYTES];
 };
@@ -35,8 +37,8 @@ struct item {
 struct batch {
 	struct batch *next; /* of the round's open ones in a slot */
 	struct kv_pub *k;
-	int64_t sent_ns;
-	const char *ns; /* in some name's path */
+	int64_t sent_ns; /* 0: not sent */
+	const char *ns;	 /* in some name's path */
 	uint16_t ns_len;
 	uint32_t group;
 	unsigned n;
@@ -59,22 +61,41 @@ struct round {
 
 /* --- the answers: on the connection's thread --------------------------- */
 
-/* What an answer means: a letter, a generation. */
+static uint64_t number(const unsigned char *p, unsigned bytes)
+{
+	uint64_t v = 0;
+
+	for (unsigned i = 0; i < bytes; i++)
+		v |= (uint64_t)p[i] << (8 * i);
+	return v;
+}
+
+/* A letter, a generation, of a winner size and checksum, other holders. */
 static bool answer_parse(const struct redis_reply *reply, char *letter,
-			 uint64_t *generation)
+			 struct meta_kv_answer *a)
 {
 	const unsigned char *p;
 	const char *bytes;
 	size_t n;
 
+	memset(a, 0, sizeof(*a));
 	if (redis_reply_str(reply, &bytes, &n) || n < 9)
 		return false;
-	*letter = bytes[0];
-	*generation = 0;
 	p = (const unsigned char *)bytes + 1;
-	for (int i = 0; i < 8; i++)
-		*generation |= (uint64_t)p[i] << (8 * i);
-	return strchr("PFCDG", *letter);
+	n -= 9;
+	*letter = bytes[0];
+	a->generation = number(p, 8);
+	p += 8;
+	if (*letter == 'C' && n >= 24) {
+		a->size_bytes = number(p, 8);
+		a->checksum[0] = number(p + 8, 8);
+		a->checksum[1] = number(p + 16, 8);
+		p += 24;
+		n -= 24;
+	}
+	for (; n >= 4 && a->n_holders < META_KV_HOLDERS_MAX; n -= 4, p += 4)
+		a->holders[a->n_holders++] = (uint32_t)number(p, 4);
+	return *letter && strchr("PFCDG", *letter);
 }
 
 static enum meta_kv_verdict count(struct kv_pub *k, const struct item *item,
@@ -91,6 +112,7 @@ static enum meta_kv_verdict count(struct kv_pub *k, const struct item *item,
 		k->n_conflicts++;
 		return META_KV_CONFLICT;
 	case 'D':
+		k->n_dropped++;
 		return META_KV_DROPPED;
 	default:
 		if (item->op == 'U')
@@ -108,13 +130,13 @@ static bool is_stale(struct kv_pub *k, const struct kv_name *name)
 }
 
 static void verdict_give(struct kv_pub *k, const struct item *item, char letter,
-			 uint64_t generation)
+			 struct meta_kv_answer *a)
 {
-	enum meta_kv_verdict v = count(k, item, letter);
-
+	a->verdict = count(k, item, letter);
 	if (!is_stale(k, item->name))
-		k->ops->verdict(k->ctx, item->name->path, item->name->len, v,
-				generation);
+		k->ops->verdict(k->ctx, item->name->path, item->name->len, a);
+	if (item->then_held)
+		meta_kv_dirty(k->m, item->name->path, item->name->len);
 }
 
 /* Names stay dirty; say why, once a pause, and do not try again at once. */
@@ -143,14 +165,14 @@ static void batch_end(struct batch *b, int err, const struct redis_reply *reply)
 
 	for (unsigned i = 0; i < b->n; i++) {
 		struct item *item = &b->items[i];
-		uint64_t generation = 0;
+		struct meta_kv_answer answer;
 		char letter = 0;
 
 		if (!item->name)
 			continue;
-		if (!err && answer_parse(redis_reply_at(reply, i), &letter,
-					 &generation)) {
-			verdict_give(k, item, letter, generation);
+		if (!err &&
+		    answer_parse(redis_reply_at(reply, i), &letter, &answer)) {
+			verdict_give(k, item, letter, &answer);
 			clean[n_clean++] = item->name;
 		} else {
 			dirty[n_dirty++] = item->name;
@@ -159,8 +181,8 @@ static void batch_end(struct batch *b, int err, const struct redis_reply *reply)
 	if (!err && n_dirty)
 		refused(k, "a key under the prefix is of another type",
 			REFUSED_PAUSE_NS);
-	kv_settle(k, clean, n_clean, true);
-	kv_settle(k, dirty, n_dirty, false);
+	kv_settle(k, clean, n_clean, KV_ANSWERED);
+	kv_settle(k, dirty, n_dirty, b->sent_ns ? KV_UNKNOWN : KV_NOT_SENT);
 	free(b);
 }
 
@@ -214,7 +236,7 @@ static void keys_add(struct redis_cmd *c, struct batch *b, const char *tag,
 static void batch_format(struct redis_cmd *c, struct batch *b,
 			 const struct round *r)
 {
-	uint32_t me = meta_incarnation(b->k->m);
+	uint32_t me = meta_node_self(b->k->m);
 	uint8_t me_bytes[4] = {(uint8_t)me, (uint8_t)(me >> 8),
 			       (uint8_t)(me >> 16), (uint8_t)(me >> 24)};
 	char tag[KEY_TAG_MAX];
@@ -251,6 +273,7 @@ static void batch_send(struct batch *b, struct round *r)
 		return;
 	r->failed = true;
 	b->k->dirs_epoch++;
+	b->sent_ns = 0;
 	batch_end(b, err, NULL);
 }
 
@@ -290,6 +313,7 @@ static struct item *item_new(struct round *r, struct batch **slots,
 			return NULL;
 		b->next = *p;
 		b->k = r->k;
+		b->sent_ns = 0;
 		b->ns = n->path;
 		b->ns_len = n->ns_len;
 		b->group = group;
@@ -372,15 +396,33 @@ static void generation_encode(uint64_t generation, struct item *item)
 		item->blob[i] = (uint8_t)(generation >> (8 * i));
 }
 
-static void state_encode(const struct meta_kv_state *s, struct item *item)
+static uint64_t print_of(const struct meta_kv_state *s)
 {
-	if (s->held) {
-		item->op = 'P';
+	uint64_t bytes[3] = {s->size_bytes, s->checksum[0], s->checksum[1]};
+
+	return XXH3_64bits(bytes, sizeof(bytes)) >> 1 | 1; /* not 0, not ANY */
+}
+
+/* What was removed goes first, whatever came after it: that goes next. */
+static void state_encode(const struct meta_kv_state *s, struct kv_name *n,
+			 struct item *item)
+{
+	uint64_t print = s->generation ? 0 : print_of(s);
+
+	n->sent = 0;
+	if (s->unlinked) {
+		item->op = 'U';
+		item->then_held = s->held;
+		generation_encode(s->generation, item);
+	} else if (s->held) {
+		/* Set meanwhile it counts next time: the name is in flight. */
+		uint64_t was = __atomic_load_n(&n->doubt, __ATOMIC_RELAXED);
+		bool doubt = was == KV_DOUBT_ANY || was == print;
+
+		item->op = doubt && print ? 'p' : 'P';
 		item->blob_len = RECORD_HEAD_BYTES;
 		record_encode(s, item->blob);
-	} else if (s->unlinked) {
-		item->op = 'U';
-		generation_encode(s->generation, item);
+		n->sent = print;
 	} else {
 		item->op = 'R';
 		item->blob_len = 0;
@@ -392,9 +434,10 @@ static void gone_with_namespace(struct round *r, struct kv_name *n,
 				const struct meta_kv_state *s)
 {
 	struct item item = {.name = n, .op = s->unlinked ? 'U' : 'R'};
+	struct meta_kv_answer answer = {.generation = 0};
 
-	verdict_give(r->k, &item, 'G', 0);
-	kv_settle(r->k, &n, 1, true);
+	verdict_give(r->k, &item, 'G', &answer);
+	kv_settle(r->k, &n, 1, KV_ANSWERED);
 }
 
 /* Names come in runs of one namespace: ask once for each run. */
@@ -434,21 +477,22 @@ static void name_add(struct round *r, struct kv_name *n)
 	}
 	if (!item) {
 		r->failed = true;
-		kv_settle(r->k, &n, 1, false);
+		kv_settle(r->k, &n, 1, KV_NOT_SENT);
 		return;
 	}
 	item->name = n;
 	item->path = rest;
 	item->path_len = rest_len;
 	item->sub = (uint16_t)place.sub;
-	state_encode(&state, item);
+	item->then_held = false;
+	state_encode(&state, n, item);
 }
 
 static void round_run(struct round *r, unsigned n)
 {
 	cleanup_free void *live = NULL;
 
-	live = meta_node_list(r->k->m, &r->live_bytes, &r->known);
+	live = meta_members_bytes(r->k->m, &r->live_bytes, &r->known);
 	r->live = live;
 	r->failed = !live;
 	r->ns_len = 0;

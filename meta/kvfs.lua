@@ -2,12 +2,16 @@
 -- The node and kv functions of the library kvfs1; meta/library.c puts this
 -- file and ckpt.lua together, each in a scope of its own.
 --
--- Nodes, tag {n}:
+-- Nodes, tag {n}; the functions take the prefix "P:{n}:" as their one key:
 --   live     sorted set: incarnation -> deadline, ms of Redis' clock
---   node     hash: incarnation -> "uuid name"
+--   node     hash: incarnation -> its record, as meta/member.c writes it
+--   load     hash: incarnation -> ms of Redis' clock, a blank, load figures
+--   u<inc>   hash: namespace -> bytes that this incarnation holds
+--   use      hash: namespace -> the sum over the live ones
 --   uuid     hash: uuid -> its newest incarnation
 --   inc      the newest incarnation given out
---   version  of the membership: + 1 with every join, leave and death
+--   version  of the membership: + 1 with every join, leave, death and change
+--            of a record
 --   store    the store id, random: another one is another store
 --   last     when anybody's heartbeat came last
 --   ns       hash: namespace -> its record
@@ -34,91 +38,147 @@ end
 -- Membership -------------------------------------------------------------
 
 -- Nobody's heartbeat came for long: Redis was away, not the nodes.
-local function bridge_gap(live, last, now, ttl)
-	local gap = now - tonumber(redis.call('GET', last) or now)
+local function bridge_gap(n, now, ttl)
+	local gap = now - tonumber(redis.call('GET', n .. 'last') or now)
 	if gap > ttl / 2 then
-		for _, m in ipairs(redis.call('ZRANGE', live, 0, -1)) do
-			redis.call('ZINCRBY', live, gap, m)
+		for _, m in ipairs(redis.call('ZRANGE', n .. 'live', 0, -1)) do
+			redis.call('ZINCRBY', n .. 'live', gap, m)
 		end
 	end
-	redis.call('SET', last, now)
+	redis.call('SET', n .. 'last', now)
 end
 
-local function reap(live, node, version, now)
-	local dead = redis.call('ZRANGEBYSCORE', live, '-inf', now,
+local function use_add(n, ns, bytes)
+	if bytes ~= 0 and
+	   redis.call('HINCRBY', n .. 'use', ns,
+		string.format('%.0f', bytes)) <= 0 then
+		redis.call('HDEL', n .. 'use', ns)
+	end
+end
+
+-- This incarnation holds these bytes, and no others: { ns, bytes, … }.
+local function use_set(n, inc, list, from)
+	local mine, new = n .. 'u' .. inc, {}
+	for i = from, #list - 1, 2 do
+		new[list[i]] = tonumber(list[i + 1])
+	end
+	local old = redis.call('HGETALL', mine)
+	for i = 1, #old, 2 do
+		local ns, bytes = old[i], tonumber(old[i + 1])
+		use_add(n, ns, (new[ns] or 0) - bytes)
+		if not new[ns] then
+			redis.call('HDEL', mine, ns)
+		elseif new[ns] ~= bytes then
+			redis.call('HSET', mine, ns,
+				string.format('%.0f', new[ns]))
+		end
+		new[ns] = nil
+	end
+	for ns, bytes in pairs(new) do
+		use_add(n, ns, bytes)
+		redis.call('HSET', mine, ns, string.format('%.0f', bytes))
+	end
+end
+
+local function forget(n, inc)
+	redis.call('ZREM', n .. 'live', inc)
+	redis.call('HDEL', n .. 'node', inc)
+	redis.call('HDEL', n .. 'load', inc)
+	use_set(n, inc, {}, 1)
+end
+
+local function reap(n, now)
+	local dead = redis.call('ZRANGEBYSCORE', n .. 'live', '-inf', now,
 		'LIMIT', 0, 500)
+	for _, inc in ipairs(dead) do
+		forget(n, inc)
+	end
 	if #dead > 0 then
-		redis.call('ZREM', live, unpack(dead))
-		redis.call('HDEL', node, unpack(dead))
-		redis.call('INCR', version)
+		redis.call('INCR', n .. 'version')
 	end
 end
 
 -- Incarnations start at the seconds since 2025, so that those of a store
 -- that was lost are not given out again.
-local function incarnation_new(inc, now)
-	if redis.call('EXISTS', inc) == 0 then
-		redis.call('SET', inc, math.floor(now / 1000) - 1735689600)
+local function incarnation_new(n, now)
+	if redis.call('EXISTS', n .. 'inc') == 0 then
+		redis.call('SET', n .. 'inc',
+			math.floor(now / 1000) - 1735689600)
 	end
-	return redis.call('INCR', inc)
+	return redis.call('INCR', n .. 'inc')
 end
 
--- keys: live node uuid inc version store last
--- args: uuid name ttl_ms discard store-id-if-there-is-none
+local function record_set(n, inc, record)
+	if redis.call('HGET', n .. 'node', inc) ~= record then
+		redis.call('HSET', n .. 'node', inc, record)
+		redis.call('INCR', n .. 'version')
+	end
+end
+
+-- args: uuid record ttl_ms discard store-id-if-there-is-none
 local function node_join(k, a)
-	local live, node, version, now = k[1], k[2], k[5], time_ms()
-	local ttl = tonumber(a[3])
-	local mine = redis.call('HGET', k[3], a[1])
-	local until_ms = mine and redis.call('ZSCORE', live, mine)
-	local keep = until_ms and tonumber(until_ms) > now and a[4] ~= '1'
-	redis.call('SETNX', k[6], a[5])
-	bridge_gap(live, k[7], now, ttl)
+	local n, now, ttl = k[1], time_ms(), tonumber(a[3])
+	local mine = redis.call('HGET', n .. 'uuid', a[1])
+	local till = mine and redis.call('ZSCORE', n .. 'live', mine)
+	local keep = till and tonumber(till) > now and a[4] ~= '1'
+	redis.call('SETNX', n .. 'store', a[5])
+	bridge_gap(n, now, ttl)
 	if not keep then
 		if mine then
-			redis.call('ZREM', live, mine)
-			redis.call('HDEL', node, mine)
+			forget(n, mine)
 		end
-		mine = incarnation_new(k[4], now)
-		redis.call('HSET', k[3], a[1], mine)
-		redis.call('INCR', version)
+		mine = incarnation_new(n, now)
+		redis.call('HSET', n .. 'uuid', a[1], mine)
+		redis.call('INCR', n .. 'version')
 	end
-	redis.call('ZADD', live, now + ttl, mine)
-	redis.call('HSET', node, mine, a[1] .. ' ' .. a[2])
-	reap(live, node, version, now)
-	return { redis.call('GET', k[6]), redis.call('GET', version) or 0,
-		tonumber(mine), keep and 1 or 0 }
+	redis.call('ZADD', n .. 'live', now + ttl, mine)
+	record_set(n, mine, a[2])
+	reap(n, now)
+	return { redis.call('GET', n .. 'store'),
+		redis.call('GET', n .. 'version') or 0, tonumber(mine),
+		keep and 1 or 0 }
 end
 
--- keys: live node version store last
--- args: incarnation ttl_ms store-id-if-there-is-none
+-- args: incarnation ttl_ms store-id-if-there-is-none record load, then for
+-- each namespace: name, bytes held
+-- Returns: store id, version, whether this is a member, Redis' clock, load
+-- figures of some (incarnation, figures, …), usage (namespace, bytes, …).
 local function node_beat(k, a)
-	local live, node, version, now = k[1], k[2], k[3], time_ms()
-	local ttl = tonumber(a[2])
-	local member = 0
-	redis.call('SETNX', k[4], a[3])
-	bridge_gap(live, k[5], now, ttl)
-	if redis.call('ZSCORE', live, a[1]) then
-		redis.call('ZADD', live, now + ttl, a[1])
-		member = 1
+	local n, now, ttl = k[1], time_ms(), tonumber(a[2])
+	local member = redis.call('ZSCORE', n .. 'live', a[1])
+	redis.call('SETNX', n .. 'store', a[3])
+	bridge_gap(n, now, ttl)
+	if member then
+		redis.call('ZADD', n .. 'live', now + ttl, a[1])
+		record_set(n, a[1], a[4])
+		redis.call('HSET', n .. 'load', a[1], now .. ' ' .. a[5])
+		use_set(n, a[1], a, 6)
 	end
-	reap(live, node, version, now)
-	return { redis.call('GET', k[4]), redis.call('GET', version) or 0,
-		member }
+	reap(n, now)
+	return { redis.call('GET', n .. 'store'),
+		redis.call('GET', n .. 'version') or 0, member and 1 or 0, now,
+		redis.call('HRANDFIELD', n .. 'load', 32, 'WITHVALUES'),
+		redis.call('HGETALL', n .. 'use') }
 end
 
--- keys: live node version; args: incarnation
+-- args: incarnation
 local function node_leave(k, a)
-	if redis.call('ZREM', k[1], a[1]) == 1 then
-		redis.call('HDEL', k[2], a[1])
-		redis.call('INCR', k[3])
+	if redis.call('ZSCORE', k[1] .. 'live', a[1]) then
+		forget(k[1], a[1])
+		redis.call('INCR', k[1] .. 'version')
 	end
 	return 1
 end
 
--- keys: live version inc
+-- Version, newest incarnation, the live ones and their records.
 local function node_members(k)
-	return { redis.call('GET', k[2]) or 0, redis.call('GET', k[3]) or 0,
-		redis.call('ZRANGE', k[1], 0, -1) }
+	local n, out = k[1], {}
+	local live = redis.call('ZRANGE', n .. 'live', 0, -1)
+	for i, inc in ipairs(live) do
+		out[i] = redis.call('HGET', n .. 'node', inc) or ''
+	end
+	return { redis.call('GET', n .. 'version') or 0,
+		redis.call('GET', n .. 'inc') or 0, live, out }
 end
 
 -- Blocks -----------------------------------------------------------------
@@ -189,9 +249,10 @@ local function tomb_of(b, path)
 	return number8(t:sub(1, 8))
 end
 
-local function publish_new(b, bucket, path, blob, older)
+local function publish_new(b, bucket, path, blob, older, unsure)
 	local gen, tomb = number8(blob:sub(2, 9)), tomb_of(b, path)
-	if gen ~= 0 and gen <= tomb then
+	-- An unsure one may be what the tombstone was written for.
+	if tomb ~= 0 and gen <= tomb and (gen ~= 0 or unsure) then
 		return 'D' .. struct.pack('<I8', tomb)
 	end
 	if gen > older then
@@ -218,35 +279,63 @@ local function is_equal(rec, blob)
 end
 
 -- We hold this. First commit wins; equal copies become replicas.
-local function publish(b, bucket, path, blob)
+local function publish(b, bucket, path, blob, unsure)
 	local rec = redis.call('HGET', bucket, path)
 	if not valid(rec) then
-		return publish_new(b, bucket, path, blob, 0)
+		return publish_new(b, bucket, path, blob, 0, unsure)
 	end
 	local others, mine, dead = holders_of(b, rec)
 	local head, gen = rec:sub(1, HEAD), rec:sub(2, 9)
 	if not is_equal(rec, blob) then
 		if #others == 0 then -- nobody has the older bytes any more
-			return publish_new(b, bucket, path, blob, number8(gen))
+			local answer = publish_new(b, bucket, path, blob,
+				number8(gen), unsure)
+			if answer:sub(1, 1) == 'D' then
+				redis.call('HDEL', bucket, path)
+			end
+			return answer
 		end
 		if mine or dead then
 			store(bucket, path, head, others)
 		end
-		return 'C' .. gen
+		return 'C' .. gen .. rec:sub(10, 33) .. table.concat(others)
 	end
 	local sum_new = rec:sub(18, 33) == NO_SUM and
 		blob:sub(18, 33) ~= NO_SUM
 	if sum_new then
 		head = head:sub(1, 17) .. blob:sub(18, 33) .. head:sub(34)
 	end
+	local rest = table.concat(others)
 	if not mine and #others >= HOLDERS_MAX then
-		return 'F' .. gen
+		return 'F' .. gen .. rest
 	end
 	others[#others + 1] = b.me
 	if not mine or dead or sum_new then
 		store(bucket, path, head, others)
 	end
-	return 'P' .. gen
+	return 'P' .. gen .. rest
+end
+
+-- The same, and nobody knows whether an earlier try has arrived.
+local function publish_again(b, bucket, path, blob)
+	return publish(b, bucket, path, blob, true)
+end
+
+-- Dead holders leave a record.
+local function sweep(b, bucket, path)
+	local rec = redis.call('HGET', bucket, path)
+	if valid(rec) then
+		local others, mine, dead = holders_of(b, rec)
+		if mine then
+			others[#others + 1] = b.me
+		end
+		if #others == 0 then
+			redis.call('HDEL', bucket, path)
+		elseif dead then
+			store(bucket, path, rec:sub(1, HEAD), others)
+		end
+	end
+	return 'G' .. NO_GEN
 end
 
 -- We hold this no more.
@@ -264,32 +353,43 @@ local function retract(b, bucket, path)
 	return 'G' .. rec:sub(2, 9)
 end
 
--- The name is removed, everywhere: a tombstone meets who was not told.
+local function tomb_set(b, path, gen)
+	local till = b.now + TOMB_MS
+	generation_seen(b, gen)
+	b.no_tombs = false
+	redis.call('HSET', b.tombs, path,
+		struct.pack('<I8I8', gen, till))
+	redis.call('ZADD', b.order, till, path)
+	if redis.call('ZCARD', b.order) > TOMBS_MAX then
+		redis.call('HDEL', b.tombs,
+			redis.call('ZPOPMIN', b.order)[1])
+	end
+end
+
+-- The name is removed, everywhere: a tombstone meets who was not told. What
+-- came after the generation that the user saw (0: any) is not what he removed;
+-- we hold it no more in either case.
 local function unlink(b, bucket, path, blob)
 	local rec = redis.call('HGET', bucket, path)
-	local gen = math.max(number8(blob), tomb_of(b, path))
+	local seen = number8(blob)
+	local gen = math.max(seen, tomb_of(b, path))
 	local others = {}
 	if valid(rec) then
-		gen = math.max(gen, number8(rec:sub(2, 9)))
-		others = holders_of(b, rec)
-	end
-	if rec then
+		local have = number8(rec:sub(2, 9))
+		if seen ~= 0 and have > seen then
+			retract(b, bucket, path)
+		else
+			gen = math.max(gen, have)
+			others = holders_of(b, rec)
+			redis.call('HDEL', bucket, path)
+		end
+	elseif rec then
 		redis.call('HDEL', bucket, path)
 	end
-	local bytes = struct.pack('<I8', gen)
 	if gen > 0 then
-		local till = b.now + TOMB_MS
-		generation_seen(b, gen)
-		b.no_tombs = false
-		redis.call('HSET', b.tombs, path,
-			bytes .. struct.pack('<I8', till))
-		redis.call('ZADD', b.order, till, path)
-		if redis.call('ZCARD', b.order) > TOMBS_MAX then
-			redis.call('HDEL', b.tombs,
-				redis.call('ZPOPMIN', b.order)[1])
-		end
+		tomb_set(b, path, gen)
 	end
-	return 'G' .. bytes .. table.concat(others)
+	return 'G' .. struct.pack('<I8', gen) .. table.concat(others)
 end
 
 local function directory(_, bucket, path, blob)
@@ -306,16 +406,18 @@ local function purge_tombs(b)
 	end
 end
 
-local OPS = { P = publish, R = retract, U = unlink, D = directory }
+local OPS = { P = publish, p = publish_again, R = retract, U = unlink,
+	D = directory, S = sweep }
 
 -- keys: t x g bucket…
 -- args: our incarnation (4 bytes), the live ones (4 each), the newest one
---       when they were listed; then for each name: P R U or D, which bucket
---       (1 is the first), path, record up to the holders (P), generation (U),
---       directory (D)
+--       when they were listed; then for each name: P p R U D or S, which
+--       bucket (1 is the first), path, record up to the holders (P p),
+--       generation (U), directory (D)
 -- Answers for each name: P published, F published but the list of holders is
--- full, C conflict, D dropped, G gone; generation (8); other holders (U). E:
--- this name cannot be stored (its bucket is a key of another type).
+-- full, C conflict, D dropped, G gone; generation (8); of the winner size (8)
+-- and checksum (16) (C); other live holders (P F C U). E: this name cannot be
+-- stored (its bucket is a key of another type).
 local function kv_batch(k, a)
 	local b = { tombs = k[1], order = k[2], gen_key = k[3], me = a[1],
 		live_bytes = a[2], known = tonumber(a[3]), now = time_ms() }
@@ -329,6 +431,18 @@ local function kv_batch(k, a)
 	end
 	if b.gen then
 		redis.call('SET', b.gen_key, string.format('%.0f', b.gen))
+	end
+	return out
+end
+
+-- keys: buckets; args: how many names a page, a cursor for each bucket.
+-- Returns for each: the next cursor, path, record, path, record, …
+local function kv_scan(k, a)
+	local out = {}
+	for i, bucket in ipairs(k) do
+		local ok, page = pcall(redis.call, 'HSCAN', bucket, a[i + 1],
+			'COUNT', a[1])
+		out[i] = ok and not page.err and page or { '0', {} }
 	end
 	return out
 end
@@ -349,3 +463,4 @@ register('node_leave', node_leave, { 'allow-oom' })
 register('node_members', node_members, { 'no-writes' })
 register('ns_list', ns_list, { 'no-writes' })
 register('kv_batch', kv_batch, {})
+register('kv_scan', kv_scan, { 'no-writes' })

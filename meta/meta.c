@@ -15,6 +15,9 @@
 #include "meta/check.h"
 #include "meta/embedded.h"
 #include "meta/internal.h"
+#include "meta/kv_find.h"
+#include "meta/kv_list.h"
+#include "meta/members.h"
 #include "meta/namespace.h"
 #include "meta/node.h"
 
@@ -81,7 +84,8 @@ static int strings_set(struct meta *m, const struct meta_config *c)
 	gethostname(host, sizeof(host) - 1);
 	m->state_dir = strdup(c->state_dir);
 	m->node_name = strdup(c->node_name ? c->node_name : host);
-	if (!m->state_dir || !m->node_name)
+	m->host = strdup(c->host ? c->host : host);
+	if (!m->state_dir || !m->node_name || !m->host)
 		return -ENOMEM;
 	if (mkdir(m->state_dir, 0700) && errno != EEXIST) {
 		int err = -errno;
@@ -105,6 +109,10 @@ static int meta_new(struct meta **out, const struct meta_config *c)
 	m->discard = c->discard;
 	m->kv_ops = c->kv_ops;
 	m->kv_ctx = c->kv_ctx;
+	m->node_ops = c->node_ops;
+	m->node_ctx = c->node_ctx;
+	m->ckpt_ops = c->ckpt_ops;
+	m->ckpt_ctx = c->ckpt_ctx;
 	m->library = library_text(&m->library_build);
 	err = m->library ? 0 : -ENOBUFS;
 	err = err ? err : strings_set(m, c);
@@ -248,6 +256,8 @@ static int parts_open(struct meta *m)
 
 	err = err ? err : meta_namespace_open(m);
 	err = err ? err : meta_kv_open(m);
+	err = err ? err : meta_kv_find_open(m);
+	err = err ? err : meta_kv_list_open(m);
 	err = err ? err : meta_ckpt_open(m);
 	if (err)
 		return err;
@@ -278,6 +288,8 @@ int meta_open(struct meta **out, const struct meta_config *c)
 
 int meta_start(struct meta *m)
 {
+	meta_node_ready(m);
+	meta_ckpt_ready(m);
 	return meta_kv_start(m);
 }
 
@@ -286,6 +298,8 @@ void meta_close(struct meta *m)
 	if (!m)
 		return;
 	m->closing = true;
+	meta_kv_find_stop(m);
+	meta_kv_list_stop(m);
 	if (m->ckpt)
 		meta_ckpt_stop(m);
 	if (m->kv)
@@ -294,6 +308,8 @@ void meta_close(struct meta *m)
 	meta_ckpt_close(m); /* a heartbeat may have told it of a new store */
 	for (int i = 0; i < META_LINKS; i++)
 		redis_close(link_set(m, i, NULL));
+	meta_kv_find_close(m);
+	meta_kv_list_close(m);
 	if (m->kv)
 		meta_kv_close(m);
 	meta_namespace_close(m);
@@ -304,6 +320,7 @@ void meta_close(struct meta *m)
 	free(m->password);
 	free(m->state_dir);
 	free(m->node_name);
+	free(m->host);
 	pthread_mutex_destroy(&m->lock);
 	free(m);
 }
@@ -338,12 +355,14 @@ void meta_stats(struct meta *m, struct meta_stats *s)
 	s->up = meta_up(m);
 	s->embedded = m->embedded;
 	s->address = m->address;
-	s->incarnation = meta_incarnation(m);
-	s->n_nodes = meta_node_count(m);
+	s->incarnation = meta_node_self(m);
+	s->n_nodes = meta_members_count(m);
 	s->store_id = meta_node_store_id(m);
 	if (m->embedded)
 		s->n_redis_restarts = embedded_restarts(m->embedded);
 	links_stats(m, s);
 	meta_kv_stats(m, s);
+	meta_kv_find_stats(m, s);
+	meta_kv_list_stats(m, s);
 	meta_ckpt_stats(m, s);
 }

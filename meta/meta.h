@@ -10,11 +10,14 @@
  *      call.c      meta_call and meta_send(tag, …), the one place that would
  *                  learn of slots, Sentinel, Cluster
  *      embedded.c  the private redis-server of a mount without -o meta=
- *      node.c      incarnation, heartbeat, membership, store id
+ *      node.c      incarnation, heartbeat, store id; members.c: the table
+ *                  of nodes (nodes.h), member.c a node's record as text
  *      namespace.c the namespaces' records
  *      kv.c        the dirty set (kv.h); kv_send.c publishes it, kv_audit.c
- *                  compares it with Redis
- *      ckpt.c      the ckpt tree, one script call per operation (ckpt.h)
+ *                  compares it with Redis and sweeps dead holders
+ *      kv_find.c   lookups, many in a round trip; kv_list.c the listing
+ *      ckpt.c      the ckpt tree, one script call per operation (ckpt.h);
+ *                  ckpt_shards.c who has which shards, ckpt_lock.c locks
  *      ckpt_log.c  ckpt's truth: log, snapshot, reload
  *      kvfs.lua    the function library that runs inside Redis
  */
@@ -23,7 +26,9 @@
 #include <stdint.h>
 
 struct meta;
+struct meta_ckpt_ops;
 struct meta_kv_ops;
+struct meta_node_ops;
 
 struct meta_config {
 	const char *url; /* redis://[user@]host[:port]/db, unix:///path[?db=n],
@@ -33,10 +38,16 @@ struct meta_config {
 	const char *prefix;	   /* of every key; NULL: "kvfs" */
 	const char *state_dir;	   /* redis/, uuid, ckpt.log, ckpt.snap */
 	const char *node_name;	   /* shown to people; NULL: the host name */
+	const char *host;	   /* nodes of one host count as one replica;
+				      NULL: the host name */
 	unsigned deadline_ms;	   /* bound of every wait; 0: 5000 */
 	bool discard;		   /* take a new incarnation */
 	const struct meta_kv_ops *kv_ops; /* see kv.h */
 	void *kv_ctx;
+	const struct meta_node_ops *node_ops; /* see nodes.h; NULL: none */
+	void *node_ctx;
+	const struct meta_ckpt_ops *ckpt_ops; /* see ckpt.h; NULL: none */
+	void *ckpt_ctx;
 };
 
 struct meta_stats {
@@ -49,7 +60,12 @@ struct meta_stats {
 	uint64_t n_dirty;     /* names whose publish is not answered yet */
 	uint64_t n_published; /* answers "yours" */
 	uint64_t n_conflicts; /* answers "another's came first" */
+	uint64_t n_dropped;   /* answers "its name was removed" */
 	uint64_t n_retracted, n_tombstoned, n_audits, n_refills;
+	uint64_t n_lookups;	 /* names asked for */
+	uint64_t n_lookup_trips; /* round trips that took */
+	uint64_t n_swept;	 /* records cleaned of dead holders */
+	uint64_t n_listings;	 /* snapshots of a namespace taken */
 	uint64_t n_commands, n_timeouts, n_reconnects, n_redis_restarts;
 	uint64_t ckpt_seq;	  /* newest sequence number seen */
 	uint64_t ckpt_logged_seq; /* newest in ckpt.log */

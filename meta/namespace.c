@@ -25,9 +25,10 @@ struct entry {
 };
 
 struct namespaces {
-	pthread_mutex_t lock; /* a leaf; guards the list and the file */
+	pthread_mutex_t file_lock; /* guards the file; before the next */
+	char *path, *file;	   /* its text; NULL: not known */
+	pthread_mutex_t lock;	   /* a leaf; guards the rest */
 	struct list entries;
-	char *path;
 };
 
 /* --- what is known here; the caller holds the lock --------------------- */
@@ -80,10 +81,15 @@ static void forget_all(struct namespaces *s)
 
 /* --- the file: "store ID", then a line (record.h) each ---------------- */
 
-static int file_write(struct meta *m, FILE *f)
+/* From malloc; the caller holds the lock. */
+static char *file_text(struct meta *m)
 {
-	char line[RECORD_NS_LINE_MAX];
+	char line[RECORD_NS_LINE_MAX], *text = NULL;
+	size_t n;
+	FILE *f = open_memstream(&text, &n);
 
+	if (!f)
+		return NULL;
 	fprintf(f, "store %" PRIu64 "\n", meta_node_store_id(m));
 	list_for_each (l, &m->namespaces->entries) {
 		struct entry *e = container_of(l, struct entry, link);
@@ -91,25 +97,48 @@ static int file_write(struct meta *m, FILE *f)
 		record_ns_line_encode(e->name, &e->ns, e->n_sub, line);
 		fprintf(f, "%s\n", line);
 	}
-	return fflush(f) || fsync(fileno(f)) ? -errno : 0;
+	if (!fclose(f))
+		return text;
+	free(text);
+	return NULL;
 }
 
-/* Best effort: Redis has been told already. */
+static int file_write(struct namespaces *s, const char *text)
+{
+	cleanup_free char *tmp = NULL;
+	cleanup_file FILE *f = NULL;
+
+	if (asprintf(&tmp, "%s.tmp", s->path) < 0)
+		return -ENOMEM;
+	f = fopen(tmp, "we");
+	if (!f || fputs(text, f) < 0 || fflush(f) || fsync(fileno(f)) ||
+	    rename(tmp, s->path))
+		return -errno;
+	return 0;
+}
+
+/* Best effort: Redis has been told already. Without the list's lock, which
+ * lookups take: the disk may be slow. */
 static void file_store(struct meta *m)
 {
 	struct namespaces *s = m->namespaces;
-	cleanup_free char *tmp = NULL;
-	cleanup_file FILE *f = NULL;
+	cleanup_free char *text = NULL;
 	int err;
 
-	if (asprintf(&tmp, "%s.tmp", s->path) < 0)
+	scoped_lock(&s->file_lock);
+	pthread_mutex_lock(&s->lock);
+	text = file_text(m);
+	pthread_mutex_unlock(&s->lock);
+	if (!text || (s->file && !strcmp(text, s->file)))
 		return;
-	f = fopen(tmp, "we");
-	err = f ? file_write(m, f) : -errno;
-	if (!err && rename(tmp, s->path))
-		err = -errno;
-	if (err)
+	err = file_write(s, text);
+	if (err) {
 		log_warn("namespaces: %s: %s", s->path, strerror(-err));
+		return;
+	}
+	free(s->file);
+	s->file = text;
+	text = NULL;
 }
 
 static void line_read(struct namespaces *s, const char *line, size_t n,
@@ -179,32 +208,9 @@ static int record_put(struct meta *m, const char *name,
 	return fresh || !create;
 }
 
-/*
- * Takes over what Redis lists. @told: only if it is the store that was last
- * told of ours: a new one is empty until the heartbeat has noticed.
- */
-static int fetch_all(struct meta *m, bool told)
+/* The caller holds the lock. */
+static void list_take(struct namespaces *s, const struct redis_reply *list)
 {
-	redis_reply_auto struct redis_reply *reply = NULL;
-	redis_cmd_auto struct redis_cmd c = {0};
-	struct namespaces *s = m->namespaces;
-	const struct redis_reply *list;
-	uint64_t store;
-	int err;
-
-	meta_fcall(&c, "ns_list", 2);
-	meta_cmd_key(&c, m, "n", "store");
-	meta_cmd_key(&c, m, "n", "ns");
-	err = meta_call(m, META_LOOKUP, "n", 0, &c, &reply);
-	if (err)
-		return err;
-	list = redis_reply_at(reply, 1);
-	if (redis_reply_uint(redis_reply_at(reply, 0), &store) || !list)
-		return -EPROTO;
-	if (told && store != meta_node_told_store(m))
-		return 0;
-	scoped_lock(&s->lock);
-	forget_all(s);
 	for (size_t i = 0; i + 1 < redis_reply_count(list); i += 2) {
 		const char *name = "", *record = "";
 		size_t name_len = 0, len = 0;
@@ -221,6 +227,36 @@ static int fetch_all(struct meta *m, bool told)
 		else
 			set(s, name, name_len, &ns, n_sub);
 	}
+}
+
+/*
+ * Takes over what Redis lists. @told: only if it is the store that was last
+ * told of ours: a new one is empty until the heartbeat has noticed.
+ */
+static int fetch_all(struct meta *m, int64_t deadline, bool told)
+{
+	redis_reply_auto struct redis_reply *reply = NULL;
+	redis_cmd_auto struct redis_cmd c = {0};
+	struct namespaces *s = m->namespaces;
+	const struct redis_reply *list;
+	uint64_t store;
+	int err;
+
+	meta_fcall(&c, "ns_list", 2);
+	meta_cmd_key(&c, m, "n", "store");
+	meta_cmd_key(&c, m, "n", "ns");
+	err = meta_call(m, META_LOOKUP, "n", deadline, &c, &reply);
+	if (err)
+		return err;
+	list = redis_reply_at(reply, 1);
+	if (redis_reply_uint(redis_reply_at(reply, 0), &store) || !list)
+		return -EPROTO;
+	if (told && store != meta_node_told_store(m))
+		return 0;
+	pthread_mutex_lock(&s->lock);
+	forget_all(s);
+	list_take(s, list);
+	pthread_mutex_unlock(&s->lock);
 	file_store(m);
 	return 0;
 }
@@ -258,7 +294,7 @@ int meta_namespace_store_changed(struct meta *m)
 		if (r < 0)
 			return r;
 	}
-	return fetch_all(m, false);
+	return fetch_all(m, 0, false);
 }
 
 /* --- for the other parts ----------------------------------------------- */
@@ -270,6 +306,7 @@ int meta_namespace_open(struct meta *m)
 	if (!s)
 		return -ENOMEM;
 	pthread_mutex_init(&s->lock, NULL);
+	pthread_mutex_init(&s->file_lock, NULL);
 	list_init(&s->entries);
 	m->namespaces = s;
 	if (asprintf(&s->path, "%s/namespaces", m->state_dir) < 0) {
@@ -278,7 +315,7 @@ int meta_namespace_open(struct meta *m)
 	}
 	if (file_load(s) != meta_node_store_id(m))
 		return meta_namespace_store_changed(m);
-	return fetch_all(m, false);
+	return fetch_all(m, 0, false);
 }
 
 void meta_namespace_close(struct meta *m)
@@ -289,6 +326,8 @@ void meta_namespace_close(struct meta *m)
 		return;
 	forget_all(s);
 	free(s->path);
+	free(s->file);
+	pthread_mutex_destroy(&s->file_lock);
 	pthread_mutex_destroy(&s->lock);
 	free(s);
 	m->namespaces = NULL;
@@ -301,6 +340,16 @@ static uint32_t subs_known(struct namespaces *s, const char *name, size_t len)
 	scoped_lock(&s->lock);
 	e = find(s, name, len);
 	return e ? e->n_sub : 0;
+}
+
+uint32_t meta_namespace_subs_known(struct meta *m, const char *name, size_t len)
+{
+	return subs_known(m->namespaces, name, len);
+}
+
+int meta_namespace_learn(struct meta *m, int64_t deadline)
+{
+	return fetch_all(m, deadline, true);
 }
 
 int meta_namespace_subs(struct meta *m, const char *name, size_t len,
@@ -318,7 +367,7 @@ int meta_namespace_subs(struct meta *m, const char *name, size_t len,
 	memcpy(text, name, len);
 	text[len] = '\0';
 	r = create ? record_put(m, text, &ns, NAMESPACE_SUBS, true) : 0;
-	r = r < 0 ? r : fetch_all(m, true);
+	r = r < 0 ? r : fetch_all(m, 0, true);
 	if (r < 0)
 		return r;
 	n_sub = subs_known(m->namespaces, name, len);
@@ -361,11 +410,12 @@ int meta_namespace_put(struct meta *m, const char *name,
 	if (r < 0)
 		return public_err(r);
 	if (!r) {
-		fetch_all(m, true); /* another node's: learn of it */
+		fetch_all(m, 0, true); /* another node's: learn of it */
 		return -EEXIST;
 	}
-	scoped_lock(&s->lock);
+	pthread_mutex_lock(&s->lock);
 	r = set(s, name, len, ns, n_sub);
+	pthread_mutex_unlock(&s->lock);
 	file_store(m);
 	return r;
 }
@@ -408,8 +458,9 @@ int meta_namespace_remove(struct meta *m, const char *name)
 	err = err ? err : redis_reply_int(reply, &removed);
 	if (err)
 		return public_err(err);
-	scoped_lock(&s->lock);
+	pthread_mutex_lock(&s->lock);
 	forget(s, name);
+	pthread_mutex_unlock(&s->lock);
 	file_store(m);
 	return removed ? 0 : -ENOENT;
 }
@@ -421,7 +472,7 @@ int meta_namespace_each(struct meta *m,
 {
 	cleanup_free struct entry *all = NULL;
 	size_t count;
-	int err = fetch_all(m, true);
+	int err = fetch_all(m, 0, true);
 
 	if (err)
 		return public_err(err);

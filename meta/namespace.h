@@ -34,6 +34,13 @@ int meta_namespace_store_changed(struct meta *m);
 int meta_namespace_subs(struct meta *m, const char *name, size_t len,
 			bool create);
 
+/** meta_namespace_subs_known - the same from memory alone; 0: not known. */
+uint32_t meta_namespace_subs_known(struct meta *m, const char *name,
+				   size_t len);
+
+/** meta_namespace_learn - what Redis lists: one round trip; 0 or -errno. */
+int meta_namespace_learn(struct meta *m, int64_t deadline);
+
 /** meta_namespace_names - visit the names known here, without Redis. */
 void meta_namespace_names(struct meta *m,
 			  void (*fn)(void *arg, const char *name,

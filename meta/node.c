@@ -15,11 +15,17 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "meta/internal.h"
+#include "meta/member.h"
+#include "meta/members.h"
 #include "meta/namespace.h"
+#include "meta/nodes.h"
 
-#define UUID_LEN 36
+#define UUID_LEN META_UUID_LEN
 /* A late beat is better than none: it waits, if not for long. */
 #define NODE_CALL_MS 1000
+/* For so long a lone node need not ask whether it still is one. */
+#define ALONE_NS (100 * NS_PER_MS)
+#define USAGE_MAX 1000u /* namespaces told with a heartbeat */
 
 struct node {
 	char uuid[UUID_LEN + 1];
@@ -33,32 +39,19 @@ struct node {
 	uint32_t told_incarnation;
 	char told_run_id[41];
 
+	_Atomic int64_t beat_ns; /* when the last beat that was answered left */
+
 	pthread_mutex_t lock; /* a leaf; guards the rest */
 	pthread_cond_t changed;
-	uint64_t version; /* of the table below */
-	uint64_t known;	  /* newest incarnation when it was fetched */
-	uint32_t *live;	  /* ascending */
-	size_t n_live;
+	struct meta_self self; /* what we tell of us */
 	bool check, stop;
+	bool started;	 /* the ops may be called */
 	uint64_t checks; /* how often a connection was new */
 	pthread_t thread;
 	bool has_thread;
 };
 
 /* --- the uuid ---------------------------------------------------------- */
-
-static bool uuid_valid(const char *u)
-{
-	for (int i = 0; i < UUID_LEN; i++) {
-		bool dash = i == 8 || i == 13 || i == 18 || i == 23;
-
-		if (dash ? u[i] != '-'
-			 : !((u[i] >= '0' && u[i] <= '9') ||
-			     (u[i] >= 'a' && u[i] <= 'f')))
-			return false;
-	}
-	return true;
-}
 
 static int uuid_make(char uuid[static UUID_LEN + 1])
 {
@@ -101,7 +94,7 @@ static int uuid_load(struct node *n, const char *state_dir)
 		return -ENOMEM;
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd >= 0 && read(fd, n->uuid, UUID_LEN) == UUID_LEN &&
-	    uuid_valid(n->uuid))
+	    member_uuid_valid(n->uuid, UUID_LEN))
 		return 0;
 	if (fd >= 0)
 		log_warn("node: %s: not a uuid: this is a new node now", path);
@@ -124,60 +117,35 @@ static void add_store_id(struct redis_cmd *c)
 	redis_cmd_uint(c, id);
 }
 
-static int members_fetch(struct meta *m, int64_t deadline)
+static void add_record(struct redis_cmd *c, struct meta *m)
 {
-	redis_reply_auto struct redis_reply *reply = NULL;
-	redis_cmd_auto struct redis_cmd c = {0};
-	const struct redis_reply *list;
-	uint64_t version, known, v;
+	struct meta_node node = {.incarnation = 0};
+	char text[MEMBER_TEXT_MAX];
 	struct node *n = m->node;
-	uint32_t *live;
-	size_t count;
-	int err;
 
-	meta_fcall(&c, "node_members", 3);
-	meta_cmd_key(&c, m, "n", "live");
-	meta_cmd_key(&c, m, "n", "version");
-	meta_cmd_key(&c, m, "n", "inc");
-	err = meta_call_wait(m, META_LOOKUP, "n", deadline, &c, &reply);
-	if (err)
-		return err;
-	list = redis_reply_at(reply, 2);
-	if (redis_reply_uint(redis_reply_at(reply, 0), &version) ||
-	    redis_reply_uint(redis_reply_at(reply, 1), &known))
-		return -EPROTO;
-	live = calloc(redis_reply_count(list) + 1, sizeof(*live));
-	if (!live)
-		return -ENOMEM;
-	count = 0;
-	for (size_t i = 0; i < redis_reply_count(list); i++)
-		if (!redis_reply_uint(redis_reply_at(list, i), &v) &&
-		    v <= UINT32_MAX)
-			live[count++] = (uint32_t)v;
-	scoped_lock(&n->lock);
-	free(n->live);
-	n->live = live;
-	n->n_live = count;
-	n->version = version;
-	n->known = known;
-	return 0;
+	memcpy(node.uuid, n->uuid, sizeof(node.uuid));
+	snprintf(node.name, sizeof(node.name), "%s", m->node_name);
+	snprintf(node.host, sizeof(node.host), "%s", m->host);
+	pthread_mutex_lock(&n->lock);
+	node.self = n->self;
+	pthread_mutex_unlock(&n->lock);
+	member_encode(&node, text);
+	redis_cmd_str(c, text);
 }
 
 static int join(struct meta *m, int64_t deadline, bool discard)
 {
-	static const char *const keys[] = {"live",    "node",  "uuid", "inc",
-					   "version", "store", "last"};
 	redis_reply_auto struct redis_reply *reply = NULL;
 	redis_cmd_auto struct redis_cmd c = {0};
 	struct node *n = m->node;
 	uint64_t store, incarnation, kept;
+	int64_t sent_ns = clock_now_ns();
 	int err;
 
-	meta_fcall(&c, "node_join", 7);
-	for (int i = 0; i < 7; i++)
-		meta_cmd_key(&c, m, "n", "%s", keys[i]);
+	meta_fcall(&c, "node_join", 1);
+	meta_cmd_key(&c, m, "n", "%s", "");
 	redis_cmd_str(&c, n->uuid);
-	redis_cmd_str(&c, m->node_name);
+	add_record(&c, m);
 	redis_cmd_int(&c, NODE_TTL_MS);
 	redis_cmd_int(&c, discard);
 	add_store_id(&c);
@@ -192,34 +160,82 @@ static int join(struct meta *m, int64_t deadline, bool discard)
 	n->store_id = store;
 	n->incarnation = (uint32_t)incarnation;
 	n->kept = kept;
-	return members_fetch(m, deadline);
+	n->beat_ns = sent_ns;
+	return meta_members_fetch(m, deadline);
 }
 
 struct beat {
 	uint64_t store, version, member;
 };
 
+static bool is_started(struct node *n)
+{
+	scoped_lock(&n->lock);
+	return n->started;
+}
+
+static void add_load(struct redis_cmd *c, struct meta *m)
+{
+	struct meta_load load = {.victim_age_ms = -1};
+	char text[MEMBER_LOAD_MAX];
+
+	if (is_started(m->node) && m->node_ops && m->node_ops->load)
+		m->node_ops->load(m->node_ctx, &load);
+	member_load_encode(&load, text);
+	redis_cmd_str(c, text);
+}
+
+struct usage_list {
+	struct redis_cmd *c;
+	unsigned n;
+};
+
+static void usage_add(void *arg, const char *ns, uint64_t bytes)
+{
+	struct usage_list *l = arg;
+
+	if (!bytes || l->n++ >= USAGE_MAX)
+		return;
+	redis_cmd_str(l->c, ns);
+	redis_cmd_uint(l->c, bytes);
+}
+
+static void add_usage(struct redis_cmd *c, struct meta *m)
+{
+	struct usage_list l = {.c = c};
+
+	if (is_started(m->node) && m->node_ops && m->node_ops->usage)
+		m->node_ops->usage(m->node_ctx, usage_add, &l);
+}
+
 static int beat(struct meta *m, int64_t deadline, struct beat *b)
 {
-	static const char *const keys[] = {"live", "node", "version", "store",
-					   "last"};
 	redis_reply_auto struct redis_reply *reply = NULL;
 	redis_cmd_auto struct redis_cmd c = {0};
+	int64_t sent_ns = clock_now_ns();
+	uint64_t redis_ms;
 	int err;
 
-	meta_fcall(&c, "node_beat", 5);
-	for (int i = 0; i < 5; i++)
-		meta_cmd_key(&c, m, "n", "%s", keys[i]);
+	meta_fcall(&c, "node_beat", 1);
+	meta_cmd_key(&c, m, "n", "%s", "");
 	redis_cmd_uint(&c, m->node->incarnation);
 	redis_cmd_int(&c, NODE_TTL_MS);
 	add_store_id(&c);
+	add_record(&c, m);
+	add_load(&c, m);
+	add_usage(&c, m);
 	err = meta_call_wait(m, META_LOOKUP, "n", deadline, &c, &reply);
 	if (err)
 		return err;
 	if (redis_reply_uint(redis_reply_at(reply, 0), &b->store) ||
 	    redis_reply_uint(redis_reply_at(reply, 1), &b->version) ||
-	    redis_reply_uint(redis_reply_at(reply, 2), &b->member))
+	    redis_reply_uint(redis_reply_at(reply, 2), &b->member) ||
+	    redis_reply_uint(redis_reply_at(reply, 3), &redis_ms))
 		return -EPROTO;
+	meta_members_heard(m, redis_ms, redis_reply_at(reply, 4),
+			   redis_reply_at(reply, 5));
+	if (b->member)
+		m->node->beat_ns = sent_ns;
 	return 0;
 }
 
@@ -284,8 +300,10 @@ static int beat_once(struct meta *m)
 		return err;
 	if (b.store != n->store_id || !b.member)
 		err = join(m, deadline, false);
-	else if (b.version != n->version)
-		err = members_fetch(m, deadline);
+	else if (b.version != meta_members_version(m))
+		err = meta_members_fetch(m, deadline);
+	if (!err && is_started(n))
+		meta_members_tell(m);
 	return err ? err : announce(m);
 }
 
@@ -353,7 +371,7 @@ bool meta_node_confirmed(struct meta *m)
 	return m->node->confirmed;
 }
 
-uint32_t meta_incarnation(struct meta *m)
+uint32_t meta_node_self(struct meta *m)
 {
 	return m->node->incarnation;
 }
@@ -373,40 +391,63 @@ bool meta_node_kept(struct meta *m)
 	return m->node->kept;
 }
 
-uint32_t meta_node_count(struct meta *m)
+/* Beat as soon as may be. */
+static void hurry(struct node *n)
 {
-	scoped_lock(&m->node->lock);
-	return (uint32_t)m->node->n_live;
+	scoped_lock(&n->lock);
+	n->check = true;
+	pthread_cond_signal(&n->changed);
 }
 
-bool meta_node_live(struct meta *m, uint32_t incarnation)
+bool meta_nodes_alone(struct meta *m)
 {
 	struct node *n = m->node;
+	int64_t age;
 
-	scoped_lock(&n->lock);
-	if (incarnation > n->known)
+	if (m->embedded)
 		return true;
-	for (size_t i = 0; i < n->n_live; i++)
-		if (n->live[i] == incarnation)
-			return true;
-	return false;
+	if (!n->confirmed || meta_members_count(m) != 1)
+		return false;
+	age = clock_now_ns() - n->beat_ns;
+	if (age > ALONE_NS)
+		hurry(n);
+	return age <= ALONE_NS;
 }
 
-void *meta_node_list(struct meta *m, size_t *n_bytes, uint64_t *known)
+int64_t meta_node_lease(struct meta *m)
+{
+	return m->node->beat_ns + (NODE_TTL_MS - 1000) * NS_PER_MS;
+}
+
+static bool self_valid(const struct meta_self *self)
+{
+	if (self->n_addrs > META_ADDRS_MAX)
+		return false;
+	for (uint32_t i = 0; i < self->n_addrs; i++)
+		if (!member_addr_valid(self->addrs[i]))
+			return false;
+	return true;
+}
+
+int meta_node_announce(struct meta *m, const struct meta_self *self)
 {
 	struct node *n = m->node;
-	uint8_t *bytes;
 
-	scoped_lock(&n->lock);
-	bytes = malloc(n->n_live * 4 + 1);
-	if (!bytes)
-		return NULL;
-	for (size_t i = 0; i < n->n_live; i++)
-		for (int b = 0; b < 4; b++)
-			bytes[i * 4 + b] = (uint8_t)(n->live[i] >> (8 * b));
-	*n_bytes = n->n_live * 4;
-	*known = n->known;
-	return bytes;
+	if (!self_valid(self))
+		return -EINVAL;
+	pthread_mutex_lock(&n->lock);
+	n->self = *self;
+	pthread_mutex_unlock(&n->lock);
+	hurry(n);
+	return 0;
+}
+
+void meta_node_ready(struct meta *m)
+{
+	pthread_mutex_lock(&m->node->lock);
+	m->node->started = true;
+	pthread_mutex_unlock(&m->node->lock);
+	hurry(m->node);
 }
 
 /* --- open and close ---------------------------------------------------- */
@@ -426,6 +467,7 @@ int meta_node_open(struct meta *m)
 	pthread_condattr_destroy(&attr);
 	m->node = n;
 	err = uuid_load(n, m->state_dir);
+	err = err ? err : meta_members_open(m);
 	if (err)
 		return err;
 	err = join(m, 0, m->discard);
@@ -452,10 +494,8 @@ static void leave(struct meta *m)
 	redis_reply_auto struct redis_reply *reply = NULL;
 	redis_cmd_auto struct redis_cmd c = {0};
 
-	meta_fcall(&c, "node_leave", 3);
-	meta_cmd_key(&c, m, "n", "live");
-	meta_cmd_key(&c, m, "n", "node");
-	meta_cmd_key(&c, m, "n", "version");
+	meta_fcall(&c, "node_leave", 1);
+	meta_cmd_key(&c, m, "n", "%s", "");
 	redis_cmd_uint(&c, m->node->incarnation);
 	meta_call(m, META_LOOKUP, "n", clock_now_ns() + NS_PER_S, &c, &reply);
 }
@@ -484,7 +524,7 @@ void meta_node_close(struct meta *m)
 		return;
 	pthread_cond_destroy(&n->changed);
 	pthread_mutex_destroy(&n->lock);
-	free(n->live);
 	free(n);
 	m->node = NULL;
+	meta_members_close(m);
 }

@@ -4,7 +4,8 @@
 
 /*
  * This node as a member of the cluster: its uuid, its incarnation (what
- * records name as a holder), its heartbeat, and who else is alive.
+ * records name as a holder), and its heartbeat; who else is alive is in
+ * members.h.
  *
  * The heartbeat tells the store id, too. Another one means another store: the
  * node joins it anew, then kv and ckpt are told to fill it.
@@ -25,6 +26,13 @@ int meta_node_open(struct meta *m);
 /** meta_node_start - begin the heartbeat; kv and ckpt are open. */
 int meta_node_start(struct meta *m);
 
+/** meta_node_ready - the node ops may be called from now on. */
+void meta_node_ready(struct meta *m);
+
+/** meta_node_lease - until when (monotonic ns) nobody takes this node for
+ *  dead, with a second to spare. */
+int64_t meta_node_lease(struct meta *m);
+
 /** meta_node_stop - end the heartbeat and leave the cluster. */
 void meta_node_stop(struct meta *m);
 void meta_node_close(struct meta *m);
@@ -38,19 +46,9 @@ void meta_node_close(struct meta *m);
 void meta_node_check(struct meta *m);
 bool meta_node_confirmed(struct meta *m);
 
-/**
- * meta_node_list - the live incarnations, 4 bytes each, little-endian
- * @known: the newest incarnation given out when they were listed; one that
- *         is newer is alive as far as we know
- *
- * Returns: their bytes (from malloc) or NULL.
- */
-void *meta_node_list(struct meta *m, size_t *n_bytes, uint64_t *known);
-
 uint64_t meta_node_store_id(struct meta *m);
 /** meta_node_told_store - the store that namespaces were last put into. */
 uint64_t meta_node_told_store(struct meta *m);
-uint32_t meta_node_count(struct meta *m);
 /** meta_node_kept - this start went on with the incarnation before it. */
 bool meta_node_kept(struct meta *m);
 

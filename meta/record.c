@@ -137,14 +137,21 @@ bool record_ns_name_good(const char *name, size_t n)
 	return name[0] != '.' || (n > 1 && (n > 2 || name[1] != '.'));
 }
 
-void record_ns_line_encode(const char *name, const struct meta_namespace *ns,
-			   uint32_t n_sub, char out[static RECORD_NS_LINE_MAX])
+char *record_text_encode(char *out, const char *text)
 {
-	for (const unsigned char *p = (const unsigned char *)name; *p; p++)
+	for (const unsigned char *p = (const unsigned char *)text; *p; p++)
 		if (*p <= ' ' || *p == '%' || *p >= 127)
 			out += sprintf(out, "%%%02X", *p);
 		else
 			*out++ = (char)*p;
+	*out = '\0';
+	return out;
+}
+
+void record_ns_line_encode(const char *name, const struct meta_namespace *ns,
+			   uint32_t n_sub, char out[static RECORD_NS_LINE_MAX])
+{
+	out = record_text_encode(out, name);
 	*out++ = ' ';
 	record_ns_encode(ns, n_sub, out);
 }
@@ -165,26 +172,35 @@ static int hex_byte(const char *text)
 	return byte;
 }
 
-static int name_decode(const char *text, size_t n,
-		       char name[static RECORD_NAME_MAX + 1])
+int record_text_decode(const char *text, size_t n, char *out, size_t max)
 {
 	size_t len = 0;
 
 	for (size_t i = 0; i < n; i++, len++) {
-		int byte = text[i];
+		int byte = (unsigned char)text[i];
 
-		if (len == RECORD_NAME_MAX)
+		if (len == max)
 			return -EPROTO;
 		if (byte == '%') {
 			byte = i + 2 < n ? hex_byte(text + i + 1) : -1;
-			if (byte < 0)
-				return -EPROTO;
 			i += 2;
 		}
-		name[len] = (char)byte;
+		if (byte <= 0)
+			return -EPROTO;
+		out[len] = (char)byte;
 	}
-	name[len] = '\0';
-	return record_ns_name_good(name, len) ? 0 : -EPROTO;
+	out[len] = '\0';
+	return len ? 0 : -EPROTO;
+}
+
+static int name_decode(const char *text, size_t n,
+		       char name[static RECORD_NAME_MAX + 1])
+{
+	int err = record_text_decode(text, n, name, RECORD_NAME_MAX);
+
+	if (err)
+		return err;
+	return record_ns_name_good(name, strlen(name)) ? 0 : -EPROTO;
 }
 
 int record_ns_line_decode(const char *line, size_t n,

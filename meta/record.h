@@ -47,6 +47,12 @@ int record_ns_decode(const char *text, size_t n, struct meta_namespace *ns,
 bool record_ns_name_good(const char *name, size_t n);
 #define RECORD_NAME_MAX 255
 
+/** record_text_encode - text with what is no visible ASCII, and '%', as %XX;
+ *  out takes three bytes a byte and a 0. Returns: out's end. */
+char *record_text_encode(char *out, const char *text);
+/** record_text_decode - 1 to max bytes and a 0 into out; 0 or -EPROTO. */
+int record_text_decode(const char *text, size_t n, char *out, size_t max);
+
 /* In STATE/namespaces a namespace is a line: its name, bytes that are not
  * visible ASCII and '%' as %XX; a blank; the record. */
 #define RECORD_NS_LINE_MAX (3 * RECORD_NAME_MAX + 1 + RECORD_NS_MAX)

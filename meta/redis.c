@@ -66,6 +66,7 @@ struct redis {
 	size_t out_at, out_len, out_cap;
 	struct list calls;
 	unsigned n_calls;
+	unsigned held; /* nothing is written meanwhile */
 	bool exited;
 	bool reloading; /* the library's load is in the queue */
 	bool told_up;	/* what change() heard last */
@@ -102,6 +103,8 @@ static void breaker_open(struct redis *r)
 /* As much as the socket takes now; an error is the thread's to find. */
 static void flush(struct redis *r)
 {
+	if (r->held)
+		return;
 	while (r->fd >= 0 && r->out_at < r->out_len) {
 		ssize_t n =
 			send(r->fd, r->out + r->out_at, r->out_len - r->out_at,
@@ -155,7 +158,7 @@ static int push(struct redis *r, struct call *call, const char *bytes, size_t n)
 	atomic_fetch_add_explicit(&r->n_commands, 1, memory_order_relaxed);
 	if (was_empty) {
 		flush(r);
-		if (r->out_at < r->out_len)
+		if (r->out_at < r->out_len && !r->held)
 			wake(r); /* the thread goes on when there is room */
 	}
 	return 0;
@@ -267,6 +270,30 @@ int redis_send(struct redis *r, const struct redis_cmd *cmd,
 	if (r->stop)
 		return -ESHUTDOWN;
 	return r->up ? push_new(r, cmd, done, ctx) : -ENOTCONN;
+}
+
+void redis_hold(struct redis *r)
+{
+	scoped_lock(&r->lock);
+	r->held++;
+}
+
+void redis_release(struct redis *r)
+{
+	scoped_lock(&r->lock);
+	if (--r->held || r->out_at == r->out_len)
+		return;
+	flush(r);
+	if (r->out_at < r->out_len)
+		wake(r);
+}
+
+void redis_suspect(struct redis *r)
+{
+	scoped_lock(&r->lock);
+	atomic_fetch_add(&r->n_timeouts, 1);
+	if (r->n_calls)
+		breaker_open(r);
 }
 
 bool redis_up(struct redis *r)
@@ -463,7 +490,7 @@ static int socket_poll(struct redis *r)
 	int err = 0;
 
 	pthread_mutex_lock(&r->lock);
-	if (r->out_at < r->out_len)
+	if (r->out_at < r->out_len && !r->held)
 		p[0].events |= POLLOUT;
 	waiting = r->n_calls || !r->up;
 	pthread_mutex_unlock(&r->lock);

@@ -179,6 +179,13 @@ int redis_send(struct redis *r, const struct redis_cmd *cmd,
 	       void (*done)(void *ctx, int err, struct redis_reply *reply),
 	       void *ctx);
 
+/** redis_hold, redis_release - what is sent in between leaves in one write. */
+void redis_hold(struct redis *r);
+void redis_release(struct redis *r);
+
+/** redis_suspect - a reply of redis_send is overdue: open the breaker. */
+void redis_suspect(struct redis *r);
+
 /** redis_up - the breaker is closed. Threads: any. */
 bool redis_up(struct redis *r);
 

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "tools/bench_remote.h"
 #include "tools/progress.h"
 #include "tools/target.h"
 #include "tools/verb.h"
@@ -194,14 +195,20 @@ static void stop(int sig)
 	bench_stopped = 1;
 }
 
-static int bench_at(struct bench *b, const struct target *at)
+static void prepare(void)
 {
 	struct sigaction a = {.sa_handler = stop};
-	int err;
 
 	sigaction(SIGINT, &a, NULL);
 	sigaction(SIGTERM, &a, NULL);
 	warn_if_busy();
+}
+
+static int bench_at(struct bench *b, const struct target *at)
+{
+	int err;
+
+	prepare();
 	if (bench_places_open(&b->places, at))
 		return EXIT_TROUBLE;
 	b->here = at->mountpoint[0] ? "kvfs" : "here";
@@ -217,6 +224,15 @@ static int bench_at(struct bench *b, const struct target *at)
 	return err || b->failed || bench_stopped ? EXIT_TROUBLE : EXIT_FINE;
 }
 
+static int remote_run(const struct bench_plan *plan, char **operands)
+{
+	if (operands[0] && !operands[1])
+		return verb_fail(EXIT_USAGE,
+				 "--remote: two mounts are wanted, or none");
+	prepare();
+	return bench_remote(plan, operands[0] ? operands : NULL);
+}
+
 static int bench_verb_run(void *args, char **operands)
 {
 	struct bench_plan plan;
@@ -226,6 +242,11 @@ static int bench_verb_run(void *args, char **operands)
 
 	if (status)
 		return status;
+	if (plan.remote)
+		return remote_run(&plan, operands);
+	if (operands[0] && operands[1])
+		return verb_fail(EXIT_USAGE, "%s: two folders are for --remote",
+				 operands[1]);
 	if (target_find(&at, "bench", operands[0], "bench"))
 		return EXIT_TROUBLE;
 	return bench_at(&b, &at);
@@ -245,12 +266,15 @@ static const struct option_spec options[] = {
 	 "measure for about so long (default: 70)"},
 	{"quick", 'q', OPTION_FLAG, AT(quick), NULL,
 	 "two sizes, one thread, ten seconds"},
+	{"remote", 'r', OPTION_FLAG, AT(remote), NULL,
+	 "between two nodes, against iperf3; --ops of engine_fetch,\n"
+	 "mount_fetch; --threads: how many in flight"},
 	{"json", 0, OPTION_FLAG, AT(json), NULL, "one JSON object a line"},
 	{}};
 
 const struct verb verb_bench = {
 	.name = "bench",
-	.operands = "[DIR]",
+	.operands = "[DIR] | --remote [DIR-A DIR-B]",
 	.summary = "compare kvfs with memcpy, tmpfs and direct_io",
 	.about = "Measures in a namespace \"bench\" of the kvfs at DIR "
 		 "(default: "
@@ -260,12 +284,21 @@ const struct verb verb_bench = {
 		 "ratios are of throughput, above 1 is better than what it "
 		 "is held to. As root the\n"
 		 "comparisons get file systems of their own, seen by nobody "
-		 "else and gone afterwards.",
+		 "else and gone afterwards.\n\n"
+		 "With --remote: fetches between two engines on this machine "
+		 "(engine_fetch) and,\n"
+		 "where two nodes' mounts are given, blocks stored through A "
+		 "and read through B\n"
+		 "(mount_fetch), interleaved with iperf3 between the same "
+		 "addresses.",
 	.examples = "kvfs bench --quick\n"
-		    "kvfs bench /mnt/kvfs --sizes 4M --threads 1 --json",
+		    "kvfs bench /mnt/kvfs --sizes 4M --threads 1 --json\n"
+		    "kvfs bench --remote --quick\n"
+		    "kvfs bench --remote /tmp/kvfs-cluster/node-1/mnt "
+		    "/tmp/kvfs-cluster/node-2/mnt",
 	.options = options,
 	.min_operands = 0,
-	.max_operands = 1,
+	.max_operands = 2,
 	.args_bytes = sizeof(struct bench_args),
 	.run = bench_verb_run,
 };

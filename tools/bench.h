@@ -12,6 +12,7 @@
  *      bench_run.c     how: rounds of short slices, threads, samples
  *      bench_cpu.c     what a read costs the daemon
  *      bench_report.c  the table and the JSON
+ *      bench_remote.h  --remote: between two nodes
  *
  * A case is one operation at one place. All cases of a group (one size, one
  * number of threads) take turns, a slice of some ten milliseconds each, round
@@ -106,7 +107,7 @@ void bench_set_remove(const struct bench_set *s, unsigned n_threads);
 struct bench_args {
 	const char *sizes, *threads, *ops;
 	double seconds;
-	bool quick, json;
+	bool quick, json, remote;
 };
 
 struct bench_plan {
@@ -115,7 +116,7 @@ struct bench_plan {
 	unsigned n_sizes, n_threads, n_rounds;
 	const char *ops; /* comma list, or NULL: all */
 	double seconds;
-	bool json;
+	bool json, remote;
 };
 
 /** bench_plan_make - 0, or an exit status after one line. */
@@ -124,6 +125,9 @@ int bench_plan_make(const struct bench_args *a, struct bench_plan *p);
 /** bench_plan_has - is it wanted? memcpy always is: the others are held to
  *  it. */
 bool bench_plan_has(const struct bench_plan *p, const struct bench_op *op);
+
+/** bench_plan_names - is this operation among --ops, or are all wanted? */
+bool bench_plan_names(const struct bench_plan *p, const char *op);
 
 /* -- running ------------------------------------------------------------ */
 
@@ -174,6 +178,9 @@ int bench_daemon_cpu(const char *mountpoint, int dir, double *us);
 
 /** bench_ratio - median over the rounds of a's rate to b's; < 0: none. */
 double bench_ratio(const struct bench_case *a, const struct bench_case *b);
+
+/** bench_median - of at most BENCH_ROUNDS_MAX; < 0: of none. */
+double bench_median(const double *values, unsigned n);
 
 /** bench_find - the case of an operation at a place that has figures, or
  *  NULL. */

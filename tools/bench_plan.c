@@ -35,7 +35,9 @@ static bool add_threads(struct bench_plan *p, const char *word)
 
 static bool check_op(struct bench_plan *p, const char *word)
 {
-	(void)p;
+	if (p->remote)
+		return !strcmp(word, "engine_fetch") ||
+		       !strcmp(word, "mount_fetch");
 	for (const struct bench_op *op = bench_ops; op->name; op++)
 		if (!strcmp(op->name, word))
 			return true;
@@ -59,6 +61,18 @@ static int each_word(struct bench_plan *p, const char *option, const char *list,
 	return 0;
 }
 
+static void set_defaults(struct bench_plan *p, const struct bench_args *a)
+{
+	p->seconds = a->quick ? 8 : 70;
+	p->n_rounds = a->quick ? 7 : 15;
+	if (p->remote) {
+		p->seconds = a->quick ? 4 : 60;
+		p->n_rounds = a->quick ? 3 : 7;
+	}
+	if (a->seconds > 0)
+		p->seconds = a->seconds;
+}
+
 int bench_plan_make(const struct bench_args *a, struct bench_plan *p)
 {
 	const char *sizes = a->sizes   ? a->sizes
@@ -67,9 +81,11 @@ int bench_plan_make(const struct bench_args *a, struct bench_plan *p)
 	const char *threads = a->threads ? a->threads : a->quick ? "1" : "1,2";
 	int status;
 
-	*p = (struct bench_plan){.json = a->json, .ops = a->ops};
-	p->seconds = a->seconds > 0 ? a->seconds : a->quick ? 8 : 70;
-	p->n_rounds = a->quick ? 7 : 15;
+	*p = (struct bench_plan){
+		.json = a->json, .remote = a->remote, .ops = a->ops};
+	set_defaults(p, a);
+	if (p->remote) /* none: each operation has its own */
+		threads = a->threads ? a->threads : a->quick ? "1,4" : "";
 	status = each_word(p, "--sizes", sizes, add_size);
 	if (!status)
 		status = each_word(p, "--threads", threads, add_threads);
@@ -78,15 +94,19 @@ int bench_plan_make(const struct bench_args *a, struct bench_plan *p)
 	return status;
 }
 
-bool bench_plan_has(const struct bench_plan *p, const struct bench_op *op)
+bool bench_plan_names(const struct bench_plan *p, const char *op)
 {
-	size_t n = strlen(op->name);
+	size_t n = strlen(op);
 
-	if (!p->ops || op->no_place)
+	if (!p->ops)
 		return true;
-	for (const char *s = strstr(p->ops, op->name); s;
-	     s = strstr(s + 1, op->name))
+	for (const char *s = strstr(p->ops, op); s; s = strstr(s + 1, op))
 		if ((s == p->ops || s[-1] == ',') && (!s[n] || s[n] == ','))
 			return true;
 	return false;
+}
+
+bool bench_plan_has(const struct bench_plan *p, const struct bench_op *op)
+{
+	return op->no_place || bench_plan_names(p, op->name);
 }

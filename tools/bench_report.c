@@ -25,7 +25,7 @@ static int compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static double median(const double *values, unsigned n)
+double bench_median(const double *values, unsigned n)
 {
 	double v[BENCH_ROUNDS_MAX];
 
@@ -45,7 +45,7 @@ double bench_ratio(const struct bench_case *a, const struct bench_case *b)
 		return -1;
 	for (; n < a->n_rounds && n < b->n_rounds; n++)
 		v[n] = b->rate[n] > 0 ? a->rate[n] / b->rate[n] : 0;
-	return median(v, n);
+	return bench_median(v, n);
 }
 
 const struct bench_case *bench_find(const struct bench_group *g, const char *op,

@@ -26,6 +26,14 @@ static const struct option_spec list[] = {
 	 "environment's KVFS_REDIS_PASSWORD, or none)"},
 	{"prefix", 0, OPTION_TEXT, AT(prefix), "NAME",
 	 "of every key in Redis (default: kvfs)"},
+	{"listen", 0, OPTION_JOIN, AT(listen), "ADDRESS[:PORT]",
+	 "where other nodes fetch blocks from this one; repeat it\n"
+	 "for several addresses (default: nowhere; port 7077)"},
+	{"cluster-key-file", 0, OPTION_TEXT, AT(key_file), "FILE",
+	 "the secret that nodes prove to each other; mode 0600.\n"
+	 "Without it only loopback addresses may be listened on"},
+	{"tls", 0, OPTION_CHOICE, AT(tls), "off|on",
+	 "encrypt what goes between nodes (default: off)"},
 	{"state", 0, OPTION_TEXT, AT(state_dir), "DIR",
 	 "checkpoint data, log and lock (default:\n"
 	 "/var/lib/kvfs/NAME-OF-MOUNTPOINT; for other users than\n"
@@ -112,6 +120,9 @@ static struct fs_config config_of(const struct mount_job *job)
 		.frame_bytes = o->frame_bytes,
 		.meta_url = o->meta_url,
 		.password_file = o->password_file ? job->password_file : NULL,
+		.listen = o->listen,
+		.key_file = o->key_file ? job->key_file : NULL,
+		.tls = o->tls,
 		.prefix = o->prefix,
 		.rung = (enum fs_rung)o->rung,
 		.deadline_ms = o->deadline_ms,
@@ -131,6 +142,8 @@ static int mount_at(struct mount_job *job, const char *mountpoint)
 	status = mount_check(job, mountpoint);
 	if (!status)
 		status = resolve_password_file(job);
+	if (!status)
+		status = mount_check_cluster(job);
 	if (!status)
 		status = mount_check_state(job);
 	if (!status && job->dead)
@@ -155,15 +168,19 @@ static int run_with(const struct mount_args *a, const char *mountpoint,
 	cleanup_free struct mount_job *job = calloc(1, sizeof(*job));
 	cleanup_free char *text = a->list ? a->list : strdup("");
 	char error[OPTION_ERROR_BYTES];
+	int status = EXIT_FINE;
 
 	if (!job || !text)
 		return verb_fail(EXIT_TROUBLE, "out of memory");
 	if (mount_options_parse(text, &job->options, error))
-		return verb_fail(EXIT_USAGE, "-o %s", error);
+		status = verb_fail(EXIT_USAGE, "-o %s", error);
 	if (!job->options.meta_url)
 		job->options.meta_url = meta_url;
 	job->options.read_only |= a->read_only;
-	return a->fake ? EXIT_FINE : mount_at(job, mountpoint);
+	if (!status && !a->fake)
+		status = mount_at(job, mountpoint);
+	free(job->options.listen);
+	return status;
 }
 
 static int run(void *args, char **operands)

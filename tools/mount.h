@@ -5,6 +5,7 @@
 /*
  *      mount.c        the verb: options to a struct fs_config
  *      mount_check.c  what can be said before anything is started
+ *      mount_cluster.c  addresses and the cluster's key
  *      mount_start.c  into the background, and what the daemon answers
  */
 
@@ -21,7 +22,9 @@
 struct mount_options {
 	uint64_t pool_bytes, frame_bytes;
 	const char *meta_url, *state_dir, *password_file, *prefix;
-	int rung;
+	const char *key_file;
+	char *listen; /* addresses, joined by commas */
+	int rung, tls;
 	unsigned deadline_ms;
 	bool discard, allow_other, read_only, foreground;
 	bool suid, dev, noexec;
@@ -33,6 +36,7 @@ struct mount_job {
 	char mountpoint[PATH_MAX];
 	char state_dir[PATH_MAX];
 	char password_file[PATH_MAX];
+	char key_file[PATH_MAX];
 	bool dead;   /* a killed daemon's mount lies there */
 	int lock_fd; /* of the state directory; the daemon inherits it */
 };
@@ -59,6 +63,14 @@ int mount_check(struct mount_job *job, const char *mountpoint);
  * Returns: 0, or an exit status after one line.
  */
 int mount_check_state(struct mount_job *job);
+
+/**
+ * mount_check_cluster - listen=, cluster-key-file= and tls= fit together
+ *
+ * Fills key_file.
+ * Returns: 0, or an exit status after one line.
+ */
+int mount_check_cluster(struct mount_job *job);
 
 /** mount_detach_dead - take a dead mount away; 0, or an exit status. */
 int mount_detach_dead(const struct mount_job *job);

@@ -2,6 +2,7 @@
 /* What comes from outside into meta: replies of Redis, records, addresses. */
 #include "tests/fuzz/fuzz.h"
 
+#include "meta/member.h"
 #include "meta/record.h"
 #include "meta/redis.h"
 #include "meta/resp.h"
@@ -57,6 +58,29 @@ static void records(const char *bytes, size_t n)
 	fuzz_must(n_sub == n_sub_again && ns.quota_bytes == again.quota_bytes);
 }
 
+static void members(const char *bytes, size_t n)
+{
+	struct meta_node node = {.incarnation = 1}, again = node;
+	struct meta_load load, load_again;
+	char text[MEMBER_TEXT_MAX], load_text[MEMBER_LOAD_MAX];
+
+	if (!member_decode(bytes, n, &node)) {
+		member_encode(&node, text);
+		fuzz_must(strlen(text) < sizeof(text));
+		fuzz_must(!member_decode(text, strlen(text), &again));
+		fuzz_must(!strcmp(node.name, again.name) &&
+			  !strcmp(node.host, again.host) &&
+			  !memcmp(&node.self, &again.self, sizeof(node.self)));
+	}
+	if (!member_load_decode(bytes, n, &load)) {
+		member_load_encode(&load, load_text);
+		fuzz_must(!member_load_decode(load_text, strlen(load_text),
+					      &load_again));
+		fuzz_must(load.victim_age_ms == load_again.victim_age_ms &&
+			  load.pool_bytes == load_again.pool_bytes);
+	}
+}
+
 static void addresses(const char *bytes, size_t n)
 {
 	char *text = strndup(bytes, n), shown[URL_TEXT_MAX];
@@ -77,6 +101,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 
 	replies(bytes, n);
 	records(bytes, n);
+	members(bytes, n);
 	addresses(bytes, n);
 	return 0;
 }
@@ -110,6 +135,9 @@ static void seed_records(void)
 void fuzz_seeds(void)
 {
 	seed_records();
+	seed_text("1 0f0e0d0c-0b0a-4908-8706-050403020100 draining 2 5 h%C3%A9 "
+		  "node%20a 10.0.0.2:7411 [fd00::1]:7411 unix:/run/kvfs");
+	seed_text("1099511627776 4096 17 1235 3 0 later");
 	seed_text("+OK\r\n:12\r\n$-1\r\n-ERR no such key\r\n");
 	seed_text("*3\r\n$3\r\nfoo\r\n:-7\r\n*2\r\n$0\r\n\r\n*0\r\n");
 	seed_text("*-1\r\n$5\r\na\r\nbc\r\n*1\r\n*1\r\n*1\r\n:1\r\n");

@@ -201,7 +201,7 @@ a_missing_data_file_is_an_error_with_a_line() {
 	put l2 1000 2
 	rm "$(_file_of l)"
 	refused "$EIO" cat l
-	grep -q 'its file: No such file' "$S/kvfs.log" || fail 'no line'
+	grep -q 'no node gives shard' "$S/kvfs.log" || fail 'no line'
 	holds l2 1000 2
 	rm l l2
 }

@@ -36,6 +36,21 @@ a_mount_point_that_is_a_file_is_refused() {
 	_nothing_is_left
 }
 
+what_does_not_fit_a_cluster_is_refused() {
+	printf '1 %064d\n' 7 >"$T/key"
+	chmod 644 "$T/key"
+	_one_line 'only with cluster-key-file=' \
+		_mount "$M" -o "$(kvfs_options listen=10.1.2.3)"
+	_one_line 'name one of this machine' _mount "$M" \
+		-o "$(kvfs_options "listen=0.0.0.0,cluster-key-file=$T/key")"
+	_one_line 'an address such as' \
+		_mount "$M" -o "$(kvfs_options listen=here)"
+	_one_line 'tls=on: only with' _mount "$M" -o "$(kvfs_options tls=on)"
+	_one_line 'others may read it' \
+		_mount "$M" -o "$(kvfs_options "cluster-key-file=$T/key")"
+	_nothing_is_left
+}
+
 an_unknown_option_is_named() {
 	_one_line 'nosuchoption' _mount "$M" -o "$(kvfs_options nosuchoption=1)"
 	_nothing_is_left

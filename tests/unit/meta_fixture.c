@@ -133,6 +133,9 @@ void server_start(const char *arg, ...)
 void server_signal(int sig)
 {
 	ck_assert_int_eq(kill(server_pid, sig), 0);
+	if (sig == SIGSTOP) /* until it has stopped */
+		ck_assert_int_eq(waitpid(server_pid, NULL, WUNTRACED),
+				 server_pid);
 }
 
 void server_stop(void)
@@ -239,7 +242,7 @@ static void op_state(void *ctx, const char *path, uint16_t len,
 }
 
 static void op_verdict(void *ctx, const char *path, uint16_t len,
-		       enum meta_kv_verdict v, uint64_t generation)
+		       const struct meta_kv_answer *answer)
 {
 	struct node_under_test *n = ctx;
 	struct block *b;
@@ -248,12 +251,17 @@ static void op_verdict(void *ctx, const char *path, uint16_t len,
 	b = find(n, path, len, false);
 	if (!b)
 		return;
-	b->verdict = v;
+	b->verdict = answer->verdict;
+	b->answer = *answer;
 	b->n_verdicts++;
-	if (v == META_KV_PUBLISHED)
-		b->state.generation = generation;
-	else
+	if (answer->verdict == META_KV_PUBLISHED) {
+		b->state.generation = answer->generation;
+	} else if (answer->verdict == META_KV_GONE && b->state.held) {
+		b->state.unlinked = false; /* what came after it is next */
+		b->state.generation = 0;
+	} else {
 		memset(&b->state, 0, sizeof(b->state));
+	}
 }
 
 static bool op_each(void *ctx, uint64_t *cursor, unsigned count,
@@ -292,8 +300,8 @@ static bool op_directory(void *ctx, const char *path, uint16_t len,
 	return true;
 }
 
-static void change(struct node_under_test *n, const char *path,
-		   const struct meta_kv_state *state)
+void node_change(struct node_under_test *n, const char *path,
+		 const struct meta_kv_state *state)
 {
 	struct block *b;
 
@@ -314,14 +322,14 @@ void node_store(struct node_under_test *n, const char *path, uint64_t sum)
 				      .uid = 1,
 				      .gid = 2};
 
-	change(n, path, &state);
+	node_change(n, path, &state);
 }
 
 void node_evict(struct node_under_test *n, const char *path)
 {
 	struct meta_kv_state state = {.held = false};
 
-	change(n, path, &state);
+	node_change(n, path, &state);
 }
 
 void node_unlink(struct node_under_test *n, const char *path)
@@ -330,7 +338,7 @@ void node_unlink(struct node_under_test *n, const char *path)
 		.unlinked = true,
 		.generation = node_block(n, path).state.generation};
 
-	change(n, path, &state);
+	node_change(n, path, &state);
 }
 
 void node_sync(struct node_under_test *n, const char *path)

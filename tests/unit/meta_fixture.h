@@ -38,6 +38,7 @@ struct block {
 	struct block *next;
 	struct meta_kv_state state;
 	enum meta_kv_verdict verdict;
+	struct meta_kv_answer answer; /* the last */
 	unsigned n_verdicts;
 	uint64_t at; /* recency */
 	char path[128];
@@ -63,6 +64,8 @@ void node_free(struct node_under_test *n); /* and forget its index */
 
 /** node_store - a block appears in the local index; sum 0: no checksum. */
 void node_store(struct node_under_test *n, const char *path, uint64_t sum);
+void node_change(struct node_under_test *n, const char *path,
+		 const struct meta_kv_state *state);
 void node_evict(struct node_under_test *n, const char *path);
 void node_unlink(struct node_under_test *n, const char *path);
 void node_sync(struct node_under_test *n, const char *path);

@@ -751,10 +751,10 @@ START_TEST(no_younger_call_takes_the_place_of_one_that_is_late)
 		make(ROOT, name, F);
 	}
 
-	snprintf(key, sizeof(key), "HLEN kvfs:{c}:r%u", meta_incarnation(meta));
+	snprintf(key, sizeof(key), "HLEN kvfs:{c}:r%u", meta_node_self(meta));
 	ck_assert_uint_eq(server_int(key), CKPT_RING - 1);
 	snprintf(key, sizeof(key), "HEXISTS kvfs:{c}:r%u %lu",
-		 meta_incarnation(meta), (unsigned long)(late % CKPT_RING));
+		 meta_node_self(meta), (unsigned long)(late % CKPT_RING));
 	ck_assert_uint_eq(server_int(key), 0);
 	ckpt_number_give(meta->ckpt, late);
 }

@@ -41,7 +41,7 @@ static void one_node(void)
 
 static uint32_t self(struct node_under_test *n)
 {
-	return meta_incarnation(n->meta);
+	return meta_node_self(n->meta);
 }
 
 /* --- publishing -------------------------------------------------------- */
@@ -106,7 +106,7 @@ START_TEST(the_first_of_two_versions_wins_and_the_other_is_a_conflict)
 	ck_assert_int_eq(node_lookup(b, "ns/x", &f), 0);
 	ck_assert_uint_eq(f.checksum[0], 1);
 	ck_assert_uint_eq(f.n_holders, 1);
-	ck_assert_uint_eq(node_stats(b).n_conflicts, 1);
+	ck_assert_uint_ge(node_stats(b).n_conflicts, 1);
 	two_nodes_end();
 }
 END_TEST
@@ -291,7 +291,7 @@ START_TEST(a_dead_node_s_copies_are_skipped_and_replaced)
 	dead = self(a);
 	a->meta->closing = true; /* as if killed: it does not come back */
 	meta_node_stop(a->meta);
-	WAIT_FOR(!meta_node_live(b->meta, dead));
+	WAIT_FOR(!meta_node_is_live(b->meta, dead));
 	ck_assert_int_eq(node_lookup(b, "ns/x", &f), -ENOENT);
 
 	node_store(b, "ns/x", 2);
@@ -370,8 +370,7 @@ START_TEST(a_pause_of_redis_kills_nobody_but_a_node_s_own_silence_does)
 	meta_node_stop(b->meta);
 	server_text("ZADD kvfs:{n}:live 1 77"); /* a third, long silent */
 	snprintf(beat, sizeof(beat),
-		 "FCALL kvfs1_node_beat 5 kvfs:{n}:live kvfs:{n}:node "
-		 "kvfs:{n}:version kvfs:{n}:store kvfs:{n}:last %u 10000 1",
+		 "FCALL kvfs1_node_beat 1 kvfs:{n}: %u 10000 1 record load",
 		 self(a));
 	server_text("DEL kvfs:{n}:live");
 	deadlines_pass(b, 60000);

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: MIT
+#include "fs/remote.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "engine/auth.h"
+#include "fs/ckpt_fetch.h"
+#include "fs/kv.h"
+
+/*
+ * Up and down, and who is who. A peer is known by its node's uuid: the
+ * incarnation in a record leads to the node's entry in the membership table,
+ * and that to uuid and addresses. Which life of the node answers does not
+ * matter: it answers from its own index.
+ */
+
+#define LISTEN_MAX ENGINE_ADDRESSES_MAX
+#define PORT "7077"
+
+/* -- addresses ---------------------------------------------------------- */
+
+/* "10.0.0.1" and "10.0.0.1:7077" to "tcp:10.0.0.1:7077". The port is the same
+ * after a restart, so that what the others know still holds. */
+static void engine_form(const char *text, char out[ENGINE_ADDRESS_BYTES])
+{
+	const char *bracket = strchr(text, ']');
+	const char *colon = strchr(bracket ? bracket : text, ':');
+
+	if (!bracket && colon && strchr(colon + 1, ':'))
+		snprintf(out, ENGINE_ADDRESS_BYTES, "tcp:[%s]:" PORT, text);
+	else
+		snprintf(out, ENGINE_ADDRESS_BYTES, "tcp:%s%s", text,
+			 colon ? "" : ":" PORT);
+}
+
+/* The engine says "tcp:…"; the membership table has it without. */
+static const char *table_form(const char *address)
+{
+	return strncmp(address, "tcp:", 4) ? address : address + 4;
+}
+
+static unsigned split_listen(const char *list,
+			     char (*out)[ENGINE_ADDRESS_BYTES])
+{
+	cleanup_free char *copy = list ? strdup(list) : NULL;
+	char *rest = copy, *one;
+	unsigned n = 0;
+
+	while (rest && n < LISTEN_MAX && (one = strsep(&rest, ",")))
+		engine_form(one, out[n++]);
+	return n;
+}
+
+void remote_announce(struct remote *r, bool draining)
+{
+	struct meta_self self = {
+		.wire_version = 1, .transports = 1, .draining = draining};
+	const char *address;
+
+	while (self.n_addrs < META_ADDRS_MAX &&
+	       (address = engine_address(r->engine, self.n_addrs))) {
+		snprintf(self.addrs[self.n_addrs], META_ADDR_MAX + 1, "%s",
+			 table_form(address));
+		self.n_addrs++;
+	}
+	if (meta_node_announce(r->fs->meta, &self))
+		log_error("cluster: an address of this node cannot be told to "
+			  "the others");
+}
+
+static int nibble(char c)
+{
+	return c >= '0' && c <= '9'   ? c - '0'
+	       : c >= 'a' && c <= 'f' ? c - 'a' + 10
+				      : -1;
+}
+
+/* 36 characters with hyphens; 0 or -EINVAL. */
+static int parse_uuid(const char *text, uint8_t out[16])
+{
+	unsigned n = 0;
+
+	for (; *text && n < 32; text++) {
+		int v = nibble(*text);
+
+		if (*text == '-')
+			continue;
+		if (v < 0)
+			return -EINVAL;
+		out[n / 2] = (uint8_t)(n % 2 ? out[n / 2] | v : v << 4);
+		n++;
+	}
+	return n == 32 && !*text ? 0 : -EINVAL;
+}
+
+int remote_peer(struct remote *r, uint32_t incarnation,
+		struct engine_peer **peer)
+{
+	char text[META_ADDRS_MAX][ENGINE_ADDRESS_BYTES];
+	const char *addresses[META_ADDRS_MAX];
+	struct engine_node who = {.incarnation = 0};
+	struct meta_node node;
+
+	if (!meta_node_get(r->fs->meta, incarnation, &node))
+		return -ENOTCONN;
+	if (!node.self.n_addrs || parse_uuid(node.uuid, who.uuid))
+		return -EADDRNOTAVAIL;
+	for (uint32_t i = 0; i < node.self.n_addrs; i++) {
+		const char *a = node.self.addrs[i];
+
+		snprintf(text[i], sizeof(text[i]), "%s%s",
+			 strncmp(a, "unix:", 5) ? "tcp:" : "", a);
+		addresses[i] = text[i];
+	}
+	return engine_peer_get(r->engine, &who, addresses, node.self.n_addrs,
+			       peer);
+}
+
+const char *remote_node_name(struct fs *fs, uint32_t incarnation,
+			     char name[META_NODE_NAME_MAX + 1])
+{
+	struct meta_node node;
+
+	if (meta_node_get(fs->meta, incarnation, &node) && *node.name)
+		snprintf(name, META_NODE_NAME_MAX + 1, "%s", node.name);
+	else
+		snprintf(name, META_NODE_NAME_MAX + 1, "%u", incarnation);
+	return name;
+}
+
+/* -- what arrives ------------------------------------------------------- */
+
+static void on_message(void *ctx, struct engine_peer *peer,
+		       const struct engine_message *m)
+{
+	if (m->type >= REMOTE_SHARD && m->type <= REMOTE_SHARD_GONE)
+		cfetch_message(ctx, peer, m);
+	else
+		remote_serve(ctx, peer, m);
+}
+
+static const struct engine_callbacks callbacks = {.on_message = on_message};
+
+bool remote_post(struct remote *r, struct workers *w, struct job *job)
+{
+	scoped_lock(&r->lock);
+
+	if (r->stopped)
+		return false;
+	workers_post(w, job);
+	return true;
+}
+
+bool remote_active(const struct fs *fs)
+{
+	return fs->remote && !meta_nodes_alone(fs->meta);
+}
+
+/* -- what the heartbeat tells ------------------------------------------- */
+
+static void load(void *ctx, struct meta_load *l)
+{
+	struct fs *fs = ctx;
+	struct pool_stats s;
+
+	pool_stats(fs->pool, &s);
+	*l = (struct meta_load){
+		.pool_bytes = s.capacity_bytes,
+		.used_bytes = s.committed_bytes + s.writing_bytes,
+		.n_blocks = s.n_committed,
+		.victim_age_ms = -1,
+	};
+	if (!fs->remote)
+		return;
+	l->n_serving = (uint32_t)atomic_load(&fs->remote->counters.n_serving);
+	l->n_fetching = (uint32_t)atomic_load(&fs->remote->counters.n_fetching);
+}
+
+struct usage {
+	void (*add)(void *arg, const char *ns, uint64_t bytes);
+	void *arg;
+};
+
+static void add_usage(void *arg, const struct kv_usage *k)
+{
+	struct usage *u = arg;
+
+	if (k->bytes)
+		u->add(u->arg, k->name, k->bytes);
+}
+
+static void usage(void *ctx,
+		  void (*add)(void *arg, const char *ns, uint64_t bytes),
+		  void *arg)
+{
+	struct fs *fs = ctx;
+	struct usage u = {add, arg};
+
+	if (fs->kv)
+		kv_each_namespace(fs->kv, add_usage, &u);
+}
+
+const struct meta_node_ops remote_node_ops = {
+	.load = load,
+	.usage = usage,
+};
+
+/* -- up and down -------------------------------------------------------- */
+
+static int open_engine(struct remote *r)
+{
+	char text[LISTEN_MAX][ENGINE_ADDRESS_BYTES];
+	const char *listen[LISTEN_MAX];
+	struct engine_keys keys = {0};
+	struct engine_config c = {
+		.tls = r->fs->config.tls,
+		.listen = listen,
+		.n_listen = split_listen(r->fs->config.listen, text),
+		.callbacks = &callbacks,
+		.ctx = r,
+	};
+	struct meta_node self;
+	int err = 0;
+
+	for (unsigned i = 0; i < c.n_listen; i++)
+		listen[i] = text[i];
+	c.self.incarnation = meta_node_self(r->fs->meta);
+	if (!meta_node_get(r->fs->meta, c.self.incarnation, &self) ||
+	    parse_uuid(self.uuid, c.self.uuid)) {
+		log_error("cluster: this node is no member of its own table");
+		return -EPROTO;
+	}
+	if (r->fs->config.key_file)
+		err = engine_keys_load(r->fs->config.key_file, &keys);
+	if (!err && keys.n)
+		c.keys = &keys;
+	if (!err)
+		err = engine_open(&r->engine, &c);
+	engine_keys_wipe(&keys);
+	return err;
+}
+
+static void init(struct remote *r)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&r->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	pthread_mutex_init(&r->lock, NULL);
+	pthread_rwlock_init(&r->ckpt_lock, NULL);
+	list_init(&r->drops);
+	r->pool_bytes = r->fs->config.pool_bytes;
+}
+
+int remote_open(struct fs *fs)
+{
+	struct remote *r;
+	int err;
+
+	if (!fs->config.meta_url)
+		return 0; /* nobody else knows this node's Redis */
+	r = calloc(1, sizeof(*r));
+	if (!r)
+		return -ENOMEM;
+	r->fs = fs;
+	init(r);
+	if ((err = workers_open(&r->fetchers, "kvfs-fetch", REMOTE_FETCHERS,
+				0)) ||
+	    (err = workers_open(&r->servers, "kvfs-serve", REMOTE_SERVERS,
+				0)) ||
+	    (err = open_engine(r))) {
+		workers_close(r->fetchers);
+		workers_close(r->servers);
+		free(r);
+		return err;
+	}
+	fs->remote = r;
+	remote_announce(r, false);
+	return 0;
+}
+
+void remote_stop(struct fs *fs)
+{
+	struct remote *r = fs->remote;
+
+	if (!r)
+		return;
+	pthread_mutex_lock(&r->lock);
+	r->stopped = true;
+	pthread_cond_broadcast(&r->changed);
+	pthread_mutex_unlock(&r->lock);
+	workers_close(r->fetchers);
+	workers_close(r->servers);
+	engine_close(r->engine);
+}
+
+void remote_close(struct fs *fs)
+{
+	struct remote *r = fs->remote;
+
+	if (!r)
+		return;
+	pthread_cond_destroy(&r->changed);
+	pthread_mutex_destroy(&r->lock);
+	pthread_rwlock_destroy(&r->ckpt_lock);
+	free(r);
+	fs->remote = NULL;
+}

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef KVFS_FS_REMOTE_H
+#define KVFS_FS_REMOTE_H
+
+/*
+ * Blocks of other nodes: what makes several pools one. NULL where this mount
+ * has a Redis of its own; then every function here is answered at once.
+ *
+ *      remote.c        the engine, peers, what arrives; figures
+ *      remote_name.c   LOOKUP and unlink of names that other nodes hold
+ *      remote_node.c   a name in the tree whose bytes are elsewhere
+ *      remote_fetch.c  the reader: from a holder into a frame of ours
+ *      remote_serve.c  the owner: what peers ask for
+ *      remote_list.c   names of other nodes in a listing
+ *      remote_order.c  fetch, pin, replicate, drain: what users ask for
+ *      remote_chain.c  fetching ahead
+ *      remote_wire.c   the messages
+ *
+ * The way of a remote hit. LOOKUP: no such node here, so Redis is asked
+ * (without waiting: the answer comes on a thread of meta's); the record makes
+ * a node in the state KV_REMOTE, with attributes and no frame. OPEN: the call
+ * waits on the node's fetch; the first one starts it. A fetcher takes a frame,
+ * grants it to a holder, asks, waits, verifies, commits the frame under the
+ * name; the node is KV_COMMITTED from then on, and the waiting calls are run
+ * again as if the block had always been here.
+ *
+ * Locks: kv->lock guards nodes and their fetch; struct remote's and a try's
+ * are leaves below it. Callbacks of the engine never take kv->lock: they post.
+ */
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/hist.h"
+#include "base/list.h"
+#include "base/workers.h"
+#include "engine/engine.h"
+#include "engine/pool.h"
+#include "fs/call.h"
+#include "fs/remote_wire.h"
+#include "meta/kv.h"
+#include "meta/nodes.h"
+
+struct ckpt;
+struct fs;
+struct kv;
+struct kv_dir;
+struct kv_file;
+struct kv_node;
+
+#define REMOTE_SEEN_NS 100000000LL /* what Redis said is believed so long */
+#define REMOTE_FETCHERS 32
+#define REMOTE_SERVERS 2
+#define REMOTE_EXPECTED 1024 /* names that may be opened next */
+#define REMOTE_UPLOADS_MAX 4 /* of one block at a time */
+
+/* Shown in .kvfs/stats and status. */
+struct remote_counters {
+	_Atomic uint64_t lookups, lookup_hits, hits;
+	_Atomic uint64_t fetches, fetch_failed, fetch_bytes;
+	_Atomic uint64_t not_here, mismatches, timeouts, busy;
+	_Atomic uint64_t served, serve_refused, served_bytes;
+	_Atomic uint64_t drops_sent, drops_received, taken, ahead;
+	_Atomic uint64_t n_fetching, n_serving;
+	_Atomic uint64_t pinned_bytes, quarantined_bytes;
+	struct hist fetch;
+};
+
+struct remote {
+	struct fs *fs;
+	struct engine *engine;
+	struct workers *fetchers; /* each waits for one fetch at a time */
+	struct workers *servers;  /* what peers ask: needs kv->lock */
+	pthread_mutex_t lock;	  /* guards stopped, n_calls, drops, ns_asked */
+	pthread_cond_t changed;	  /* a drop was answered, a call has ended */
+	bool stopped;		  /* nothing new is begun */
+	struct list drops;	  /* remote_name.c */
+	int64_t ns_asked_ns;
+	uint64_t pool_bytes;
+	_Atomic uint64_t expected[REMOTE_EXPECTED]; /* hashes; remote_chain.c */
+	pthread_rwlock_t ckpt_lock; /* guards ckpt: ckpt_fetch_serve.c */
+	struct ckpt *ckpt;	    /* while it can be asked */
+	struct remote_counters counters;
+};
+
+/* What is known of a block that is elsewhere; on a KV_REMOTE node. */
+struct remote_fetch;
+struct kv_remote {
+	struct meta_kv_found found;
+	int64_t seen_ns;	    /* when Redis said so */
+	struct remote_fetch *fetch; /* under way */
+};
+
+/* remote.c */
+/** remote_open - start the engine, tell the others where this node is reached.
+ *  Leaves fs->remote NULL on a mount with a private Redis. 0 or -errno. */
+int remote_open(struct fs *fs);
+/** remote_stop - end fetches, peers' requests and the engine; meta and kv may
+ *  still call in. */
+void remote_stop(struct fs *fs);
+void remote_close(struct fs *fs);
+/** remote_announce - tell the others where this node is reached; draining:
+ *  and that it takes nothing new. */
+void remote_announce(struct remote *r, bool draining);
+/** remote_active - may another node hold what this one does not? */
+bool remote_active(const struct fs *fs);
+/** remote_post - run a job on fetchers or servers; false: stopping. */
+bool remote_post(struct remote *r, struct workers *w, struct job *job);
+/** remote_peer - a reference to the node of an incarnation, or -errno. */
+int remote_peer(struct remote *r, uint32_t incarnation,
+		struct engine_peer **peer);
+/** remote_node_name - for people: its name, or its number. */
+const char *remote_node_name(struct fs *fs, uint32_t incarnation,
+			     char name[META_NODE_NAME_MAX + 1]);
+extern const struct meta_node_ops remote_node_ops; /* ctx: struct fs */
+
+/* remote_name.c */
+/** remote_should_ask - does this LOOKUP go to Redis? kv->lock held. */
+bool remote_should_ask(struct call *c, struct kv_dir *dir,
+		       struct kv_node *node);
+/** remote_lookup - ask, then run kv_do_lookup again with c->flags set; it
+ *  answers. No lock held. */
+void remote_lookup(struct call *c);
+#define REMOTE_ASKED 1u /* c->flags of such a LOOKUP */
+/** remote_learn_namespaces - those made elsewhere; waits for Redis, at most
+ *  every 100 ms. No lock held. */
+void remote_learn_namespaces(struct fs *fs);
+/** remote_unlink - a name goes on all nodes; runs on a worker and answers. */
+void remote_unlink(struct call *c);
+/** remote_tell_removed - these hold what its user removed: DROP. Never waits;
+ *  kv->lock may be held. */
+void remote_tell_removed(struct fs *fs, const char *path, uint16_t path_len,
+			 const struct meta_kv_answer *answer);
+
+/* remote_node.c — with kv->lock held */
+/** remote_node_learn - a name as Redis has it now, in the tree. */
+void remote_node_learn(struct kv *kv, struct kv_dir *dir, const char *name,
+		       const struct meta_kv_found *found);
+/** remote_node_forget - Redis knows no such name (any more). */
+void remote_node_forget(struct kv *kv, struct kv_node *node);
+void remote_node_stat(const struct kv_file *f, struct stat *st);
+/** remote_node_commit - the frame has the bytes: from KV_REMOTE to a block.
+ *  Returns: 0, or -errno; the frame is then still the caller's. */
+int remote_node_commit(struct kv *kv, struct kv_file *f, uint32_t frame,
+		       bool copy);
+/** remote_node_attr - user.kvfs.* of such a node: length or -errno. */
+int remote_node_attr(struct kv *kv, struct kv_file *f, const char *name,
+		     char *value, size_t bytes);
+
+/* remote_fetch.c */
+/** remote_fetch_then - fetch this KV_REMOTE node, then run `then` on the call
+ *  as if it had always been here; ENOENT where nobody has it. No lock held. */
+void remote_fetch_then(struct call *c, struct kv_file *f, call_fn then);
+/** remote_fetch_name - fetch a block that may not be looked up yet and wait.
+ *  @from: an incarnation that surely has it, or 0. Fetchers only.
+ *  Returns: 0, or -errno. */
+int remote_fetch_msg(struct remote *r, const struct remote_msg *m,
+		     uint32_t from);
+
+/* remote_order.c: what users ask for by user.kvfs.* */
+/** remote_order_get - fetch, holders of a file: takes the call; false: the
+ *  name is none of these. No lock held. */
+bool remote_order_get(struct call *c, const char *name);
+/** remote_order_set - pin, copies of a file; drain of kv/: as above. */
+bool remote_order_set(struct call *c, const char *name);
+/** remote_replicate - see that so many nodes on different hosts hold a block,
+ *  this one included. Waits. Returns: 0, -ENOENT, -EBUSY too few could. */
+int remote_replicate(struct remote *r, const char *path, uint16_t path_len,
+		     uint32_t copies, int64_t deadline);
+/** remote_replicate_later - what the namespace's policy asks for; never
+ *  waits, kv->lock may be held. */
+void remote_replicate_later(struct remote *r, const char *path,
+			    uint16_t path_len, uint32_t copies);
+
+/* remote_chain.c */
+#define REMOTE_AHEAD_BYTES (8 * (REMOTE_MSG_MAX + 2))
+/** remote_chain_stored - f was committed; remote_chain_parent - f continues
+ *  parent. kv->lock held. */
+void remote_chain_stored(struct kv *kv, struct kv_file *f);
+void remote_chain_parent(struct kv *kv, struct kv_file *f,
+			 struct kv_file *parent);
+/** remote_chain_answer - what follows f; returns the bytes. kv->lock held. */
+size_t remote_chain_answer(struct remote *r, struct kv_file *f,
+			   uint8_t out[REMOTE_AHEAD_BYTES]);
+/** remote_chain_fetched - a caller waited for this block of this node's. */
+void remote_chain_fetched(struct remote *r, const struct remote_msg *m,
+			  uint32_t holder);
+/** remote_chain_opened - a block with f->lead was opened; kv->lock held. */
+void remote_chain_opened(struct kv *kv, struct kv_file *f);
+
+/* remote_serve.c */
+void remote_serve(struct remote *r, struct engine_peer *peer,
+		  const struct engine_message *m);
+
+#endif

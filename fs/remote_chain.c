@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "fs/kv.h"
+#include "fs/remote.h"
+
+/*
+ * Fetching ahead along a chain.
+ *
+ * The owner of a block knows what was stored after it: by the same thread, or,
+ * where every block has a process of its own (cp), by anybody in the
+ * namespace; a parent that was set counts before that. A reader that has
+ * fetched a block asks its owner what follows (AHEAD). It believes it only
+ * when it came true once: the block it was told of is opened, too. From then
+ * on the next AHEAD_MAX are fetched before they are asked for; opening the one
+ * in the middle (the lead) has the list renewed. Reads in another order fetch
+ * nothing ahead.
+ *
+ *      open a ─ fetch ─ AHEAD(a): b, c, d …       expected: b
+ *      open b ─ fetch, expected ─ AHEAD(b): c … j  fetched: c, d, [e], … j
+ *      open e (local, lead)     ─ AHEAD(e): f … m  fetched: k, l, m
+ */
+
+#define AHEAD_MAX 8
+#define LEAD 3
+#define BUSY_FETCHES 16 /* of all kinds: no more is fetched ahead */
+#define ENTRY_BYTES 2u	/* before each message in an answer: its length */
+
+/* -- the owner: what was stored after what ------------------------------ */
+
+static struct kv_file *at_frame(struct kv *kv, uint32_t frame, uint32_t epoch)
+{
+	struct kv_file *f = frame < kv->n_by_frame ? kv->by_frame[frame] : NULL;
+
+	return f && kv_record(kv, f)->epoch == epoch ? f : NULL;
+}
+
+static void follow(struct kv *kv, struct kv_file *f, struct kv_file *next)
+{
+	f->next_frame = next->frame;
+	f->next_epoch = kv_record(kv, next)->epoch;
+}
+
+void remote_chain_parent(struct kv *kv, struct kv_file *f,
+			 struct kv_file *parent)
+{
+	if (kv->fs->remote && parent)
+		follow(kv, parent, f);
+}
+
+void remote_chain_stored(struct kv *kv, struct kv_file *f)
+{
+	struct kv_stored *s = f->ns->stored, *mine = NULL;
+	struct kv_file *before;
+
+	if (!kv->fs->remote)
+		return;
+	for (unsigned i = 0; i < KV_STORED_MAX; i++)
+		if (s[i].writer == f->writer)
+			mine = &s[i];
+	before = mine ? at_frame(kv, mine->frame, mine->epoch)
+		      : at_frame(kv, s[f->ns->stored_at].frame,
+				 s[f->ns->stored_at].epoch);
+	if (before && before != f)
+		follow(kv, before, f);
+	if (!mine)
+		mine = &s[++f->ns->stored_at % KV_STORED_MAX];
+	f->ns->stored_at = (unsigned)(mine - s);
+	*mine = (struct kv_stored){.writer = f->writer,
+				   .frame = f->frame,
+				   .epoch = kv_record(kv, f)->epoch};
+}
+
+static size_t put_entry(struct remote *r, struct kv_file *f, uint8_t *out)
+{
+	const struct pool_record *rec = kv_record(r->fs->kv, f);
+	struct remote_msg m = {
+		.generation = rec->generation,
+		.size_bytes = rec->size_bytes,
+		.mode = rec->mode,
+		.uid = rec->uid,
+		.gid = rec->gid,
+		.holder = meta_node_self(r->fs->meta),
+		.priority = ENGINE_PREFETCH,
+		.flags = REMOTE_COPY,
+		.path = rec->path,
+		.path_len = rec->path_len,
+	};
+	size_t n;
+
+	if (rec->flags & POOL_HAS_CHECKSUM)
+		memcpy(m.checksum, rec->checksum, sizeof(m.checksum));
+	n = remote_encode(&m, out + ENTRY_BYTES);
+	out[0] = (uint8_t)n;
+	out[1] = (uint8_t)(n >> 8);
+	return n + ENTRY_BYTES;
+}
+
+size_t remote_chain_answer(struct remote *r, struct kv_file *f,
+			   uint8_t out[REMOTE_AHEAD_BYTES])
+{
+	struct kv *kv = r->fs->kv;
+	size_t used = 0;
+
+	for (int i = 0; i < AHEAD_MAX; i++) {
+		f = f->next_epoch ? at_frame(kv, f->next_frame, f->next_epoch)
+				  : NULL;
+		if (!f || !f->node.published)
+			break;
+		used += put_entry(r, f, out + used);
+	}
+	return used;
+}
+
+/* -- the reader --------------------------------------------------------- */
+
+static _Atomic uint64_t *expected_slot(struct remote *r, uint64_t hash)
+{
+	return &r->expected[hash % REMOTE_EXPECTED];
+}
+
+static uint64_t hash_of(const char *path, size_t n)
+{
+	return XXH3_64bits(path, n) | 1;
+}
+
+/* One block that is fetched before anybody asks for it. */
+struct ahead {
+	struct job job;
+	struct remote *r;
+	struct remote_msg msg;
+	char path[POOL_PATH_MAX];
+};
+
+static void fetch_ahead(struct job *job)
+{
+	struct ahead *a = container_of(job, struct ahead, job);
+
+	if (!remote_fetch_msg(a->r, &a->msg, a->msg.holder))
+		atomic_fetch_add(&a->r->counters.ahead, 1);
+	free(a);
+}
+
+static void start(struct remote *r, const struct remote_msg *m, bool lead)
+{
+	struct ahead *a;
+
+	if (atomic_load(&r->counters.n_fetching) >= BUSY_FETCHES)
+		return;
+	a = malloc(sizeof(*a));
+	if (!a)
+		return;
+	a->r = r;
+	a->msg = *m;
+	a->msg.priority = ENGINE_PREFETCH;
+	a->msg.flags = REMOTE_COPY | (lead ? REMOTE_LEAD : 0);
+	a->msg.path = memcpy(a->path, m->path, m->path_len);
+	a->job.run = fetch_ahead;
+	if (!remote_post(r, r->fetchers, &a->job))
+		free(a);
+}
+
+/* A question that is out. */
+struct question {
+	struct engine_call call;
+	struct remote *r;
+	bool sure; /* the reader goes along the chain */
+};
+
+/* A peer's bytes. On a thread of the engine: only posts. */
+static void learn(struct question *q, const uint8_t *p, size_t n)
+{
+	struct remote_msg m;
+
+	for (int i = 0; i < AHEAD_MAX && n > ENTRY_BYTES; i++) {
+		size_t len = (size_t)p[0] | (size_t)p[1] << 8;
+
+		if (len > n - ENTRY_BYTES ||
+		    remote_decode(p + ENTRY_BYTES, len, &m))
+			return;
+		if (i == 0) {
+			uint64_t hash = hash_of(m.path, m.path_len);
+
+			atomic_store(expected_slot(q->r, hash), hash);
+		}
+		if (!q->sure)
+			return;
+		start(q->r, &m, i == LEAD);
+		p += ENTRY_BYTES + len;
+		n -= ENTRY_BYTES + len;
+	}
+}
+
+static void told(struct engine_call *call, int status, const void *reply,
+		 uint32_t reply_bytes)
+{
+	struct question *q = container_of(call, struct question, call);
+
+	if (!status)
+		learn(q, reply, reply_bytes);
+	free(q);
+}
+
+static void ask(struct remote *r, const struct remote_msg *m, uint32_t holder,
+		bool sure)
+{
+	struct question *q = calloc(1, sizeof(*q));
+	uint8_t bytes[REMOTE_MSG_MAX];
+	struct engine_peer *peer;
+
+	if (!q || remote_peer(r, holder, &peer)) {
+		free(q);
+		return;
+	}
+	q->r = r;
+	q->sure = sure;
+	q->call = (struct engine_call){
+		.type = REMOTE_AHEAD,
+		.payload = bytes,
+		.payload_bytes = (uint32_t)remote_encode(m, bytes),
+		.deadline_ns = clock_now_ns() + NS_PER_S,
+		.done = told,
+	};
+	if (engine_call_start(peer, &q->call))
+		free(q);
+	engine_peer_put(peer);
+}
+
+void remote_chain_fetched(struct remote *r, const struct remote_msg *m,
+			  uint32_t holder)
+{
+	uint64_t hash = hash_of(m->path, m->path_len);
+	bool sure = atomic_load(expected_slot(r, hash)) == hash;
+
+	ask(r, m, holder, sure);
+}
+
+struct lead {
+	struct job job;
+	struct remote *r;
+	uint32_t holder;
+	struct remote_msg msg;
+	char path[POOL_PATH_MAX + 1];
+};
+
+static void go_on(struct job *job)
+{
+	struct lead *l = container_of(job, struct lead, job);
+
+	ask(l->r, &l->msg, l->holder, true);
+	free(l);
+}
+
+void remote_chain_opened(struct kv *kv, struct kv_file *f)
+{
+	const struct pool_record *rec = kv_record(kv, f);
+	struct lead *l = calloc(1, sizeof(*l));
+
+	if (l) {
+		l->r = kv->fs->remote;
+		l->holder = f->lead;
+		l->msg = (struct remote_msg){
+			.generation = rec->generation,
+			.size_bytes = rec->size_bytes,
+			.path = memcpy(l->path, rec->path, rec->path_len),
+			.path_len = rec->path_len,
+		};
+		if (rec->flags & POOL_HAS_CHECKSUM)
+			memcpy(l->msg.checksum, rec->checksum,
+			       sizeof(l->msg.checksum));
+		l->job.run = go_on;
+		if (!remote_post(l->r, l->r->servers, &l->job))
+			free(l);
+	}
+	f->lead = 0;
+}

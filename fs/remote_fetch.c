@@ -1,0 +1,428 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "fs/kv.h"
+#include "fs/remote.h"
+#include "fs/remote_try.h"
+
+/*
+ * From a holder into this pool. A node has at most one fetch; calls that need
+ * the block wait on it and are run again when it is over. The fetch pins its
+ * node until they have run, so the block cannot be evicted under them.
+ *
+ * Holders are asked one after the other, best first. When none of those that
+ * Redis named could give it, Redis is asked once more: copies move.
+ */
+
+#define SUSPECT_NS (500 * NS_PER_MS)
+#define BUSY_US 5000 /* all holders are: not yet */
+
+struct remote_fetch {
+	struct job job;
+	struct remote *r;
+	struct kv_file *f;
+	struct list waiters; /* call.job.link; kv->lock */
+	int64_t deadline, started_ns;
+	struct meta_kv_found found;
+	enum engine_priority priority;
+	bool copy, lead;
+	uint32_t frame, from; /* from: the holder that had it */
+	uint16_t path_len;
+	char path[POOL_PATH_MAX + 1];
+};
+
+/* -- whom to ask -------------------------------------------------------- */
+
+struct candidate {
+	uint32_t holder;
+	int64_t score; /* the lower the better */
+};
+
+/* Near and idle first; one that owes us something and is silent, last. */
+static int64_t score_of(struct remote *r, uint32_t holder)
+{
+	struct engine_peer_info info;
+	struct engine_peer *peer;
+	struct meta_node node;
+	int64_t score;
+
+	if (remote_peer(r, holder, &peer))
+		return INT64_MAX;
+	engine_peer_info(peer, &info);
+	engine_peer_put(peer);
+	score = info.rtt_us + 100 * (int64_t)info.n_calls;
+	if (meta_node_get(r->fs->meta, holder, &node) && node.has_load)
+		score += 100 * (int64_t)node.load.n_serving;
+	if (info.n_calls && clock_now_ns() - info.heard_ns > SUSPECT_NS)
+		score += INT32_MAX;
+	return score + (random() & 63);
+}
+
+static int by_score(const void *a, const void *b)
+{
+	int64_t sa = ((const struct candidate *)a)->score;
+	int64_t sb = ((const struct candidate *)b)->score;
+
+	return sa < sb ? -1 : sa > sb;
+}
+
+static unsigned candidates(struct remote *r, const struct meta_kv_found *found,
+			   struct candidate c[META_KV_HOLDERS_MAX])
+{
+	uint32_t self = meta_node_self(r->fs->meta);
+	unsigned n = 0;
+
+	for (uint32_t i = 0; i < found->n_holders; i++)
+		if (found->holders[i] != self)
+			c[n++].holder = found->holders[i];
+	for (unsigned i = 0; n > 1 && i < n; i++)
+		c[i].score = score_of(r, c[i].holder);
+	qsort(c, n, sizeof(*c), by_score);
+	return n;
+}
+
+/* -- asking ------------------------------------------------------------- */
+
+static void count(struct remote *r, int err)
+{
+	struct remote_counters *c = &r->counters;
+
+	if (err == -ENOENT)
+		atomic_fetch_add(&c->not_here, 1);
+	else if (err == -ETIMEDOUT)
+		atomic_fetch_add(&c->timeouts, 1);
+	else if (err == -EAGAIN)
+		atomic_fetch_add(&c->busy, 1);
+}
+
+static struct remote_msg wanted(const struct remote_fetch *x)
+{
+	return (struct remote_msg){
+		.generation = x->found.generation,
+		.size_bytes = x->found.size_bytes,
+		.checksum = {x->found.checksum[0], x->found.checksum[1]},
+		.priority = x->priority,
+		.path = x->path,
+		.path_len = x->path_len,
+	};
+}
+
+/* Each holder once. -EAGAIN: one of them was only busy. */
+static int ask_all(struct remote_fetch *x)
+{
+	struct candidate c[META_KV_HOLDERS_MAX];
+	unsigned n = candidates(x->r, &x->found, c);
+	struct remote_msg m = wanted(x);
+	bool busy = false;
+	int err = -ENOENT;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (clock_now_ns() >= x->deadline ||
+		    atomic_load(&x->r->fs->stopping))
+			return -ETIMEDOUT;
+		err = remote_try(x->r, &m, c[i].holder, x->deadline, &x->frame);
+		count(x->r, err);
+		x->from = c[i].holder;
+		if (!err || err == -ENOSPC || err == -ENOMEM)
+			return err;
+		busy |= err == -EAGAIN;
+	}
+	return busy ? -EAGAIN : err;
+}
+
+/* Redis once more; -ESTALE: another version has the name now. */
+static int ask_redis(struct remote_fetch *x)
+{
+	struct meta_kv_found found;
+	int err = meta_kv_lookup(x->r->fs->meta,
+				 clock_now_ns() + META_KV_LOOKUP_NS, x->path,
+				 x->path_len, &found);
+
+	if (err)
+		return err;
+	if (found.is_dir || found.generation != x->found.generation)
+		return -ESTALE;
+	x->found = found;
+	return 0;
+}
+
+static int run(struct remote_fetch *x)
+{
+	bool again = true;
+	int err;
+
+	while ((err = ask_all(x))) {
+		if (err == -EAGAIN && clock_now_ns() < x->deadline) {
+			usleep(BUSY_US);
+			continue;
+		}
+		if (!again || err == -ETIMEDOUT || err == -ENOSPC ||
+		    err == -ENOMEM)
+			break;
+		again = false;
+		if (ask_redis(x) == -ESTALE)
+			return -ESTALE;
+	}
+	return err;
+}
+
+/* -- the end of it ------------------------------------------------------ */
+
+static int install(struct remote_fetch *x)
+{
+	struct kv *kv = x->r->fs->kv;
+	int err;
+
+	pthread_mutex_lock(&kv->lock);
+	err = remote_node_commit(kv, x->f, x->frame, x->copy);
+	pthread_mutex_unlock(&kv->lock);
+	if (err)
+		pool_put(kv->fs->pool, x->frame);
+	else
+		pool_trim(kv->fs->pool, x->frame);
+	return err;
+}
+
+static void note(struct remote_fetch *x, int err)
+{
+	struct remote_counters *c = &x->r->counters;
+
+	atomic_fetch_sub(&c->n_fetching, 1);
+	hist_add(&c->fetch, clock_now_ns() - x->started_ns);
+	if (err) {
+		atomic_fetch_add(&c->fetch_failed, 1);
+		return;
+	}
+	atomic_fetch_add(&c->fetches, 1);
+	atomic_fetch_add(&c->fetch_bytes, x->found.size_bytes);
+}
+
+/* The node is a block now, or it goes: the next LOOKUP asks Redis anew. */
+static void detach(struct remote_fetch *x, struct list *waiters)
+{
+	struct kv *kv = x->r->fs->kv;
+	struct kv_file *f = x->f;
+	struct list *l;
+	scoped_lock(&kv->lock);
+
+	f->remote->fetch = NULL;
+	while ((l = list_pop_front(&x->waiters)))
+		list_push_back(waiters, l);
+	if (f->node.state == KV_REMOTE && !f->node.unlinked)
+		remote_node_forget(kv, &f->node);
+	if (f->node.state == KV_COMMITTED) {
+		f->lead = x->lead ? x->from : 0;
+		free(f->remote);
+		f->remote = NULL;
+	}
+}
+
+static void finish(struct remote_fetch *x, int err)
+{
+	struct kv *kv = x->r->fs->kv;
+	struct list waiters, *l;
+
+	note(x, err);
+	list_init(&waiters);
+	detach(x, &waiters);
+	while ((l = list_pop_front(&waiters))) {
+		struct call *c = container_of(l, struct call, job.link);
+
+		if (!err) {
+			atomic_fetch_add(&x->r->counters.hits, 1);
+			c->fn(c);
+		} else {
+			call_reply_err(c, err == -ESTALE || err == -ENOMEM
+						  ? err
+						  : -ENOENT);
+		}
+	}
+	pthread_mutex_lock(&kv->lock);
+	kv_unpin(kv, x->f);
+	pthread_mutex_unlock(&kv->lock);
+	free(x);
+}
+
+static void fetch(struct job *job)
+{
+	struct remote_fetch *x = container_of(job, struct remote_fetch, job);
+	struct remote_msg m;
+	int err = run(x);
+
+	if (!err)
+		err = install(x);
+	if (!err) {
+		m = wanted(x);
+		remote_chain_fetched(x->r, &m, x->from);
+	}
+	finish(x, err);
+}
+
+/* -- beginning ---------------------------------------------------------- */
+
+/* Lock held. */
+static struct remote_fetch *begin(struct kv *kv, struct kv_file *f,
+				  int64_t deadline)
+{
+	struct remote_fetch *x = calloc(1, sizeof(*x));
+	int n;
+
+	if (!x)
+		return NULL;
+	n = kv_path(kv_dir(f->node.parent), f->node.name, x->path);
+	x->r = kv->fs->remote;
+	x->f = f;
+	x->path_len = n > 0 ? (uint16_t)n : 0;
+	x->found = f->remote->found;
+	x->deadline = deadline;
+	x->started_ns = clock_now_ns();
+	x->copy = true;
+	x->job.run = fetch;
+	list_init(&x->waiters);
+	f->remote->fetch = x;
+	f->node.pins++;
+	atomic_fetch_add(&x->r->counters.n_fetching, 1);
+	return x;
+}
+
+/* 0: c waits for a fetch; 1: the block is here; or -errno. Lock held. */
+static int join(struct call *c, struct kv_file *f, struct remote_fetch **first)
+{
+	struct remote_fetch *x;
+
+	*first = NULL;
+	if (f->node.state != KV_REMOTE)
+		return 1;
+	if (f->node.unlinked)
+		return -ESTALE; /* the kernel looks the name up anew */
+	x = f->remote->fetch;
+	if (!x)
+		x = *first = begin(c->fs->kv, f, c->deadline);
+	if (!x)
+		return -ENOMEM;
+	list_push_back(&x->waiters, &c->job.link);
+	return 0;
+}
+
+static void fail(struct call *c)
+{
+	call_reply_err(c, (int)c->off);
+}
+
+void remote_fetch_then(struct call *c, struct kv_file *f, call_fn then)
+{
+	struct call *kept = call_keep(c);
+	struct remote *r = c->fs->remote;
+	struct remote_fetch *first;
+	int err;
+
+	if (!kept) {
+		call_reply_err(c, ENOMEM);
+		return;
+	}
+	kept->fn = then;
+	pthread_mutex_lock(&c->fs->kv->lock);
+	err = join(kept, f, &first);
+	pthread_mutex_unlock(&c->fs->kv->lock);
+	if (first && !remote_post(r, r->fetchers, &first->job))
+		finish(first, -ESHUTDOWN);
+	if (err == 1) {
+		call_defer(kept, then);
+	} else if (err) {
+		kept->off = err;
+		call_defer(kept, fail);
+	}
+}
+
+/* -- without a caller --------------------------------------------------- */
+
+static struct meta_kv_found found_of(const struct remote_msg *m, uint32_t from)
+{
+	return (struct meta_kv_found){
+		.generation = m->generation,
+		.size_bytes = m->size_bytes,
+		.checksum = {m->checksum[0], m->checksum[1]},
+		.mode = m->mode,
+		.uid = m->uid,
+		.gid = m->gid,
+		.n_holders = 1,
+		.holders = {from},
+	};
+}
+
+/* It is here, or on its way: only the mark is new. */
+static void mark_lead(struct kv_node *node, const struct remote_msg *m)
+{
+	struct kv_file *f = kv_file(node);
+
+	if (!(m->flags & REMOTE_LEAD))
+		return;
+	if (node->state == KV_COMMITTED)
+		f->lead = m->holder;
+	else if (node->state == KV_REMOTE && f->remote->fetch)
+		f->remote->fetch->lead = true;
+}
+
+/* The fetch of a name that nobody asked for here; lock held. */
+static int begin_named(struct kv *kv, const struct remote_msg *m,
+		       const struct meta_kv_found *found,
+		       struct remote_fetch **out)
+{
+	const char *rest;
+	struct kv_dir *dir = kv_make_dirs(kv, m->path, m->path_len, &rest);
+	struct kv_node *node;
+	char name[256];
+	size_t n = dir ? (size_t)(m->path + m->path_len - rest) : 0;
+
+	if (!dir || n > 255)
+		return -EINVAL;
+	memcpy(name, rest, n);
+	name[n] = 0;
+	node = kv_find(kv, dir, name);
+	if (!node) {
+		remote_node_learn(kv, dir, name, found);
+		node = kv_find(kv, dir, name);
+	}
+	if (!node)
+		return -ENOMEM;
+	if (!kv_is_dir(node))
+		mark_lead(node, m);
+	if (kv_is_dir(node) || node->state != KV_REMOTE)
+		return kv_is_dir(node)		     ? -EISDIR
+		       : node->state == KV_COMMITTED ? -EEXIST
+						     : -EBUSY;
+	if (kv_file(node)->remote->fetch)
+		return -EALREADY;
+	*out = begin(kv, kv_file(node),
+		     clock_now_ns() + kv->fs->config.deadline_ms * NS_PER_MS);
+	return *out ? 0 : -ENOMEM;
+}
+
+int remote_fetch_msg(struct remote *r, const struct remote_msg *m,
+		     uint32_t from)
+{
+	struct meta_kv_found found = found_of(m, from);
+	struct kv *kv = r->fs->kv;
+	struct remote_fetch *x = NULL;
+	int err;
+
+	pthread_mutex_lock(&kv->lock);
+	err = begin_named(kv, m, &found, &x);
+	pthread_mutex_unlock(&kv->lock);
+	if (err)
+		return err == -EEXIST || err == -EALREADY ? 0 : err;
+	x->priority = (enum engine_priority)m->priority;
+	x->copy = m->flags & REMOTE_COPY;
+	x->lead = m->flags & REMOTE_LEAD;
+	err = run(x);
+	if (!err)
+		err = install(x);
+	finish(x, err);
+	return err;
+}

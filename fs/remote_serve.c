@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "base/fault.h"
+#include "fs/kv.h"
+#include "fs/remote.h"
+
+/*
+ * What peers ask of this node. Its own index is the truth: a block of that
+ * name, generation, size and checksum is here, published and whole, or the
+ * answer is "not here". The block is pinned while it is written into the
+ * peer's segment; how much may be pinned so is bounded.
+ *
+ * Requests come on a thread of the engine, which must not wait for kv->lock:
+ * each becomes a job.
+ */
+
+#define PIN_SHARE 4 /* a quarter of the pool, or one block */
+
+struct request {
+	struct job job;
+	struct remote *r;
+	struct engine_peer *peer;
+	uint64_t request_id;
+	uint16_t type;
+	struct remote_msg msg;
+	/* FETCH: */
+	struct engine_batch batch;
+	struct engine_xfer xfer;
+	struct kv_file *f; /* pinned */
+	int fd;
+	int status;
+	char path[];
+};
+
+static void answer(struct request *q, int status)
+{
+	/* a caller that is gone needs no answer */
+	engine_reply(q->peer, q->request_id, status, NULL, 0);
+	engine_peer_put(q->peer);
+	free(q);
+}
+
+static struct kv_file *find(struct kv *kv, const struct remote_msg *m)
+{
+	struct kv_node *node = kv_find_path(kv, m->path, m->path_len);
+
+	if (!node || kv_is_dir(node) || node->state != KV_COMMITTED ||
+	    node->damaged)
+		return NULL;
+	return kv_file(node);
+}
+
+static bool is_version(struct kv *kv, struct kv_file *f,
+		       const struct remote_msg *m)
+{
+	const struct pool_record *r = kv_record(kv, f);
+
+	if (!f->node.published || r->size_bytes != m->size_bytes)
+		return false;
+	if (!m->checksum[0] && !m->checksum[1])
+		return r->generation == m->generation;
+	return (r->flags & POOL_HAS_CHECKSUM) &&
+	       !memcmp(r->checksum, m->checksum, sizeof(m->checksum));
+}
+
+/* -- FETCH -------------------------------------------------------------- */
+
+/* 0: it is here, and pinned. */
+static int pin(struct request *q)
+{
+	struct remote *r = q->r;
+	struct kv *kv = r->fs->kv;
+	struct kv_file *f;
+	uint64_t pinned;
+	scoped_lock(&kv->lock);
+
+	f = find(kv, &q->msg);
+	if (!f || !is_version(kv, f, &q->msg))
+		return -ENOENT;
+	pinned = atomic_load(&r->counters.pinned_bytes);
+	if (f->uploads >= REMOTE_UPLOADS_MAX ||
+	    (pinned && pinned + q->msg.size_bytes > r->pool_bytes / PIN_SHARE))
+		return -EAGAIN;
+	kv_touch(kv, f);
+	f->node.pins++;
+	f->uploads++;
+	q->f = f;
+	atomic_fetch_add(&r->counters.pinned_bytes, q->msg.size_bytes);
+	atomic_fetch_add(&r->counters.n_serving, 1);
+	return 0;
+}
+
+static void unpin(struct request *q)
+{
+	struct kv *kv = q->r->fs->kv;
+
+	atomic_fetch_sub(&q->r->counters.pinned_bytes, q->msg.size_bytes);
+	atomic_fetch_sub(&q->r->counters.n_serving, 1);
+	pthread_mutex_lock(&kv->lock);
+	q->f->uploads--;
+	kv_unpin(kv, q->f);
+	pthread_mutex_unlock(&kv->lock);
+}
+
+/* Nothing reads the frame for this peer any more. */
+static void finish(struct job *job)
+{
+	struct request *q = container_of(job, struct request, job);
+
+	if (q->fd >= 0)
+		close(q->fd);
+	unpin(q);
+	if (!q->status) {
+		atomic_fetch_add(&q->r->counters.served, 1);
+		atomic_fetch_add(&q->r->counters.served_bytes,
+				 q->msg.size_bytes);
+	}
+	answer(q, q->status);
+}
+
+static void region_gone(void *ctx)
+{
+	struct request *q = ctx;
+
+	q->job.run = finish;
+	if (!remote_post(q->r, q->r->servers, &q->job))
+		finish(&q->job); /* the engine is closing: no callback waits */
+}
+
+static void written(struct engine_batch *b, int status)
+{
+	struct request *q = container_of(b, struct request, batch);
+
+	q->status = status;
+	engine_region_remove(q->r->engine, q->xfer.region, region_gone, q);
+}
+
+/* The bytes go; `written` goes on. */
+static int send_block(struct request *q)
+{
+	struct remote *r = q->r;
+	struct engine_mem mem = {.kind = ENGINE_MEM_FILE,
+				 .length_bytes = q->msg.size_bytes};
+	int err;
+
+	q->fd = pool_fd(r->fs->pool, q->f->frame, O_RDONLY);
+	if (q->fd < 0)
+		return q->fd;
+	mem.fd = q->fd;
+	err = engine_region_add(r->engine, &mem, &q->xfer.region);
+	if (err)
+		return err;
+	q->xfer.op = ENGINE_WRITE;
+	q->xfer.segment = q->msg.segment;
+	q->xfer.length_bytes = q->msg.size_bytes;
+	q->batch = (struct engine_batch){
+		.xfers = &q->xfer,
+		.n_xfers = 1,
+		.priority = (enum engine_priority)q->msg.priority,
+		.deadline_ns =
+			clock_now_ns() + r->fs->config.deadline_ms * NS_PER_MS,
+		.done = written,
+	};
+	err = engine_submit(r->engine, q->peer, &q->batch);
+	if (err)
+		engine_region_remove(r->engine, q->xfer.region, NULL, NULL);
+	return err;
+}
+
+static void serve_fetch(struct request *q)
+{
+	int err = fault_hit("remote.serve") ? -ENOENT : pin(q);
+
+	q->fd = -1;
+	if (err) {
+		atomic_fetch_add(&q->r->counters.serve_refused, 1);
+		answer(q, err);
+		return;
+	}
+	err = q->msg.size_bytes ? send_block(q) : 0;
+	if (!err && q->msg.size_bytes)
+		return;
+	q->status = err;
+	finish(&q->job);
+}
+
+/* -- AHEAD -------------------------------------------------------------- */
+
+static void serve_ahead(struct request *q)
+{
+	struct kv *kv = q->r->fs->kv;
+	uint8_t out[REMOTE_AHEAD_BYTES];
+	struct kv_file *f;
+	size_t n = 0;
+
+	pthread_mutex_lock(&kv->lock);
+	f = find(kv, &q->msg);
+	if (f)
+		n = remote_chain_answer(q->r, f, out);
+	pthread_mutex_unlock(&kv->lock);
+	engine_reply(q->peer, q->request_id, 0, out, (uint32_t)n);
+	engine_peer_put(q->peer);
+	free(q);
+}
+
+/* -- DROP --------------------------------------------------------------- */
+
+static void serve_drop(struct request *q)
+{
+	struct kv *kv = q->r->fs->kv;
+	struct kv_node *node;
+
+	atomic_fetch_add(&q->r->counters.drops_received, 1);
+	pthread_mutex_lock(&kv->lock);
+	node = kv_find_path(kv, q->msg.path, q->msg.path_len);
+	if (node && !kv_is_dir(node) && node->state == KV_REMOTE &&
+	    !kv_file(node)->remote->fetch) {
+		remote_node_forget(kv, node);
+	} else if (node && !kv_is_dir(node) && node->state == KV_COMMITTED) {
+		struct kv_file *f = kv_file(node);
+		uint64_t generation = kv_record(kv, f)->generation;
+
+		if (generation && generation <= q->msg.generation) {
+			kv_invalidate(kv, f);
+			kv_drop(kv, f, false);
+		}
+	}
+	pthread_mutex_unlock(&kv->lock);
+	answer(q, 0);
+}
+
+/* -- TAKE --------------------------------------------------------------- */
+
+/* "Keep a copy of this": who asks is a holder. Runs on a fetcher. */
+static void serve_take(struct job *job)
+{
+	struct request *q = container_of(job, struct request, job);
+	int err = remote_fetch_msg(q->r, &q->msg, q->msg.holder);
+
+	if (!err)
+		atomic_fetch_add(&q->r->counters.taken, 1);
+	answer(q, err);
+}
+
+/* ----------------------------------------------------------------------- */
+
+static void serve(struct job *job)
+{
+	struct request *q = container_of(job, struct request, job);
+
+	if (q->type == REMOTE_FETCH)
+		serve_fetch(q);
+	else if (q->type == REMOTE_AHEAD)
+		serve_ahead(q);
+	else
+		serve_drop(q);
+}
+
+void remote_serve(struct remote *r, struct engine_peer *peer,
+		  const struct engine_message *m)
+{
+	struct workers *w = m->type == REMOTE_TAKE ? r->fetchers : r->servers;
+	struct remote_msg msg;
+	struct request *q = NULL;
+	int err = remote_decode(m->payload, m->payload_bytes, &msg);
+
+	if (!err && (m->type < REMOTE_FETCH || m->type > REMOTE_AHEAD))
+		err = -EOPNOTSUPP;
+	if (!err)
+		q = calloc(1, sizeof(*q) + msg.path_len);
+	if (!q) {
+		engine_reply(peer, m->request_id, err ? err : -ENOMEM, NULL, 0);
+		return;
+	}
+	engine_peer_ref(peer);
+	q->r = r;
+	q->peer = peer;
+	q->request_id = m->request_id;
+	q->type = m->type;
+	q->fd = -1;
+	q->msg = msg;
+	q->msg.path = memcpy(q->path, msg.path, msg.path_len);
+	q->job.run = m->type == REMOTE_TAKE ? serve_take : serve;
+	if (!remote_post(r, w, &q->job))
+		answer(q, -ESHUTDOWN);
+}

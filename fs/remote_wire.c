@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT
+#include "fs/remote_wire.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <string.h>
+
+#define VERSION 1
+
+static uint8_t *put32(uint8_t *p, uint32_t v)
+{
+	v = htole32(v);
+	memcpy(p, &v, sizeof(v));
+	return p + sizeof(v);
+}
+
+static uint8_t *put64(uint8_t *p, uint64_t v)
+{
+	v = htole64(v);
+	memcpy(p, &v, sizeof(v));
+	return p + sizeof(v);
+}
+
+static const uint8_t *get32(const uint8_t *p, uint32_t *v)
+{
+	memcpy(v, p, sizeof(*v));
+	*v = le32toh(*v);
+	return p + sizeof(*v);
+}
+
+static const uint8_t *get64(const uint8_t *p, uint64_t *v)
+{
+	memcpy(v, p, sizeof(*v));
+	*v = le64toh(*v);
+	return p + sizeof(*v);
+}
+
+size_t remote_encode(const struct remote_msg *m, uint8_t out[REMOTE_MSG_MAX])
+{
+	uint8_t *p = out;
+
+	*p++ = VERSION;
+	*p++ = m->flags;
+	*p++ = (uint8_t)m->path_len;
+	*p++ = (uint8_t)(m->path_len >> 8);
+	p = put32(p, m->priority);
+	p = put64(p, m->generation);
+	p = put64(p, m->size_bytes);
+	p = put64(p, m->checksum[0]);
+	p = put64(p, m->checksum[1]);
+	p = put32(p, m->mode);
+	p = put32(p, m->uid);
+	p = put32(p, m->gid);
+	p = put32(p, m->holder);
+	p = put64(p, m->segment.id);
+	p = put64(p, m->segment.generation);
+	memcpy(p, m->path, m->path_len);
+	return REMOTE_HEAD_BYTES + m->path_len;
+}
+
+static bool good_part(const char *part, size_t n)
+{
+	return n >= 1 && n <= 255 && !(n == 1 && part[0] == '.') &&
+	       !(n == 2 && !memcmp(part, "..", 2)) && !memchr(part, 0, n);
+}
+
+static bool good_path(const char *path, size_t n)
+{
+	const char *end = path + n, *slash;
+	unsigned parts = 0;
+
+	for (; path <= end; path = slash + 1, parts++) {
+		slash = memchr(path, '/', (size_t)(end - path));
+		if (!slash)
+			slash = end;
+		if (!good_part(path, (size_t)(slash - path)))
+			return false;
+	}
+	return parts >= 2;
+}
+
+int remote_decode(const void *bytes, size_t n, struct remote_msg *m)
+{
+	const uint8_t *p = bytes;
+	struct remote_msg r;
+
+	if (n < REMOTE_HEAD_BYTES || *p++ != VERSION)
+		return -EPROTO;
+	r.flags = *p++;
+	r.path_len = (uint16_t)(p[0] | p[1] << 8);
+	p = get32(p + 2, &r.priority);
+	p = get64(p, &r.generation);
+	p = get64(p, &r.size_bytes);
+	p = get64(p, &r.checksum[0]);
+	p = get64(p, &r.checksum[1]);
+	p = get32(p, &r.mode);
+	p = get32(p, &r.uid);
+	p = get32(p, &r.gid);
+	p = get32(p, &r.holder);
+	p = get64(p, &r.segment.id);
+	p = get64(p, &r.segment.generation);
+	r.path = (const char *)p;
+	if (r.path_len > POOL_PATH_MAX || n != REMOTE_HEAD_BYTES + r.path_len ||
+	    r.priority >= ENGINE_PRIORITIES || !good_path(r.path, r.path_len))
+		return -EPROTO;
+	*m = r;
+	return 0;
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef KVFS_FS_REMOTE_WIRE_H
+#define KVFS_FS_REMOTE_WIRE_H
+
+/*
+ * What the daemons of a cluster tell each other about blocks: payloads of
+ * engine messages, little-endian. Pure functions.
+ *
+ *      FETCH  call: "write this block into that segment"; answer: a status
+ *      DROP   call: "its name was removed"; answer: a status
+ *      TAKE   call: "fetch this block from me and keep it"; answer: a status
+ *      AHEAD  call: "what was stored after this?"; answer: up to 8 blocks, each
+ *             as below, its length (2) before it
+ *
+ * All begin alike:
+ *
+ *      version 1, flags 1, path length 2, priority 4
+ *      generation 8, size 8, checksum 16, mode 4, uid 4, gid 4
+ *      holder 4 (TAKE: an incarnation that has it; else 0)
+ *      segment id 8, segment generation 8 (FETCH; else 0)
+ *      path
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/engine.h"
+#include "engine/pool.h"
+
+enum remote_type {
+	REMOTE_FETCH = ENGINE_TYPE_MIN,
+	REMOTE_DROP,
+	REMOTE_TAKE,
+	REMOTE_SHARD, /* bytes of checkpoints: fs/ckpt_fetch_wire.h */
+	REMOTE_SHARD_SUM,
+	REMOTE_SHARD_GONE, /* the file was removed; no answer */
+	REMOTE_AHEAD,
+};
+
+#define REMOTE_HEAD_BYTES 72u
+#define REMOTE_MSG_MAX (REMOTE_HEAD_BYTES + POOL_PATH_MAX)
+
+/* One version of a block, and what is to be done with it. */
+struct remote_msg {
+	uint64_t generation, size_bytes;
+	uint64_t checksum[2];
+	uint32_t mode, uid, gid;
+	uint32_t holder;
+	uint32_t priority; /* enum engine_priority */
+	uint8_t flags;
+	struct engine_segment segment;
+	uint16_t path_len;
+	const char *path; /* not terminated */
+};
+
+#define REMOTE_LEAD 2u /* here only: kv_file.lead */
+#define REMOTE_COPY 1u /* TAKE: a copy that may go first, no replica */
+
+/** remote_encode - returns the length. */
+size_t remote_encode(const struct remote_msg *m, uint8_t out[REMOTE_MSG_MAX]);
+
+/**
+ * remote_decode - read what a peer sent
+ * @m: set only on success; path points into the bytes
+ *
+ * The path is one that a block can have: "NAMESPACE/a/b", no empty, "." or
+ * ".." part, no NUL, no part longer than a name.
+ * Returns: 0 or -EPROTO.
+ */
+int remote_decode(const void *bytes, size_t n, struct remote_msg *m);
+
+#endif

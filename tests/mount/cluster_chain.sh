@@ -1,0 +1,79 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Blocks that are read in the order in which they were stored are fetched ahead;
+# in another order they are not.
+# shellcheck source=tests/mount/cluster_lib.sh
+. "$(dirname "$0")/cluster_lib.sh" || exit 99
+on_each_rung "$@"
+requires_cmd setfattr
+cluster_up 3
+mkdir "$(kv 1)/n"
+for i in 2 3; do
+	wait_for '[ -d "$(kv $i)/n" ]'
+done
+N=40 BYTES=200000
+
+_store() { # NAME: a chain on node 1
+	local i
+	mkdir -p "$(kv 1)/n/$1"
+	for ((i = 0; i < N; i++)); do
+		put_tmp "$(kv 1)/n/$1/$i" $BYTES $i
+	done
+	wait_for '[ "$(node_status 1 .redis.dirty)" = 0 ]'
+}
+_ahead() { node_status "$1" .remote.ahead; }
+
+a_chain_read_in_order_is_fetched_ahead() {
+	local i before
+	_store order
+	before=$(_ahead 2)
+	for ((i = 0; i < N; i++)); do
+		holds_soon "$(kv 2)/n/order/$i" $BYTES $i
+	done
+	[ $(($(_ahead 2) - before)) -ge $((N / 2)) ] ||
+		fail "only $(($(_ahead 2) - before)) of $N were fetched ahead"
+	expect 'failed fetches' "$(node_status 2 .remote.fetch_failed)" 0
+}
+
+a_chain_read_backwards_fetches_nothing_ahead() {
+	local i before
+	_store back
+	before=$(_ahead 3)
+	for ((i = N - 1; i >= 0; i--)); do
+		holds_soon "$(kv 3)/n/back/$i" $BYTES $i
+	done
+	expect 'fetched ahead' "$(_ahead 3)" "$before"
+}
+
+a_chain_that_was_named_is_followed() {
+	local i before
+	mkdir "$(kv 1)/n/named"
+	for i in 3 0 5 2 4 1; do
+		put_published "$(kv 1)/n/named/$i" $BYTES $i
+	done
+	for i in 1 2 3 4 5; do
+		setfattr -n user.kvfs.parent -v named/$((i - 1)) \
+			"$(kv 1)/n/named/$i"
+	done
+	before=$(_ahead 2)
+	for i in 0 1; do
+		holds "$(kv 2)/n/named/$i" $BYTES $i
+	done
+	wait_for '[ "$(_ahead 2)" -ge '$((before + 4))' ]'
+	for i in 2 3 4 5; do
+		holds "$(kv 2)/n/named/$i" $BYTES $i
+	done
+}
+
+what_was_fetched_ahead_and_removed_is_gone() {
+	local i
+	_store removed
+	for i in 0 1; do
+		holds_soon "$(kv 2)/n/removed/$i" $BYTES $i
+	done
+	rm "$(kv 1)/n/removed/4"
+	wait_for 'is_gone "$(kv 2)/n/removed/4"'
+	holds_soon "$(kv 2)/n/removed/5" $BYTES 5
+}
+
+run_tests

@@ -1,0 +1,331 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# ckpt/ is one tree on all nodes: names and attributes are one, bytes are
+# fetched from whoever has them.
+# shellcheck source=tests/mount/cluster_lib.sh
+. "$(dirname "$0")/cluster_lib.sh" || exit 99
+on_each_rung "$@"
+requires_cmd getfattr setfattr rsync tar
+DEADLINE=3 cluster_up 3
+
+MIB=1048576
+
+_at() { say "$KVFS_CLUSTER/node-$1/mnt/ckpt"; }
+C1=$(_at 1) C2=$(_at 2) C3=$(_at 3)
+_stat_of() { # NODE NAME: a counter
+	awk -v n="kvfs_$2" '$1 == n { print $2 }' "$(mnt "$1")/.kvfs/stats"
+}
+_fetched() { _stat_of "$1" ckpt_shards_fetched_total; }
+_served() { _stat_of "$1" ckpt_served_bytes_total; }
+_log() { say "$KVFS_CLUSTER/node-$1/state/kvfs.log"; }
+_bytes_of() { # NODE PATH: its backing file there
+	local ino
+	ino=$(printf %x $(($(stat -c %i "$2") - (1 << 48))))
+	say "$KVFS_CLUSTER/node-$1/state/ckpt/"*"/$ino"
+}
+_summed() { wait_for 'getfattr -n user.kvfs.checksum "'"$1"'" >/dev/null 2>&1'; }
+
+what_one_node_wrote_all_read_byte_for_byte() {
+	local size
+	for size in 0 1 4096 65537 $((8 * MIB)) $((8 * MIB + 1)) $((150 * MIB)); do
+		put "$C1/size-$size" $size $size
+		holds "$C2/size-$size" $size $size
+		holds "$C3/size-$size" $size $size
+		holds "$C3/size-$size" $size $size
+	done
+	rm "$C2"/size-*
+}
+
+a_large_file_is_copied_by_cp_rsync_and_tar() {
+	mkdir "$C1/large"
+	put "$C1/large/f" $((300 * MIB)) 7
+	cp "$C2/large/f" "$T/cp"
+	holds "$T/cp" $((300 * MIB)) 7
+	rm "$T/cp"
+	rsync -a "$C3/large/" "$T/rsync/"
+	holds "$T/rsync/f" $((300 * MIB)) 7
+	rm -r "$T/rsync"
+	tar -C "$C3" -cf - large | tar -C "$T" -xf -
+	holds "$T/large/f" $((300 * MIB)) 7
+	rm -r "$T/large"
+	expect 'sha256' "$(sha256sum <"$C2/large/f")" "$(sha256sum <"$C1/large/f")"
+	rm -r "$C1/large"
+}
+
+a_file_that_is_here_is_not_fetched_again() {
+	local before
+	put "$C1/once" $((100 * MIB)) 8
+	holds "$C2/once" $((100 * MIB)) 8
+	before=$(_fetched 2)
+	holds "$C2/once" $((100 * MIB)) 8
+	expect 'fetched' "$(_fetched 2)" "$before"
+	rm "$C1/once"
+}
+
+a_sparse_file_stays_sparse() {
+	truncate -s 200M "$C1/sparse"
+	printf middle | dd of="$C1/sparse" bs=1 seek=$((100 * MIB)) conv=notrunc status=none
+	cmp "$C1/sparse" "$C2/sparse"
+	[ "$(stat -c %b "$C2/sparse")" -lt 20000 ] ||
+		fail "$(stat -c %b "$C2/sparse") blocks"
+	cp --sparse=always "$C3/sparse" "$T/sparse"
+	cmp "$T/sparse" "$C1/sparse"
+	rm "$C1/sparse" "$T/sparse"
+}
+
+a_tree_of_small_files_is_read_elsewhere() {
+	local i
+	mkdir -p "$T/tree"/{a,b,c}/{1,2}
+	for i in {1..120}; do
+		head -c $((i * 37)) /dev/urandom >"$T/tree/a/1/$i"
+		head -c $((i * 11)) /dev/urandom >"$T/tree/b/2/$i"
+		ln -s "../$i" "$T/tree/c/1/$i"
+	done
+	tar -C "$T" -cf - tree | tar -C "$C1" -xf -
+	diff -r --no-dereference "$T/tree" "$C2/tree"
+	tar -C "$C3" -cf - tree | tar -C "$T/tree" -xf -
+	diff -r --no-dereference "$C1/tree" "$T/tree/tree"
+	rm -r "$C3/tree" "$T/tree"
+	is_gone "$C1/tree"
+}
+
+a_fetched_file_is_served_onward() {
+	local before
+	put "$C1/onward" $((20 * MIB)) 9
+	_summed "$C1/onward"
+	holds "$C2/onward" $((20 * MIB)) 9
+	wait_for '[ "$(getfattr --absolute-names --only-values -n user.kvfs.holders "$C2/onward" | wc -w)" = 2 ]'
+	node_stop 1
+	holds "$C3/onward" $((20 * MIB)) 9
+	node_cont 1
+	all_know 3
+	rm "$C1/onward"
+}
+
+attributes_are_one() {
+	put "$C1/attr" 5000 1
+	chmod 640 "$C2/attr"
+	chown 12:34 "$C2/attr"
+	touch -d @1234567890.5 "$C3/attr"
+	setfattr -n user.k -v v "$C3/attr"
+	expect 'stat' "$(stat -c '%a %u %g %Y %s' "$C1/attr")" '640 12 34 1234567890 5000'
+	expect 'xattr' "$(getfattr --absolute-names --only-values -n user.k "$C1/attr")" v
+	holds "$C2/attr" 5000 1
+	ln "$C2/attr" "$C2/attr2"
+	expect 'links' "$(stat -c %h "$C3/attr")" 2
+	mv "$C3/attr" "$C3/attr3"
+	is_gone "$C1/attr"
+	holds "$C1/attr3" 5000 1
+	rm "$C1"/attr?
+}
+
+a_node_goes_on_where_another_ended() {
+	put "$C1/log" 100000 1
+	printf more >>"$C2/log"
+	expect 'size' "$(stat -c %s "$C1/log")" 100004
+	expect 'its end' "$(tail -c 4 "$C1/log")" more
+	holds <(head -c 100000 "$C1/log") 100000 1
+	truncate -s 50000 "$C3/log"
+	holds <(head -c 50000 "$C1/log") 50000 1
+	expect 'size' "$(stat -c %s "$C2/log")" 50000
+	printf again >"$C2/log"
+	expect 'bytes' "$(cat "$C1/log" "$C2/log" "$C3/log")" againagainagain
+	rm "$C1/log"
+}
+
+truncation_fetches_nothing() {
+	local before
+	put "$C1/trunc" $((70 * MIB)) 2
+	before=$(_fetched 2)
+	printf new >"$C2/trunc"
+	: >"$C3/trunc"
+	expect 'fetched' "$(_fetched 2)" "$before"
+	expect 'size' "$(stat -c %s "$C1/trunc")" 0
+	rm "$C1/trunc"
+}
+
+a_reader_keeps_the_version_that_it_opened() {
+	put "$C1/keep" 300000 1
+	holds "$C2/keep" 300000 1
+	hand_start
+	hand open 1 r "$C1/keep"
+	hand open 2 r "$C2/keep"
+	put "$C3/keep" 200000 2
+	hand check 1 0 1 300000
+	hand check 2 0 1 300000
+	expect 'open' "$(hand stat 1)" '300000 1'
+	holds "$C1/keep" 200000 2
+	holds "$C2/keep" 200000 2
+	hand check 1 0 1 300000
+	put "$C1/keep" 100000 3
+	hand check 2 0 1 300000
+	holds "$C2/keep" 100000 3
+	hand close 1
+	hand close 2
+	holds "$C3/keep" 100000 3
+	rm "$C1/keep"
+}
+
+a_rename_over_a_name_is_seen_at_once() {
+	local i
+	for i in 1 2 3 4 5 6; do
+		put "$C1/latest.tmp" $((i * 1000)) "$i"
+		mv "$C1/latest.tmp" "$C1/latest"
+		holds "$C2/latest" $((i * 1000)) "$i"
+		put "$C2/latest.tmp" $((i * 2000)) "$i"
+		mv "$C2/latest.tmp" "$C2/latest"
+		holds "$C3/latest" $((i * 2000)) "$i"
+		holds "$C1/latest" $((i * 2000)) "$i"
+	done
+	rm "$C3/latest"
+	is_gone "$C1/latest"
+}
+
+a_file_that_is_removed_while_it_is_read_is_read_to_its_end() {
+	put "$C1/going" $((400 * MIB)) 3
+	_summed "$C1/going"
+	hand_start
+	hand open 1 r "$C2/going"
+	hand check 1 0 3 100000
+	put "$C1/going.tmp" 1000 4
+	mv "$C1/going.tmp" "$C1/going"
+	hand check 1 0 3 $((400 * MIB))
+	expect 'size, links' "$(hand stat 1)" "$((400 * MIB)) 0"
+	holds "$C2/going" 1000 4
+	hand close 1
+	rm "$C1/going"
+}
+
+a_mapping_of_a_file_that_is_not_here_waits_for_it() {
+	put "$C1/map" $((70 * MIB)) 3
+	hand_start
+	hand open 1 r "$C2/map"
+	hand map 1 p $((70 * MIB))
+	hand mcheck 1 0 3 $((70 * MIB))
+	hand unmap 1
+	hand close 1
+	rm "$C1/map"
+}
+
+readers_of_all_nodes_at_once_get_it() {
+	local i pids=()
+	put "$C1/all" $((130 * MIB)) 4
+	for i in 1 2 3 1 2 3; do
+		holds "$(_at $i)/all" $((130 * MIB)) 4 &
+		pids+=($!)
+	done
+	for i in "${pids[@]}"; do
+		wait "$i"
+	done
+	rm "$C1/all"
+}
+
+two_nodes_do_not_write_one_file() {
+	put "$C1/both" 1000 1
+	hand_start
+	hand open 1 w "$C1/both"
+	refused "busy|$EIO" sh -c "printf x >>'$C2/both'"
+	hand close 1
+	printf x >>"$C2/both"
+	expect 'size' "$(stat -c %s "$C1/both")" 1001
+	rm "$C1/both"
+}
+
+one_of_two_holders_dies_and_reading_goes_on() {
+	put "$C1/two" $((200 * MIB)) 5
+	holds "$C2/two" $((200 * MIB)) 5
+	_summed "$C1/two"
+	hand_start
+	hand open 1 r "$C3/two"
+	hand check 1 0 5 100000
+	node_kill 1
+	hand check 1 0 5 $((200 * MIB))
+	hand close 1
+	node_mount 1
+	all_know 3
+	holds "$C1/two" $((200 * MIB)) 5
+	rm "$C1/two"
+}
+
+the_only_holder_dies_and_it_is_an_error_that_says_what_to_do() {
+	put "$C1/only" $((20 * MIB)) 6
+	_summed "$C1/only"
+	node_kill 1
+	refused "$EIO" timeout 30 cat "$C2/only"
+	grep -q 'only (inode .* no node gives shard 0 .*: start a node' "$(_log 2)" ||
+		fail 'no line'
+	node_mount 1
+	all_know 3
+	holds "$C2/only" $((20 * MIB)) 6
+	rm "$C2/only"
+}
+
+a_stopped_holder_delays_no_read_for_ever() {
+	put "$C1/stopped" $((100 * MIB)) 3
+	_summed "$C1/stopped"
+	hand_start
+	hand open 1 r "$C2/stopped"
+	hand check 1 0 3 100000
+	node_stop 1
+	refused "$EIO" timeout 30 cat "$C3/stopped"
+	node_cont 1
+	all_know 3
+	holds "$C3/stopped" $((100 * MIB)) 3
+	hand check 1 0 3 $((100 * MIB))
+	expect 'quarantined' "$(_stat_of 3 ckpt_quarantined_bytes)" 0
+	rm "$C1/stopped"
+}
+
+a_restart_keeps_what_was_fetched() {
+	local before
+	put "$C1/kept" $((150 * MIB)) 7
+	_summed "$C1/kept"
+	hand_start
+	hand open 1 r "$C2/kept"
+	hand check 1 $((140 * MIB)) 7 100000
+	hand close 1
+	wait_for '[ "$(_stat_of 2 ckpt_fetching)" = 0 ]'
+	node_kill 2
+	hand_stop
+	node_mount 2
+	all_know 3
+	before=$(_served 1)
+	holds "$C2/kept" $((150 * MIB)) 7
+	[ $(($(_served 1) - before)) -le $((128 * MIB)) ] ||
+		fail "$(($(_served 1) - before)) bytes were sent again"
+	node_kill 2
+	node_mount 2
+	all_know 3
+	before=$(_served 1)
+	holds "$C2/kept" $((150 * MIB)) 7
+	expect 'sent again' $(($(_served 1) - before)) 0
+	rm "$C1/kept"
+}
+
+what_came_damaged_is_asked_for_again() {
+	local file
+	put "$C1/bad" $((10 * MIB)) 8
+	_summed "$C1/bad"
+	holds "$C2/bad" $((10 * MIB)) 8
+	file=$(_bytes_of 1 "$C1/bad")
+	cp -p "$file" "$T/sound"
+	printf XX | dd of="$file" bs=1 seek=5000 conv=notrunc status=none
+	touch -r "$T/sound" "$file"
+	wait_for '[ "$(getfattr --absolute-names --only-values -n user.kvfs.holders "$C2/bad" | wc -w)" = 2 ]'
+	holds "$C3/bad" $((10 * MIB)) 8
+	rm "$C1/bad"
+}
+
+removed_files_give_their_room_back() {
+	local i ino
+	for i in 1 2 3; do
+		put "$C1/room" $((10 * MIB)) "$i"
+		holds "$C2/room" $((10 * MIB)) "$i"
+		holds "$C3/room" $((10 * MIB)) "$i"
+		ino=$(basename "$(_bytes_of 1 "$C1/room")")
+		rm "$(_at $i)/room"
+		wait_for '! ls "$KVFS_CLUSTER"/node-?/state/ckpt/*/'$ino' >/dev/null 2>&1' 30
+	done
+}
+
+run_tests

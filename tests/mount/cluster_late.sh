@@ -1,0 +1,69 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Late bytes (a holder that was given up on wakes up), other bytes than those
+# that were published, and what peers may pin.
+# shellcheck source=tests/mount/cluster_lib.sh
+. "$(dirname "$0")/cluster_lib.sh" || exit 99
+on_each_rung "$@"
+requires_cmd getfattr
+DEADLINE=2 cluster_up 3 --rate 200mbit
+mkdir "$(kv 1)/n"
+for i in 2 3; do
+	wait_for '[ -d "$(kv $i)/n" ]'
+done
+
+late_bytes_never_land_in_a_reused_frame() {
+	local i reader
+	put_published "$(kv 1)/n/late" 40000000 1
+	# At 200 Mbit/s this takes more than a second: the owner is stopped in
+	# the middle of it.
+	cat "$(kv 2)/n/late" >"$T/late" 2>"$T/err" &
+	reader=$!
+	wait_for '[ "$(node_status 2 .remote.n_fetching)" = 1 ] &&
+		[ "$(node_status 1 .remote.n_serving)" = 1 ]'
+	node_stop 1
+	wait $reader && fail 'the read got bytes that were never sent'
+	grep -q "$ENOENT" "$T/err"
+	# Its frame may be refilled by now, if anybody gave it back too early.
+	for ((i = 0; i < 25; i++)); do
+		put_tmp "$(kv 2)/n/refill-$i" 4000000 $((100 + i))
+	done
+	node_cont 1
+	all_know 3
+	wait_for '[ "$(node_status 2 .remote.quarantined_bytes)" = 0 ]' 20
+	"$KVFS" verify --quiet "$(kv 2)/n" || fail 'a block was overwritten'
+	wait_for '[ "$(node_status 1 .remote.pinned_bytes)" = 0 ]' 20
+	holds_soon "$(kv 2)/n/late" 40000000 1 30
+}
+
+a_copy_that_is_damaged_is_never_shown() {
+	local frame
+	put_published "$(kv 1)/n/damaged" 1000000 2
+	# Behind the daemon's back: the frame that holds it.
+	frame=$(find "$KVFS_CLUSTER/node-1/state/pool/frames" -size 1954 \
+		-newermt '-20 seconds' | head -1)
+	[ -n "$frame" ] || fail 'no frame of that size'
+	printf 'other' | dd of="$frame" bs=1 seek=500000 conv=notrunc 2>/dev/null
+	refused "$ENOENT" cat "$(kv 2)/n/damaged"
+	[ "$(node_status 2 .remote.mismatches)" -ge 1 ] ||
+		fail 'no mismatch was counted'
+	grep -q 'from node-1: the bytes do not match' \
+		"$(dirname "$(mnt 2)")/state/kvfs.log"
+}
+
+a_key_that_differs_keeps_a_node_out() {
+	put_published "$(kv 1)/n/kept" 10000 3
+	node_kill 3
+	umount -l "$(mnt 3)"
+	(umask 077 && printf '1 %064d\n' 7 >"$T/other-key")
+	"$CLUSTER" mount 3 "cluster-key-file=$T/other-key"
+	wait_for '_knows 3 3' 15
+	refused "$ENOENT" cat "$(kv 3)/n/kept"
+	expect 'fetches' "$(node_status 3 .remote.fetches)" 0
+	on 3 "$KVFS" umount "$(mnt 3)"
+	node_mount 3
+	all_know 3
+	holds_soon "$(kv 3)/n/kept" 10000 3
+}
+
+run_tests

@@ -1,0 +1,176 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# One name, several nodes: who wins, who forgets.
+# shellcheck source=tests/mount/cluster_lib.sh
+. "$(dirname "$0")/cluster_lib.sh" || exit 99
+on_each_rung "$@"
+requires_cmd getfattr
+cluster_up 3
+mkdir "$(kv 1)/n"
+for i in 2 3; do
+	wait_for '[ -d "$(kv $i)/n" ]'
+done
+
+_state() { getfattr --absolute-names --only-values -n user.kvfs.state "$1" 2>/dev/null; }
+
+the_first_commit_wins_and_all_see_its_bytes() {
+	local i sum
+	# Both write before either publishes: Redis is stopped meanwhile.
+	kill -STOP "$(cat "$KVFS_CLUSTER/redis/pid")"
+	put_tmp "$(kv 1)/n/race" 3000000 1
+	put_tmp "$(kv 2)/n/race" 3000000 2
+	kill -CONT "$(cat "$KVFS_CLUSTER/redis/pid")"
+	for i in 1 2; do
+		wait_for '[ "$(node_status '$i' .redis.up)" = true ]' 20
+		wait_for '[ "$(node_status '$i' .redis.dirty)" = 0 ]' 20
+	done
+	wait_for 'sum=$(sha256sum <"$(kv 1)/n/race") &&
+		[ "$sum" = "$(sha256sum <"$(kv 2)/n/race")" ]'
+	expect 'the third' "$(sha256sum <"$(kv 3)/n/race")" "$sum"
+	"$HELPERS/pattern" check 1 3000000 <"$(kv 3)/n/race" ||
+		holds "$(kv 3)/n/race" 3000000 2
+	expect 'conflicts' $(($(node_status 1 .redis.conflicts) + $(
+		node_status 2 .redis.conflicts))) 1
+}
+
+the_loser_keeps_what_it_had_open_and_gives_its_space_back() {
+	local used loser=0 i
+	kill -STOP "$(cat "$KVFS_CLUSTER/redis/pid")"
+	put_tmp "$(kv 1)/n/open" 2000000 1
+	put_tmp "$(kv 2)/n/open" 2000000 2
+	exec {one}<"$(kv 1)/n/open" {two}<"$(kv 2)/n/open"
+	kill -CONT "$(cat "$KVFS_CLUSTER/redis/pid")"
+	for i in 1 2; do
+		wait_for '[ "$(node_status '$i' .redis.up)" = true ]' 20
+		wait_for '[ "$(node_status '$i' .redis.dirty)" = 0 ]' 20
+	done
+	"$HELPERS/pattern" check 1 2000000 <&"$one" || fail 'the first changed'
+	"$HELPERS/pattern" check 2 2000000 <&"$two" || fail 'the second changed'
+	for i in 1 2; do
+		[ "$(_state "$(kv $i)/n/open")" = published ] || loser=$i
+	done
+	[ $loser != 0 ] || fail 'nobody lost'
+	used=$(node_status $loser .pool.blocks)
+	exec {one}<&- {two}<&-
+	wait_for '[ "$(node_status '$loser' .pool.blocks)" -lt '"$((used + 1))"' ]'
+	sha256sum <"$(kv 1)/n/open" >"$T/a"
+	sha256sum <"$(kv 2)/n/open" >"$T/b"
+	same_file "$T/a" "$T/b"
+}
+
+equal_blocks_become_replicas() {
+	kill -STOP "$(cat "$KVFS_CLUSTER/redis/pid")"
+	put_tmp "$(kv 1)/n/equal" 100000 3
+	put_tmp "$(kv 2)/n/equal" 100000 3
+	kill -CONT "$(cat "$KVFS_CLUSTER/redis/pid")"
+	published "$(kv 1)/n/equal"
+	published "$(kv 2)/n/equal"
+	expect 'holders' "$(getfattr --absolute-names --only-values -n user.kvfs.holders \
+		"$(kv 3)/n/equal" | tr ' ' '\n' | sort | xargs)" 'node-1 node-2'
+}
+
+unlink_is_seen_by_all() {
+	local i
+	put_published "$(kv 1)/n/gone" 100000 4
+	holds "$(kv 2)/n/gone" 100000 4
+	holds "$(kv 3)/n/gone" 100000 4
+	published "$(kv 2)/n/gone"
+	published "$(kv 3)/n/gone"
+	rm "$(kv 2)/n/gone"
+	for i in 1 2 3; do
+		wait_for 'is_gone "$(kv '$i')/n/gone"'
+	done
+}
+
+the_holders_have_dropped_it_when_unlink_returns() {
+	local before
+	put_published "$(kv 1)/n/sync" 100000 5
+	before=$(node_status 1 .pool.blocks)
+	[ -e "$(kv 2)/n/sync" ]
+	rm "$(kv 2)/n/sync"
+	expect 'drops' "$(node_status 2 .remote.drops_sent | sed 's/[1-9].*/some/')" some
+	expect 'blocks' "$(node_status 1 .pool.blocks)" $((before - 1))
+	refused "$ENOENT" cat "$(kv 1)/n/sync"
+}
+
+a_removed_name_can_be_stored_again() {
+	put_published "$(kv 1)/n/again" 100000 6
+	holds "$(kv 2)/n/again" 100000 6
+	rm "$(kv 2)/n/again"
+	put_published "$(kv 3)/n/again" 200000 7
+	wait_for '[ "$(stat -c %s "$(kv 1)/n/again" 2>/dev/null)" = 200000 ]'
+	holds "$(kv 1)/n/again" 200000 7
+	holds "$(kv 2)/n/again" 200000 7
+}
+
+a_copy_that_missed_the_unlink_goes_at_its_audit() {
+	put_published "$(kv 1)/n/missed" 100000 8
+	holds "$(kv 2)/n/missed" 100000 8
+	published "$(kv 2)/n/missed"
+	node_stop 2
+	DEADLINE=1 rm "$(kv 1)/n/missed"
+	node_cont 2
+	# its copy may live until the audit; nobody else sees it
+	wait_for 'is_gone "$(kv 3)/n/missed"'
+}
+
+rename_is_seen_by_all() {
+	put_published "$(kv 1)/n/old" 100000 9
+	holds "$(kv 2)/n/old" 100000 9
+	mv "$(kv 1)/n/old" "$(kv 1)/n/new"
+	published "$(kv 1)/n/new"
+	wait_for 'is_gone "$(kv 3)/n/old"'
+	holds "$(kv 3)/n/new" 100000 9
+	holds "$(kv 2)/n/new" 100000 9
+}
+
+a_block_of_another_node_can_be_renamed() {
+	put_published "$(kv 1)/n/theirs" 100000 10
+	mv "$(kv 2)/n/theirs" "$(kv 2)/n/ours"
+	published "$(kv 2)/n/ours"
+	wait_for 'is_gone "$(kv 1)/n/theirs"'
+	holds "$(kv 1)/n/ours" 100000 10
+}
+
+a_store_onto_another_nodes_name_keeps_the_first() {
+	put_published "$(kv 1)/n/first" 100000 11
+	put "$(kv 2)/n/first.tmp" 100000 12
+	mv -T "$(kv 2)/n/first.tmp" "$(kv 2)/n/first"
+	wait_for '[ "$(node_status 2 .redis.dirty)" = 0 ]'
+	holds_soon "$(kv 2)/n/first" 100000 11
+	holds "$(kv 3)/n/first" 100000 11
+}
+
+an_evicted_block_is_fetched_from_who_still_has_it() {
+	local i
+	put_published "$(kv 1)/n/evicted" 1000000 13
+	holds "$(kv 2)/n/evicted" 1000000 13
+	published "$(kv 2)/n/evicted"
+	# Node 1 stores more than its pool: the oldest goes.
+	for ((i = 0; i < 40; i++)); do
+		put_tmp "$(kv 1)/n/fill-$i" 4000000 $i
+	done
+	wait_for '[ "$(_state "$(kv 1)/n/evicted")" = remote ]' 20
+	holds "$(kv 1)/n/evicted" 1000000 13
+}
+
+fetched_copies_are_evicted_first() {
+	local i
+	for ((i = 0; i < 8; i++)); do
+		put_tmp "$(kv 3)/n/own-$i" 4000000 $i
+		put_published "$(kv 2)/n/far-$i" 4000000 $i
+	done
+	published "$(kv 3)/n/own-7"
+	for ((i = 0; i < 8; i++)); do
+		holds "$(kv 3)/n/far-$i" 4000000 $i
+	done
+	for ((i = 0; i < 20; i++)); do
+		put_tmp "$(kv 3)/n/more-$i" 4000000 $i
+	done
+	for ((i = 0; i < 8; i++)); do
+		[ "$(_state "$(kv 3)/n/own-$i")" = published ] ||
+			fail "own-$i went before the copies"
+	done
+}
+
+run_tests

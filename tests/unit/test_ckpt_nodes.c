@@ -1,0 +1,426 @@
+// SPDX-License-Identifier: MIT
+/* The ckpt tree on several nodes: who has which shards, who writes. */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "meta/ckpt.h"
+#include "meta/internal.h"
+#include "meta/node.h"
+#include "meta_fixture.h"
+
+/* What a node has of the one file that a test is about. */
+struct tier {
+	uint64_t ino, version;
+	_Atomic size_t n;
+	uint8_t bits[4];
+	_Atomic unsigned n_asked;
+};
+
+static struct node_under_test *a, *b;
+static struct tier of_a, of_b;
+
+static size_t tier_shards(void *ctx, uint64_t ino, uint64_t *version,
+			  uint8_t *bits)
+{
+	struct tier *t = ctx;
+
+	t->n_asked++;
+	if (ino != t->ino)
+		return 0;
+	*version = t->version;
+	memcpy(bits, t->bits, t->n);
+	return t->n;
+}
+
+static void tier_each(void *ctx, void (*fn)(void *arg, uint64_t ino), void *arg)
+{
+	struct tier *t = ctx;
+
+	if (t->ino)
+		fn(arg, t->ino);
+}
+
+static const struct meta_ckpt_ops ops = {.shards = tier_shards,
+					 .shards_each = tier_each};
+
+static struct node_under_test *tier_up(const char *name, struct tier *t)
+{
+	struct node_under_test *n = node_new(name, server_url());
+
+	memset(t, 0, sizeof(*t));
+	n->config.ckpt_ops = &ops;
+	n->config.ckpt_ctx = t;
+	ck_assert_int_eq(node_open(n), 0);
+	return n;
+}
+
+static void nodes_up(void)
+{
+	server_start(NULL);
+	a = tier_up("a", &of_a);
+	b = tier_up("b", &of_b);
+}
+
+static void nodes_down(void)
+{
+	node_free(a);
+	node_free(b);
+}
+
+static uint32_t self(struct node_under_test *n)
+{
+	return meta_node_self(n->meta);
+}
+
+static struct ckpt_attr make(struct node_under_test *n, const char *name)
+{
+	struct ckpt_attr set = {.mode = S_IFREG | 0644}, attr;
+
+	ck_assert_int_eq(
+		ckpt_create(n->meta, 0, CKPT_ROOT_INO, name, &set, NULL, &attr),
+		0);
+	return attr;
+}
+
+static struct ckpt_attr write_all(struct node_under_test *n, uint64_t ino,
+				  uint64_t size)
+{
+	struct ckpt_attr attr, set = {.size_bytes = size};
+
+	ck_assert_int_eq(ckpt_open_write(n->meta, 0, ino, &attr), 0);
+	ck_assert_uint_eq(attr.writer, self(n));
+	ck_assert_int_eq(
+		ckpt_publish(n->meta, 0, ino, CKPT_SET_SIZE, &set, true, &attr),
+		0);
+	ck_assert_uint_eq(attr.writer, 0);
+	return attr;
+}
+
+/* What somebody is told of one node. */
+struct seen {
+	uint32_t incarnation;
+	unsigned n, n_of_it;
+	bool whole;
+	uint8_t first;
+};
+
+static void see(void *arg, const struct ckpt_holder *h)
+{
+	struct seen *s = arg;
+
+	s->n++;
+	if (h->incarnation != s->incarnation)
+		return;
+	s->n_of_it++;
+	s->whole = h->whole;
+	s->first = h->whole ? 0 : h->bits[0];
+}
+
+static struct seen holders(struct node_under_test *n, uint64_t ino,
+			   uint64_t version, struct node_under_test *of)
+{
+	struct seen s = {.incarnation = self(of)};
+
+	ck_assert_int_eq(ckpt_holders(n->meta, 0, ino, version, see, &s), 0);
+	return s;
+}
+
+static void have(struct node_under_test *n, struct tier *t, uint64_t ino,
+		 uint64_t version, uint8_t bits)
+{
+	t->ino = ino;
+	t->version = version;
+	t->bits[0] = bits;
+	t->n = bits ? 1 : 0;
+	ckpt_shards_dirty(n->meta, ino);
+}
+
+START_TEST(who_published_a_version_has_all_of_it_at_once)
+{
+	struct ckpt_attr f;
+	struct seen s;
+
+	nodes_up();
+	f = make(a, "f");
+	f = write_all(a, f.ino, 1 << 20);
+	s = holders(b, f.ino, f.version, a);
+	ck_assert_uint_eq(s.n, 1);
+	ck_assert(s.n_of_it == 1 && s.whole);
+	ck_assert_int_eq(
+		ckpt_holders(b->meta, 0, f.ino, f.version + 1, see, &s),
+		-ESTALE);
+	ck_assert_int_eq(ckpt_holders(b->meta, 0, 99, 1, see, &s), -ESTALE);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(shards_that_a_node_has_are_told_and_taken_back)
+{
+	struct ckpt_attr f;
+
+	nodes_up();
+	f = write_all(a, make(a, "f").ino, 1 << 20);
+	have(b, &of_b, f.ino, f.version, 5);
+	WAIT_FOR(holders(a, f.ino, f.version, b).first == 5);
+	ck_assert_uint_eq(holders(a, f.ino, f.version, b).n, 2);
+	have(b, &of_b, f.ino, f.version, 0);
+	WAIT_FOR(holders(a, f.ino, f.version, b).n_of_it == 0);
+	ck_assert_uint_eq(holders(a, f.ino, f.version, b).n, 1);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(many_changes_are_told_as_one)
+{
+	struct ckpt_attr f;
+
+	nodes_up();
+	f = write_all(a, make(a, "f").ino, 1 << 20);
+	for (unsigned i = 1; i <= 200; i++)
+		have(b, &of_b, f.ino, f.version, (uint8_t)i);
+	WAIT_FOR(holders(a, f.ino, f.version, b).first == 200);
+	ck_assert_uint_le(of_b.n_asked, 5);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(shards_of_an_older_version_are_nobody_s)
+{
+	struct ckpt_attr f;
+
+	nodes_up();
+	f = write_all(a, make(a, "f").ino, 1 << 20);
+	have(b, &of_b, f.ino, f.version, 5);
+	WAIT_FOR(holders(a, f.ino, f.version, b).first == 5);
+	f = write_all(a, f.ino, 1 << 21);
+	ck_assert_uint_eq(holders(b, f.ino, f.version, b).n_of_it, 0);
+	ck_assert_uint_eq(holders(b, f.ino, f.version, a).n_of_it, 1);
+	ckpt_shards_dirty(b->meta, f.ino); /* it says the same, late */
+	WAIT_FOR(of_b.n_asked >= 2);
+	ck_assert_uint_eq(holders(b, f.ino, f.version, b).n_of_it, 0);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(a_writer_s_shards_are_withdrawn_before_its_open_returns)
+{
+	struct ckpt_attr f, attr;
+
+	nodes_up();
+	f = write_all(a, make(a, "f").ino, 1 << 20);
+	have(b, &of_b, f.ino, f.version, 7);
+	WAIT_FOR(holders(a, f.ino, f.version, b).first == 7);
+	ck_assert_int_eq(ckpt_open_write(b->meta, 0, f.ino, &attr), 0);
+	ck_assert_uint_eq(holders(a, f.ino, f.version, b).n_of_it, 0);
+	ck_assert_uint_eq(holders(a, f.ino, f.version, a).n_of_it, 1);
+
+	/* nothing was written: what it has is true again */
+	ck_assert_int_eq(ckpt_publish(b->meta, 0, f.ino, 0, &attr, true, &attr),
+			 0);
+	ck_assert_uint_eq(attr.version, f.version);
+	WAIT_FOR(holders(a, f.ino, f.version, b).first == 7);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(a_dead_node_has_no_shards)
+{
+	struct meta_self none = {.n_addrs = 0};
+	struct ckpt_attr f;
+	char words[64];
+	uint32_t dead;
+
+	nodes_up();
+	f = write_all(a, make(a, "f").ino, 1 << 20);
+	dead = self(a);
+	a->meta->embedded = (void *)1;
+	meta_node_stop(a->meta);
+	a->meta->embedded = NULL;
+	snprintf(words, sizeof(words), "ZADD kvfs:{n}:live 1 %u", dead);
+	server_text(words);
+	meta_node_announce(b->meta, &none);
+	WAIT_FOR(!meta_node_is_live(b->meta, dead));
+	ck_assert_uint_eq(holders(b, f.ino, f.version, a).n, 0);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(a_store_that_lost_the_shards_is_told_again)
+{
+	struct ckpt_attr f;
+	uint64_t store;
+
+	nodes_up();
+	f = write_all(a, make(a, "f").ino, 1 << 20);
+	have(a, &of_a, f.ino, f.version, 3);
+	WAIT_FOR(holders(b, f.ino, f.version, a).first == 3);
+	make(b, "g"); /* either may load the tree again: both know all of it */
+	store = node_stats(a).store_id;
+	server_text("FLUSHALL");
+	WAIT_FOR(node_stats(a).store_id != store &&
+		 !node_stats(a).ckpt_read_only &&
+		 node_stats(b).store_id != store &&
+		 !node_stats(b).ckpt_read_only);
+	WAIT_FOR(holders(b, f.ino, f.version, a).first == 3);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(a_removed_file_leaves_no_shards_behind)
+{
+	struct ckpt_attr f;
+	struct ckpt_gone gone;
+
+	nodes_up();
+	f = write_all(a, make(a, "f").ino, 1 << 20);
+	ck_assert_int_eq(ckpt_unlink(b->meta, 0, CKPT_ROOT_INO, "f", NULL, NULL,
+				     1, &gone),
+			 0);
+	WAIT_FOR(!server_int("EXISTS kvfs:{c}:i2"));
+	ck_assert_int_eq(server_int("EXISTS kvfs:{c}:h2"), 0);
+	ck_assert_uint_eq(f.ino, 2);
+	nodes_down();
+}
+END_TEST
+
+/* --- locks ------------------------------------------------------------- */
+
+static int lock(struct node_under_test *n, uint64_t ino, int type,
+		uint64_t owner, uint64_t start, uint64_t end)
+{
+	struct ckpt_lock l = {.type = type,
+			      .owner = owner,
+			      .start = start,
+			      .end = end,
+			      .pid = 77};
+
+	return ckpt_lock_set(n->meta, 0, ino, &l);
+}
+
+START_TEST(ranges_that_one_node_locks_are_locked_on_the_other)
+{
+	struct ckpt_lock l = {.type = F_RDLCK, .owner = 1, .end = 500};
+	uint64_t f;
+
+	nodes_up();
+	f = make(a, "f").ino;
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 1, 100, 199), 0);
+	ck_assert_int_eq(lock(b, f, F_RDLCK, 1, 199, 300), -EAGAIN);
+	ck_assert_int_eq(lock(b, f, F_RDLCK, 1, 200, CKPT_LOCK_END), 0);
+	ck_assert_int_eq(lock(a, f, F_RDLCK, 2, 200, 300), 0);
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 2, 200, 300), -EAGAIN);
+	ck_assert_int_eq(lock(a, 99, F_WRLCK, 2, 200, 300), -ESTALE);
+
+	ck_assert_int_eq(ckpt_lock_get(b->meta, 0, f, &l), 0);
+	ck_assert_int_eq(l.type, F_WRLCK);
+	ck_assert_uint_eq(l.start, 100);
+	ck_assert_uint_eq(l.end, 199);
+	ck_assert_uint_eq(l.pid, 77);
+	ck_assert_uint_eq(l.incarnation, self(a));
+
+	/* a hole in the middle */
+	ck_assert_int_eq(lock(a, f, F_UNLCK, 1, 120, 149), 0);
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 120, 149), 0);
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 119, 119), -EAGAIN);
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 150, 150), -EAGAIN);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(both_kinds_of_locks_are_apart_and_close_drops_both)
+{
+	struct ckpt_lock whole = {.kind = CKPT_LOCK_FLOCK,
+				  .type = F_WRLCK,
+				  .owner = 1,
+				  .end = CKPT_LOCK_END};
+	uint64_t f;
+
+	nodes_up();
+	f = make(a, "f").ino;
+	ck_assert_int_eq(ckpt_lock_set(a->meta, 0, f, &whole), 0);
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 0, 9), 0);
+	ck_assert_int_eq(ckpt_lock_set(b->meta, 0, f, &whole), -EAGAIN);
+	ck_assert_int_eq(ckpt_lock_drop(a->meta, 0, f, 1), 0);
+	ck_assert_int_eq(ckpt_lock_set(b->meta, 0, f, &whole), 0);
+	ck_assert_int_eq(ckpt_lock_drop(b->meta, 0, f, 1), 0);
+	ck_assert_int_eq(server_int("EXISTS kvfs:{c}:l2"), 0);
+	nodes_down();
+}
+END_TEST
+
+static bool never(void *ctx)
+{
+	(void)ctx;
+	return false;
+}
+
+static bool at_once(void *ctx)
+{
+	(void)ctx;
+	return true;
+}
+
+START_TEST(who_waits_for_a_dead_node_s_lock_gets_it)
+{
+	struct meta_self none = {.n_addrs = 0};
+	struct ckpt_lock l = {.type = F_WRLCK, .owner = 1, .end = 9};
+	char words[64];
+	uint64_t f;
+
+	nodes_up();
+	f = make(a, "f").ino;
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 1, 0, 9), 0);
+	ck_assert_int_eq(ckpt_lock_wait(b->meta, f, &l, at_once, NULL), -EINTR);
+	a->meta->embedded = (void *)1;
+	meta_node_stop(a->meta);
+	a->meta->embedded = NULL;
+	snprintf(words, sizeof(words), "ZADD kvfs:{n}:live 1 %u", self(a));
+	server_text(words);
+	meta_node_announce(b->meta, &none);
+	ck_assert_int_eq(ckpt_lock_wait(b->meta, f, &l, never, NULL), 0);
+	nodes_down();
+}
+END_TEST
+
+int main(void)
+{
+	const TTest *const tests[] = {
+		who_published_a_version_has_all_of_it_at_once,
+		shards_that_a_node_has_are_told_and_taken_back,
+		many_changes_are_told_as_one,
+		shards_of_an_older_version_are_nobody_s,
+		a_writer_s_shards_are_withdrawn_before_its_open_returns,
+		a_dead_node_has_no_shards,
+		a_store_that_lost_the_shards_is_told_again,
+		a_removed_file_leaves_no_shards_behind,
+		ranges_that_one_node_locks_are_locked_on_the_other,
+		both_kinds_of_locks_are_apart_and_close_drops_both,
+		who_waits_for_a_dead_node_s_lock_gets_it,
+	};
+	Suite *s = suite_create("ckpt nodes");
+	TCase *t = tcase_create("nodes");
+	SRunner *r;
+	int failed;
+
+	if (access("/usr/bin/redis-server", X_OK)) {
+		puts("skipped: no redis-server");
+		return 77;
+	}
+	tcase_add_checked_fixture(t, fixture_up, fixture_down);
+	tcase_set_timeout(t, 120);
+	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++)
+		tcase_add_test(t, tests[i]);
+	suite_add_tcase(s, t);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

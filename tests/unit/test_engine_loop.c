@@ -1,0 +1,460 @@
+// SPDX-License-Identifier: MIT
+/* What goes wrong on the way, at a place that the test chooses. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "engine/loop.h"
+#include "tests/unit/engine_fixture.h"
+
+#define MIB (1u << 20)
+#define SIZE (2 * MIB) /* 32 slices, over two links */
+
+static struct fx fx;
+static struct fx_mem from, to;
+static struct engine_peer *reader, *writer; /* as the other sees it */
+
+static void setup(void)
+{
+	fx_open(&fx, &fx_ways[0], 2);
+	fx_mem_new(&from, fx_writer(&fx), ENGINE_MEM_HOST, SIZE);
+	fx_mem_new(&to, fx_reader(&fx), ENGINE_MEM_HOST, SIZE);
+	fx_fill(from.bytes, SIZE, 1);
+	fx_fill(to.bytes, SIZE, 2);
+	reader = fx_peer(&fx, 0, 1);
+	writer = fx_peer(&fx, 1, 0);
+}
+
+static void teardown(void)
+{
+	loop_release();
+	engine_peer_put(reader);
+	engine_peer_put(writer);
+	fx_mem_free(&from);
+	fx_mem_free(&to);
+	fx_close(&fx);
+}
+
+static void connect_both(void)
+{
+	struct fx_call c;
+
+	ck_assert_int_eq(fx_call(writer, &c, FX_ECHO, "x", 1, 0), 0);
+	ck_assert_int_eq(fx_call_wait(&c), 0);
+}
+
+/* Both links, as the writer sees them. */
+static void connect_all_links(void)
+{
+	struct engine_peer_info info;
+	int64_t by = clock_now_ns() + 10 * NS_PER_S;
+
+	connect_both();
+	do {
+		engine_peer_info(reader, &info);
+		ck_assert_int_lt(clock_now_ns(), by);
+	} while (info.n_links < 2);
+}
+
+static int submit_all(struct fx_batch *b, struct engine_xfer *x,
+		      struct engine_segment segment)
+{
+	const struct fx_piece all = {0, 0, SIZE};
+
+	return fx_submit(fx_writer(&fx), reader, b, x, &all, 1, from.region,
+			 segment, 0);
+}
+
+/* As often as the backoff asks for. */
+static void connect_again(void)
+{
+	struct timespec t = {0, 10 * NS_PER_MS};
+	struct fx_call c;
+
+	for (int tries = 0; tries < 1000; tries++) {
+		if (!fx_call(writer, &c, FX_ECHO, "x", 1, 0) &&
+		    !fx_call_wait(&c))
+			return;
+		nanosleep(&t, NULL);
+	}
+	ck_abort_msg("no way back");
+}
+
+/* Whatever the reader's engine had to call back before has been. */
+static void pass_notices(void)
+{
+	const struct fx_piece p = {0, 1, 1};
+	struct engine_segment none = {0, 0};
+	struct fx_batch b = {.status = 1};
+	struct engine_xfer x;
+
+	ck_assert_int_eq(fx_submit(fx_reader(&fx), NULL, &b, &x, &p, 1,
+				   to.region, none, to.region),
+			 0);
+	ck_assert_int_eq(fx_batch_wait(&b), 0);
+}
+
+/* ---- one path fails, the other carries on -----------------------------------
+ */
+
+static const enum loop_action broken[] = {LOOP_FAIL, LOOP_TRUNCATE,
+					  LOOP_LOSE_ACK};
+
+START_TEST(a_path_that_fails_at_any_slice_loses_nothing)
+{
+	struct engine_stats stats;
+	struct engine_xfer x;
+	struct fx_batch b = {.status = 1};
+	struct fx_grant g;
+
+	connect_all_links();
+	loop_plan(LOOP_SLICE, 1 + (uint32_t)_i / 3, 1, broken[_i % 3]);
+	fx_grant_open(&g, writer, &to, 0, SIZE);
+
+	ck_assert_int_eq(submit_all(&b, &x, g.segment), 0);
+
+	ck_assert_int_eq(fx_grant_wait(&g), 0);
+	/* (-ESTALE: what was sent twice came after the segment was full.) */
+	fx_batch_wait(&b);
+	ck_assert(b.status == 0 || b.status == -ESTALE);
+	ck_assert_mem_eq(to.bytes, from.bytes, SIZE);
+	engine_stats(fx_writer(&fx), &stats);
+	ck_assert_uint_ge(stats.slices_retried, 1);
+	ck_assert_uint_eq(fx_read(&fx.node[0].n_down), 0);
+}
+END_TEST
+
+START_TEST(a_path_that_falls_silent_is_left_for_another)
+{
+	struct engine_xfer x;
+	struct fx_batch b = {.status = 1};
+	struct fx_grant g;
+
+	connect_all_links();
+	fx_grant_open(&g, writer, &to, 0, SIZE);
+	loop_plan(LOOP_SLICE, 1 + (uint32_t)_i, 1, LOOP_SILENT);
+	ck_assert_int_eq(submit_all(&b, &x, g.segment), 0);
+
+	ck_assert_int_eq(fx_grant_wait(&g), 0);
+	fx_batch_wait(&b);
+	ck_assert_mem_eq(to.bytes, from.bytes, SIZE);
+}
+END_TEST
+
+START_TEST(messages_come_once_and_in_order_over_paths_that_fail)
+{
+	connect_all_links();
+	loop_plan(LOOP_MSG, 100, 1, broken[_i % 3]);
+
+	for (uint32_t i = 0; i < 1000; i++) {
+		int err;
+
+		while ((err = engine_send(reader, FX_LOG, &i, 4)) == -EAGAIN)
+			fx_wait(&fx.node[1].n_log, i - 1);
+		ck_assert_int_eq(err, 0);
+	}
+
+	fx_wait(&fx.node[1].n_log, 1000);
+	for (uint32_t i = 0; i < 1000; i++)
+		ck_assert_uint_eq(fx.node[1].log[i], i);
+	ck_assert_uint_eq(fx_read(&fx.node[1].n_down), 0);
+}
+END_TEST
+
+/* ---- the last path fails
+ * ----------------------------------------------------- */
+
+/* Fails n items in a row: more than there are paths. */
+START_TEST(a_peer_that_dies_at_any_stage_leaves_nothing_waiting)
+{
+	static const enum loop_point points[] = {LOOP_CONNECT, LOOP_MSG,
+						 LOOP_SLICE};
+	struct engine_xfer x;
+	struct fx_batch b = {.status = 1};
+	struct fx_grant g;
+	struct fx_call c = {.status = 1};
+
+	loop_plan(points[_i % 3], 1 + (uint32_t)_i / 3, 100, LOOP_FAIL);
+	fx_grant_open(&g, writer, &to, 0, SIZE);
+	ck_assert_int_eq(fx_call(writer, &c, FX_PARK, NULL, 0, 500), 0);
+	ck_assert_int_eq(submit_all(&b, &x, g.segment), 0);
+
+	fx_batch_wait(&b);
+	fx_call_wait(&c);
+	fx_grant_end(&g);
+
+	ck_assert_int_ne(c.status, 0); /* nobody answered */
+	if (b.status == 0)
+		ck_assert_mem_eq(to.bytes, from.bytes, SIZE);
+	/* And afterwards it is a peer like any other. */
+	loop_release();
+	connect_again();
+}
+END_TEST
+
+START_TEST(a_session_that_ends_fails_all_that_hangs_on_it)
+{
+	struct fx_call c;
+	struct fx_grant g;
+
+	connect_both();
+	fx_grant_open(&g, writer, &to, 0, SIZE);
+	ck_assert_int_eq(fx_call(writer, &c, FX_PARK, NULL, 0, 0), 0);
+	fx_wait(&fx.node[0].n_parked, 1);
+
+	engine_peer_drop(reader, -ECONNABORTED);
+
+	ck_assert_int_eq(fx_call_wait(&c), -ENOTCONN);
+	ck_assert_int_eq(fx_grant_wait(&g), -ENOTCONN);
+	fx_wait(&fx.node[0].n_down, 1);
+	fx_wait(&fx.node[1].n_down, 1);
+	ck_assert_int_eq(engine_reply(fx.node[0].parked_by[0],
+				      fx.node[0].parked[0], 0, NULL, 0),
+			 -ENOENT);
+	connect_again();
+	fx_wait(&fx.node[1].n_up, 2);
+}
+END_TEST
+
+START_TEST(two_that_connect_at_once_have_one_session)
+{
+	struct fx_call c[2];
+
+	loop_plan(LOOP_CONNECT, 1, 2, LOOP_HOLD);
+	ck_assert_int_eq(fx_call(writer, &c[0], FX_ECHO, "a", 1, 0), 0);
+	ck_assert_int_eq(fx_call(reader, &c[1], FX_ECHO, "b", 1, 0), 0);
+	ck_assert(loop_wait_held(2));
+	loop_release();
+
+	ck_assert_int_eq(fx_call_wait(&c[0]), 0);
+	ck_assert_int_eq(fx_call_wait(&c[1]), 0);
+	ck_assert_uint_eq(fx_read(&fx.node[0].n_down), 0);
+	ck_assert_uint_eq(fx_read(&fx.node[1].n_down), 0);
+}
+END_TEST
+
+/* ---- late bytes
+ * --------------------------------------------------------------- */
+
+START_TEST(late_bytes_never_land_in_memory_that_was_given_back)
+{
+	struct engine_xfer x;
+	struct fx_batch b = {.status = 1};
+	struct fx_grant g;
+	char *refill = malloc(SIZE);
+
+	connect_both();
+	fx_grant_open(&g, writer, &to, 0, SIZE);
+	loop_plan(LOOP_SLICE, 1 + (uint32_t)_i, 1, LOOP_HOLD);
+	ck_assert_int_eq(submit_all(&b, &x, g.segment), 0);
+	ck_assert(loop_wait_held(1)); /* in the middle of a slice */
+
+	ck_assert_int_eq(fx_grant_end(&g), -ECANCELED);
+	fx_fill(to.bytes, SIZE, 3); /* the next owner's */
+	memcpy(refill, to.bytes, SIZE);
+	loop_release();
+
+	fx_batch_wait(&b);
+	ck_assert_int_eq(b.status, -ESTALE);
+	ck_assert_mem_eq(to.bytes, refill, SIZE);
+	free(refill);
+}
+END_TEST
+
+START_TEST(a_receive_that_cannot_be_stopped_is_waited_for)
+{
+	struct engine_xfer x;
+	struct fx_batch b = {.status = 1};
+	struct fx_grant g;
+
+	connect_both();
+	fx_grant_open(&g, writer, &to, 0, SIZE);
+	loop_plan(LOOP_SLICE, 1, 1, LOOP_HOLD_HARD);
+	ck_assert_int_eq(submit_all(&b, &x, g.segment), 0);
+	ck_assert(loop_wait_held(1));
+
+	engine_grant_close(g.grant);
+	pass_notices();
+	ck_assert_uint_eq(fx_read(&g.n_done), 0);
+	loop_release();
+
+	ck_assert_int_eq(fx_grant_wait(&g), -ECANCELED);
+	fx_batch_wait(&b);
+}
+END_TEST
+
+START_TEST(a_peer_that_stops_in_the_middle_does_not_hold_us_up)
+{
+	struct engine_xfer x;
+	struct fx_batch b = {.status = 1};
+	struct fx_grant g;
+
+	connect_both();
+	fx_grant_open(&g, writer, &to, 0, SIZE);
+	loop_plan(LOOP_SLICE, 2, 100, LOOP_HOLD);
+	b.b.deadline_ns = clock_now_ns() + 100 * NS_PER_MS;
+	ck_assert_int_eq(submit_all(&b, &x, g.segment), 0);
+
+	/* The held slices come back by their link being closed. */
+	ck_assert_int_eq(fx_batch_wait(&b), -ETIMEDOUT);
+	ck_assert_int_ne(fx_grant_end(&g), 0);
+}
+END_TEST
+
+/* ---- what is bounded
+ * ------------------------------------------------------------ */
+
+START_TEST(a_peer_answers_sixty_four_calls_at_a_time)
+{
+	static struct fx_call c[ENGINE_CALLS_MAX + 1];
+	struct fx_node *node = &fx.node[0];
+
+	for (int i = 0; i < ENGINE_CALLS_MAX; i++)
+		ck_assert_int_eq(fx_call(writer, &c[i], FX_PARK, "p", 1, 0), 0);
+	ck_assert_int_eq(
+		fx_call(writer, &c[ENGINE_CALLS_MAX], FX_PARK, "p", 1, 0),
+		-EAGAIN);
+	fx_wait(&node->n_parked, ENGINE_CALLS_MAX);
+
+	/* What we gave up keeps its place until it is answered. */
+	engine_call_cancel(fx_reader(&fx), &c[0].c);
+	ck_assert_int_eq(fx_call_wait(&c[0]), -ECANCELED);
+	ck_assert_int_eq(
+		fx_call(writer, &c[ENGINE_CALLS_MAX], FX_PARK, "p", 1, 0),
+		-EAGAIN);
+	for (int i = 0; i < ENGINE_CALLS_MAX; i++)
+		ck_assert_int_eq(engine_reply(node->parked_by[i],
+					      node->parked[i], -ENOENT, NULL,
+					      0),
+				 0);
+	ck_assert_int_eq(
+		engine_reply(node->parked_by[0], node->parked[0], 0, NULL, 0),
+		-ENOENT);
+	for (int i = 1; i < ENGINE_CALLS_MAX; i++)
+		ck_assert_int_eq(fx_call_wait(&c[i]), -ENOENT);
+	ck_assert_int_eq(fx_call(writer, &c[0], FX_ECHO, "e", 1, 0), 0);
+	ck_assert_int_eq(fx_call_wait(&c[0]), 0);
+	ck_assert_mem_eq(c[0].reply, "e", 1);
+}
+END_TEST
+
+START_TEST(a_peer_that_does_not_read_fills_a_queue_and_no_more)
+{
+	static char payload[ENGINE_MSG_MAX + 1];
+	uint32_t n = 0;
+	int err;
+
+	connect_both();
+	loop_plan(LOOP_MSG, 1, 1, LOOP_HOLD);
+	while (!(err = engine_send(reader, FX_LOG, payload, 32 << 10)))
+		ck_assert_uint_le(++n, ENGINE_QUEUE_MAX / (32 << 10));
+	ck_assert_int_eq(err, -EAGAIN);
+	ck_assert_int_eq(
+		engine_send(reader, FX_LOG, payload, ENGINE_MSG_MAX + 1),
+		-EMSGSIZE);
+	loop_release();
+
+	fx_wait(&fx.node[1].n_log, n);
+	ck_assert_int_eq(engine_send(reader, FX_LOG, payload, 4), 0);
+	fx_wait(&fx.node[1].n_log, n + 1);
+}
+END_TEST
+
+/* ---- order
+ * ------------------------------------------------------------------------ */
+
+START_TEST(what_is_urgent_overtakes_what_is_not)
+{
+	const struct fx_piece first = {0, 0, 64 << 10};
+	static struct engine_xfer x[3];
+	struct fx_batch migrate = {.b.priority = ENGINE_MIGRATE};
+	struct fx_batch urgent = {.b.priority = ENGINE_FOREGROUND};
+	struct fx_grant g, big;
+	struct fx_mem source;
+	bool overtaken;
+
+	connect_both();
+	fx_mem_new(&source, fx_writer(&fx), ENGINE_MEM_HOST, 64 * MIB);
+	fx_mem_free(&to);
+	fx_mem_new(&to, fx_reader(&fx), ENGINE_MEM_HOST, 64 * MIB);
+	fx_grant_open(&big, writer, &to, 0, 64 * MIB);
+	fx_grant_open(&g, writer, &to, 0, SIZE);
+	loop_plan(LOOP_SLICE, 1, 1, LOOP_HOLD);
+	ck_assert_int_eq(fx_submit(fx_writer(&fx), reader, &migrate, &x[0],
+				   &(struct fx_piece){0, 0, 64 * MIB}, 1,
+				   source.region, big.segment, 0),
+			 0);
+	ck_assert(loop_wait_held(1));
+	ck_assert_int_eq(fx_submit(fx_writer(&fx), reader, &urgent, &x[1],
+				   &first, 1, from.region, g.segment, 0),
+			 0);
+	loop_release();
+
+	ck_assert_int_eq(fx_batch_wait(&urgent), 0);
+	overtaken = fx_read(&migrate.n_done) == 0;
+	ck_assert_int_eq(fx_batch_wait(&migrate), 0);
+	ck_assert(overtaken);
+	fx_grant_end(&g);
+	fx_grant_wait(&big);
+	fx_mem_free(&source);
+}
+END_TEST
+
+START_TEST(readers_see_how_far_a_segment_has_come)
+{
+	struct engine_xfer x;
+	struct fx_batch b = {.status = 1};
+	struct fx_grant g;
+
+	connect_both();
+	fx_grant_open(&g, writer, &to, 0, SIZE);
+	loop_plan(LOOP_SLICE, 9, 100, LOOP_HOLD);
+	ck_assert_int_eq(submit_all(&b, &x, g.segment), 0);
+	ck_assert(loop_wait_held(1));
+
+	fx_wait(&g.n_progress, 1);
+	ck_assert_uint_ge(engine_grant_progress(g.grant), 64 << 10);
+	ck_assert_uint_lt(engine_grant_progress(g.grant), SIZE);
+	ck_assert_mem_eq(to.bytes, from.bytes, 64 << 10);
+	loop_release();
+
+	ck_assert_int_eq(fx_grant_wait(&g), 0);
+	fx_batch_wait(&b);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("engine, loop");
+	TCase *c = tcase_create("faults");
+	SRunner *runner;
+	int failed;
+
+	tcase_set_timeout(c, 60);
+	tcase_add_checked_fixture(c, setup, teardown);
+	tcase_add_loop_test(c, a_path_that_fails_at_any_slice_loses_nothing, 0,
+			    3 * 32);
+	tcase_add_loop_test(c, a_path_that_falls_silent_is_left_for_another, 0,
+			    4);
+	tcase_add_loop_test(
+		c, messages_come_once_and_in_order_over_paths_that_fail, 0, 3);
+	tcase_add_loop_test(
+		c, a_peer_that_dies_at_any_stage_leaves_nothing_waiting, 0, 24);
+	tcase_add_test(c, a_session_that_ends_fails_all_that_hangs_on_it);
+	tcase_add_test(c, two_that_connect_at_once_have_one_session);
+	tcase_add_loop_test(
+		c, late_bytes_never_land_in_memory_that_was_given_back, 0, 4);
+	tcase_add_test(c, a_receive_that_cannot_be_stopped_is_waited_for);
+	tcase_add_test(c, a_peer_that_stops_in_the_middle_does_not_hold_us_up);
+	tcase_add_test(c, a_peer_answers_sixty_four_calls_at_a_time);
+	tcase_add_test(c, a_peer_that_does_not_read_fills_a_queue_and_no_more);
+	tcase_add_test(c, what_is_urgent_overtakes_what_is_not);
+	tcase_add_test(c, readers_see_how_far_a_segment_has_come);
+	suite_add_tcase(suite, c);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed != 0;
+}

@@ -1,0 +1,620 @@
+// SPDX-License-Identifier: MIT
+/* Several nodes: who knows what of whom, and lookups of many names. */
+#include <check.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "meta/internal.h"
+#include "meta/members.h"
+#include "meta/node.h"
+#include "meta/nodes.h"
+#include "meta_fixture.h"
+
+/* What a node's owner was told, and what it answers. */
+struct owner {
+	_Atomic unsigned n_up, n_down;
+	_Atomic uint64_t bytes;
+	_Atomic uint64_t pool_bytes;
+	char last_addr[64];
+};
+
+static struct node_under_test *a, *b, *c;
+static struct owner of_a, of_b, of_c;
+
+static void owner_load(void *ctx, struct meta_load *load)
+{
+	struct owner *o = ctx;
+
+	load->pool_bytes = o->pool_bytes;
+	load->victim_age_ms = 1234;
+}
+
+static void owner_usage(void *ctx,
+			void (*add)(void *arg, const char *ns, uint64_t bytes),
+			void *arg)
+{
+	struct owner *o = ctx;
+
+	add(arg, "models", o->bytes);
+}
+
+static void owner_change(void *ctx, const struct meta_node *node, bool up)
+{
+	struct owner *o = ctx;
+
+	if (node->self.n_addrs)
+		snprintf(o->last_addr, sizeof(o->last_addr), "%s",
+			 node->self.addrs[0]);
+	o->n_up += up;
+	o->n_down += !up;
+}
+
+static const struct meta_node_ops ops = {
+	.load = owner_load, .usage = owner_usage, .change = owner_change};
+
+static struct node_under_test *owned(const char *name, struct owner *o)
+{
+	struct node_under_test *n = node_new(name, server_url());
+
+	memset(o, 0, sizeof(*o));
+	n->config.node_name = n->config.host = name;
+	n->config.node_ops = &ops;
+	n->config.node_ctx = o;
+	return n;
+}
+
+static struct node_under_test *owned_up(const char *name, struct owner *o)
+{
+	struct node_under_test *n = owned(name, o);
+
+	ck_assert_int_eq(node_open(n), 0);
+	return n;
+}
+
+static void nodes_up(void)
+{
+	server_start(NULL);
+	a = owned_up("a", &of_a);
+	b = owned_up("b", &of_b);
+}
+
+static void nodes_down(void)
+{
+	node_free(a);
+	node_free(b);
+}
+
+static uint32_t self(struct node_under_test *n)
+{
+	return meta_node_self(n->meta);
+}
+
+/* The heart stops, the node does not say good-bye: as after kill -9. */
+static void node_dies(struct node_under_test *n)
+{
+	n->meta->embedded = (void *)1;
+	meta_node_stop(n->meta);
+	n->meta->embedded = NULL;
+}
+
+static void deadline_passes(struct node_under_test *n)
+{
+	char words[96];
+
+	snprintf(words, sizeof(words), "ZADD kvfs:{n}:live 1 %u", self(n));
+	server_text(words);
+}
+
+/* Beat now, not in three seconds. */
+static void beat(struct node_under_test *n)
+{
+	struct meta_self none = {.n_addrs = 0};
+
+	meta_node_announce(n->meta, &none);
+}
+
+/* The same with a heartbeat of n before each look. */
+#define WAIT_WITH(n, condition) WAIT_FOR((beat(n), wait_ms(1), condition))
+
+static bool count_one(void *arg, const struct meta_node *node)
+{
+	unsigned *n = arg;
+
+	(void)node;
+	(*n)++;
+	return true;
+}
+
+static unsigned count_nodes(struct node_under_test *n)
+{
+	unsigned count = 0;
+
+	ck_assert_uint_eq(meta_nodes(n->meta, count_one, &count), count);
+	return count;
+}
+
+/* --- membership -------------------------------------------------------- */
+
+START_TEST(nodes_know_each_other_s_record_and_load)
+{
+	struct meta_self how = {.n_addrs = 2,
+				.addrs = {"10.0.0.2:7411", "[fd00::1]:7411"},
+				.wire_version = 3,
+				.transports = 5};
+	struct meta_node n;
+
+	nodes_up();
+	of_b.pool_bytes = 1ULL << 40;
+	ck_assert_int_eq(meta_node_announce(b->meta, &how), 0);
+	WAIT_FOR(meta_node_get(a->meta, self(b), &n) && n.self.n_addrs == 2);
+	ck_assert_str_eq(n.name, "b");
+	ck_assert_str_eq(n.host, "b");
+	ck_assert_uint_eq(strlen(n.uuid), META_UUID_LEN);
+	ck_assert_str_eq(n.self.addrs[1], "[fd00::1]:7411");
+	ck_assert_uint_eq(n.self.wire_version, 3);
+	ck_assert_uint_eq(n.self.transports, 5);
+	ck_assert(!n.self.draining && !n.is_self);
+	WAIT_FOR(meta_node_get(a->meta, self(b), &n) && n.has_load &&
+		 n.load.pool_bytes == 1ULL << 40);
+	ck_assert_int_eq(n.load.victim_age_ms, 1234);
+	ck_assert_int_ge(n.load_age_ms, 0);
+
+	how.draining = true;
+	ck_assert_int_eq(meta_node_announce(b->meta, &how), 0);
+	WAIT_FOR(meta_node_get(a->meta, self(b), &n) && n.self.draining);
+	snprintf(how.addrs[0], sizeof(how.addrs[0]), "a blank");
+	ck_assert_int_eq(meta_node_announce(b->meta, &how), -EINVAL);
+	ck_assert(meta_node_get(b->meta, self(b), &n) && n.is_self);
+	ck_assert_uint_eq(count_nodes(b), 2);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(a_node_s_coming_changing_and_going_is_told_once)
+{
+	struct meta_self how = {.n_addrs = 1, .addrs = {"10.0.0.2:7411"}};
+
+	nodes_up();
+	WAIT_FOR(of_a.n_up == 1);
+	ck_assert_int_eq(meta_node_announce(b->meta, &how), 0);
+	WAIT_FOR(of_a.n_up == 2);
+	ck_assert_str_eq(of_a.last_addr, "10.0.0.2:7411");
+	node_down(b);
+	WAIT_FOR(of_a.n_down == 1);
+	ck_assert_uint_eq(of_a.n_up, 2);
+	ck_assert_uint_eq(count_nodes(a), 1);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(the_table_is_fetched_only_when_its_version_moved)
+{
+	unsigned long long calls;
+
+	nodes_up();
+	WAIT_FOR(of_a.n_up == 1 && of_b.n_up == 1);
+	server_text("CONFIG RESETSTAT");
+	for (int i = 0; i < 20; i++) {
+		beat(a);
+		wait_ms(5);
+	}
+	calls = strtoull(strstr(server_text("INFO commandstats"),
+				"cmdstat_fcall:calls=") +
+				 20,
+			 NULL, 10);
+	ck_assert_uint_ge(calls, 5);
+	/* a fetch is the one who asks for each node's record */
+	ck_assert_ptr_null(strstr(server_text("INFO commandstats"), "_hmget"));
+	server_text("INCR kvfs:{n}:version");
+	beat(a);
+	WAIT_FOR(meta_members_version(a->meta) ==
+		 (uint64_t)server_int("GET kvfs:{n}:version"));
+	nodes_down();
+}
+END_TEST
+
+START_TEST(a_refused_heartbeat_declares_nobody_dead)
+{
+	struct meta_node n;
+
+	nodes_up();
+	WAIT_FOR(of_a.n_up == 1);
+	server_text("SET kvfs:{n}:last none"); /* its script fails */
+	for (int i = 0; i < 5; i++) {
+		beat(a);
+		wait_ms(20);
+	}
+	ck_assert_uint_eq(of_a.n_down, 0);
+	ck_assert(meta_node_get(a->meta, self(b), &n));
+	ck_assert(meta_node_is_live(a->meta, self(b)));
+	nodes_down();
+}
+END_TEST
+
+START_TEST(a_dead_node_is_nobody_s_holder_at_once_and_its_bytes_do_not_count)
+{
+	struct meta_kv_found f;
+	uint64_t bytes = 0;
+
+	nodes_up();
+	of_a.bytes = 100;
+	of_b.bytes = 7;
+	beat(a);
+	beat(b);
+	WAIT_WITH(a, !meta_ns_usage(a->meta, "models", &bytes) && bytes == 107);
+	node_store(b, "models/x", 1);
+	node_sync(b, "models/x");
+	ck_assert_int_eq(node_lookup(a, "models/x", &f), 0);
+
+	node_dies(b);
+	deadline_passes(b);
+	beat(a);
+	WAIT_FOR(of_a.n_down == 1);
+	ck_assert_int_eq(node_lookup(a, "models/x", &f), -ENOENT);
+	WAIT_WITH(a, !meta_ns_usage(a->meta, "models", &bytes) && bytes == 100);
+	of_a.bytes = 0;
+	WAIT_WITH(a, meta_ns_usage(a->meta, "models", &bytes) == -ENOENT);
+	ck_assert_int_eq(server_int("EXISTS kvfs:{n}:use"), 0);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(usage_is_what_nodes_hold_now_however_often_they_say_it)
+{
+	uint64_t bytes = 0;
+
+	nodes_up();
+	of_b.bytes = 1000;
+	for (int i = 0; i < 10; i++) {
+		of_a.bytes = 10 + (uint64_t)i;
+		beat(a);
+		beat(b);
+		wait_ms(3);
+	}
+	WAIT_WITH(b,
+		  !meta_ns_usage(b->meta, "models", &bytes) && bytes == 1019);
+	node_down(a);
+	WAIT_WITH(b,
+		  !meta_ns_usage(b->meta, "models", &bytes) && bytes == 1000);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(replicas_are_counted_by_hosts)
+{
+	uint32_t all[4];
+
+	nodes_up();
+	c = owned("c", &of_c);
+	c->config.host = "b";
+	ck_assert_int_eq(node_open(c), 0);
+	WAIT_FOR(of_a.n_up == 2);
+	all[0] = self(a);
+	all[1] = self(b);
+	all[2] = self(c);
+	all[3] = 1; /* long dead */
+	ck_assert_uint_eq(meta_nodes_hosts(a->meta, all, 4), 2);
+	ck_assert_uint_eq(meta_nodes_hosts(a->meta, all + 1, 3), 1);
+	ck_assert_uint_eq(meta_nodes_hosts(a->meta, all + 3, 1), 0);
+	node_free(c);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(a_node_is_alone_until_another_joins_and_never_longer_than_a_moment)
+{
+	int64_t start;
+
+	server_start(NULL);
+	a = owned_up("a", &of_a);
+	WAIT_FOR(meta_nodes_alone(a->meta));
+	b = owned_up("b", &of_b);
+	start = clock_now_ns();
+	while (clock_now_ns() - start < 150 * NS_PER_MS)
+		wait_ms(10);
+	ck_assert(!meta_nodes_alone(a->meta));
+	WAIT_FOR(of_a.n_up == 1);
+	ck_assert(!meta_nodes_alone(a->meta));
+	ck_assert(!meta_nodes_alone(b->meta));
+	nodes_down();
+
+	a = node_up("private", NULL);
+	ck_assert(meta_nodes_alone(a->meta));
+	node_free(a);
+}
+END_TEST
+
+/* --- lookups ----------------------------------------------------------- */
+
+static struct meta_kv_ask *asks_new(unsigned n, unsigned n_stored)
+{
+	struct meta_kv_ask *asks = calloc(n, sizeof(*asks));
+
+	for (unsigned i = 0; i < n; i++) {
+		char *path = malloc(32);
+
+		snprintf(path, 32, "ns/dir/%u", i);
+		if (i < n_stored)
+			node_store(a, path, i + 1);
+		asks[i].path = path;
+		asks[i].path_len = (uint16_t)strlen(path);
+	}
+	for (unsigned i = 0; i < n_stored; i++)
+		node_sync(a, asks[i].path);
+	return asks;
+}
+
+static void asks_free(struct meta_kv_ask *asks, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		free((char *)asks[i].path);
+	free(asks);
+}
+
+START_TEST(a_thousand_names_are_asked_for_in_one_round_trip)
+{
+	const unsigned n = 1000, half = 500;
+	struct meta_kv_ask *asks;
+	uint64_t trips;
+
+	nodes_up();
+	asks = asks_new(n, half);
+	asks[n - 1].path_len = 6; /* ns/dir */
+	node_lookup(b, "ns/first", &asks[0].found);
+	trips = node_stats(b).n_lookup_trips;
+	ck_assert_int_eq(meta_kv_lookup_many(b->meta, 0, asks, n), 0);
+	ck_assert_uint_eq(node_stats(b).n_lookup_trips, trips + 1);
+	for (unsigned i = 0; i < n - 1; i++) {
+		ck_assert_int_eq(asks[i].err, i < half ? 0 : -ENOENT);
+		if (i >= half)
+			continue;
+		ck_assert(!asks[i].found.is_dir);
+		ck_assert_uint_eq(asks[i].found.checksum[0], i + 1);
+		ck_assert_uint_eq(asks[i].found.holders[0], self(a));
+	}
+	ck_assert_int_eq(asks[n - 1].err, 0);
+	ck_assert(asks[n - 1].found.is_dir);
+	ck_assert_uint_eq(asks[n - 1].found.mode, 040750);
+	asks_free(asks, n);
+	nodes_down();
+}
+END_TEST
+
+static _Atomic unsigned n_done, n_failed;
+
+static void lookup_done(void *ctx, int err)
+{
+	(void)ctx;
+	n_failed += err != 0;
+	n_done++;
+}
+
+START_TEST(lookups_of_one_name_that_come_together_leave_together)
+{
+	const unsigned n = 300;
+	struct meta_kv_ask *asks;
+	uint64_t trips;
+
+	nodes_up();
+	asks = asks_new(n, n);
+	node_lookup(b, "ns/first", &asks[0].found);
+	trips = node_stats(b).n_lookup_trips;
+	n_done = n_failed = 0;
+	server_signal(SIGSTOP);
+	for (unsigned i = 0; i < n; i++)
+		ck_assert_int_eq(meta_kv_lookup_send(b->meta, 0, &asks[i], 1,
+						     lookup_done, NULL),
+				 0);
+	server_signal(SIGCONT);
+	WAIT_FOR(n_done == n);
+	ck_assert_uint_eq(n_failed, 0);
+	ck_assert_uint_le(node_stats(b).n_lookup_trips - trips, 6);
+	for (unsigned i = 0; i < n; i++) {
+		ck_assert_int_eq(asks[i].err, 0);
+		ck_assert_uint_eq(asks[i].found.checksum[0], i + 1);
+	}
+	asks_free(asks, n);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(a_late_answer_is_no_answer_and_the_next_does_not_wait)
+{
+	struct meta_kv_ask *asks;
+	struct meta_kv_found f;
+	int64_t start;
+
+	nodes_up();
+	asks = asks_new(50, 50);
+	ck_assert_int_eq(node_lookup(b, asks[0].path, &f), 0);
+	n_done = n_failed = 0;
+	server_signal(SIGSTOP);
+	start = clock_now_ns();
+	for (unsigned i = 0; i < 50; i++)
+		meta_kv_lookup_send(b->meta, start + META_KV_LOOKUP_NS,
+				    &asks[i], 1, lookup_done, NULL);
+	WAIT_FOR(n_done == 50);
+	ck_assert_uint_eq(n_failed, 50);
+	ck_assert_int_ge(clock_now_ns() - start, META_KV_LOOKUP_NS);
+	ck_assert_int_eq(asks[49].err, -EIO);
+	/* their memory is ours again: the late reply must not find it */
+	asks_free(asks, 50);
+	ck_assert_int_eq(meta_kv_lookup(b->meta, 0, "ns/dir/1", 8, &f), -EIO);
+	server_signal(SIGCONT);
+	WAIT_FOR(redis_up(b->meta->links[META_LOOKUP]));
+	ck_assert_int_eq(node_lookup(b, "ns/dir/1", &f), 0);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(a_lost_connection_answers_every_lookup)
+{
+	struct meta_kv_ask *asks;
+	struct meta_kv_found f;
+	char words[64];
+
+	nodes_up();
+	asks = asks_new(100, 100);
+	ck_assert_int_eq(node_lookup(b, asks[0].path, &f), 0);
+	n_done = n_failed = 0;
+	snprintf(words, sizeof(words), "CLIENT KILL ID %lld",
+		 (long long)redis_client_id(b->meta->links[META_LOOKUP]));
+	server_signal(SIGSTOP);
+	for (unsigned i = 0; i < 100; i++)
+		ck_assert_int_eq(meta_kv_lookup_send(b->meta, 0, &asks[i], 1,
+						     lookup_done, NULL),
+				 0);
+	server_stop(); /* SIGKILL */
+	WAIT_FOR(n_done == 100);
+	ck_assert_uint_eq(n_failed, 100);
+	asks_free(asks, 100);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(a_namespace_made_elsewhere_is_found_by_a_lookup)
+{
+	struct meta_namespace ns = {.mode = 040755, .checksum = true};
+	struct meta_kv_ask none = {.path = "nowhere", .path_len = 7};
+	struct meta_kv_found f;
+
+	nodes_up();
+	ck_assert_int_eq(node_lookup(b, "later/x", &f), -ENOENT);
+	ck_assert_int_eq(meta_namespace_put(a->meta, "later", &ns, true), 0);
+	node_store(a, "later/x", 1);
+	node_sync(a, "later/x");
+	WAIT_FOR(!node_lookup(b, "later/x", &f));
+	ck_assert_int_eq(meta_kv_lookup_many(b->meta, 0, &none, 1), 0);
+	ck_assert_int_eq(none.err, -ENOENT);
+	nodes_down();
+}
+END_TEST
+
+/* --- listing ----------------------------------------------------------- */
+
+static void list_add(void *arg, const char *name, uint16_t name_len,
+		     const struct meta_kv_found *f)
+{
+	FILE *out = arg;
+
+	fprintf(out, "%.*s%s ", name_len, name, f->is_dir ? "/" : "");
+}
+
+static char *list(struct node_under_test *n, const char *path)
+{
+	static char *text;
+	size_t size;
+	FILE *f;
+
+	free(text);
+	f = open_memstream(&text, &size);
+	ck_assert_int_eq(meta_kv_list(n->meta, 0, path, (uint16_t)strlen(path),
+				      list_add, f),
+			 0);
+	fclose(f);
+	return text;
+}
+
+START_TEST(a_listing_shows_what_all_live_nodes_hold)
+{
+	static const char *const paths[] = {
+		"ns/b",	    "ns/a",   "ns/dir/x",     "ns/dir-2",
+		"ns/dir/y", "ns/d/1", "ns/dir/z/deep"};
+
+	nodes_up();
+	for (size_t i = 0; i < sizeof(paths) / sizeof(*paths); i++)
+		node_store(i % 2 ? a : b, paths[i], i + 1);
+	node_store(b, "other/q", 1);
+	WAIT_FOR(!node_stats(a).n_dirty && !node_stats(b).n_dirty);
+	ck_assert_str_eq(list(a, "ns"), "a b d/ dir/ dir-2 ");
+	ck_assert_str_eq(list(a, "ns/dir"), "x y z/ ");
+	ck_assert_str_eq(list(a, "ns/dir/z"), "deep ");
+	ck_assert_str_eq(list(a, "ns/none"), "");
+	ck_assert_uint_eq(node_stats(a).n_listings, 1);
+	ck_assert_str_eq(list(b, "ns/d"), "1 ");
+	ck_assert_int_eq(meta_kv_list(a->meta, 0, "nowhere", 7, list_add, NULL),
+			 -ENOENT);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(a_listing_without_redis_says_so_and_a_snapshot_outlives_it)
+{
+	int64_t soon = 300 * NS_PER_MS;
+
+	nodes_up();
+	node_store(a, "ns/x", 1);
+	node_sync(a, "ns/x");
+	ck_assert_str_eq(list(b, "ns"), "x ");
+	server_signal(SIGSTOP);
+	ck_assert_str_eq(list(b, "ns"), "x ");
+	ck_assert_int_eq(meta_kv_list(b->meta, clock_now_ns() + soon, "other",
+				      5, list_add, NULL),
+			 -EAGAIN);
+	server_signal(SIGCONT);
+	nodes_down();
+}
+END_TEST
+
+/* ----------------------------------------------------------------------- */
+
+static void add(Suite *s, const char *name, const TTest *const *tests, size_t n)
+{
+	TCase *t = tcase_create(name);
+
+	tcase_add_checked_fixture(t, fixture_up, fixture_down);
+	tcase_set_timeout(t, 120);
+	for (size_t i = 0; i < n; i++)
+		tcase_add_test(t, tests[i]);
+	suite_add_tcase(s, t);
+}
+
+int main(void)
+{
+	Suite *s = suite_create("meta nodes");
+	SRunner *r;
+	int failed;
+
+	if (access("/usr/bin/redis-server", X_OK)) {
+		puts("skipped: no redis-server");
+		return 77;
+	}
+	add(s, "membership",
+	    (const TTest *const[]){
+		    nodes_know_each_other_s_record_and_load,
+		    a_node_s_coming_changing_and_going_is_told_once,
+		    the_table_is_fetched_only_when_its_version_moved,
+		    a_refused_heartbeat_declares_nobody_dead,
+		    a_dead_node_is_nobody_s_holder_at_once_and_its_bytes_do_not_count,
+		    usage_is_what_nodes_hold_now_however_often_they_say_it,
+		    replicas_are_counted_by_hosts,
+		    a_node_is_alone_until_another_joins_and_never_longer_than_a_moment,
+	    },
+	    8);
+	add(s, "lookups",
+	    (const TTest *const[]){
+		    a_thousand_names_are_asked_for_in_one_round_trip,
+		    lookups_of_one_name_that_come_together_leave_together,
+		    a_late_answer_is_no_answer_and_the_next_does_not_wait,
+		    a_lost_connection_answers_every_lookup,
+		    a_namespace_made_elsewhere_is_found_by_a_lookup,
+	    },
+	    5);
+	add(s, "listing",
+	    (const TTest *const[]){
+		    a_listing_shows_what_all_live_nodes_hold,
+		    a_listing_without_redis_says_so_and_a_snapshot_outlives_it,
+	    },
+	    2);
+	r = srunner_create(s);
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef KVFS_TOOLS_BENCH_REMOTE_H
+#define KVFS_TOOLS_BENCH_REMOTE_H
+
+/*
+ * kvfs bench --remote: fetches between two nodes, held to iperf3.
+ *
+ *      bench_remote.c         what to measure, in which order
+ *      bench_remote_ends.c    the two nodes, and where bytes go between them
+ *      bench_remote_engine.c  engine_fetch: two engines in two processes
+ *      bench_remote_mount.c   mount_fetch: store through A, read through B
+ *      bench_remote_iperf.c   iperf3, one and two streams
+ *      bench_remote_report.c  the table and the JSON
+ *
+ * Bytes go from A to B. This process works in B's network namespace; what
+ * belongs to A is a child in A's. All cases of one size take turns with iperf3,
+ * round by round. x_iperf3 and the CPU's ratio are taken within a round, to the
+ * better of iperf3's two; what is printed is the median of the rounds.
+ */
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "tools/bench.h"
+#include "tools/samples.h"
+
+#define REMOTE_IN_FLIGHT_MAX BENCH_THREADS_MAX
+#define REMOTE_ADDRESS_BYTES 64
+
+/* -- the ends ----------------------------------------------------------- */
+
+struct remote_end {
+	char mountpoint[PATH_MAX]; /* "": no mounts were given */
+	char path[PATH_MAX];	   /* of the namespace that is worked in */
+	pid_t daemon;
+	int dir;
+	int netns;			    /* -1: it is the one we are in */
+	char address[REMOTE_ADDRESS_BYTES]; /* numeric */
+};
+
+struct remote_ends {
+	struct remote_end a, b;
+	bool mounts; /* two mounts were given */
+	bool made_namespace;
+};
+
+/**
+ * remote_ends_open - find out about both; go into B's network namespace
+ * @dirs: two folders of kvfs mounts, or NULL: this machine's loopback
+ *
+ * Returns: 0, or an exit status after one line.
+ */
+int remote_ends_open(struct remote_ends *e, char **dirs);
+void remote_ends_close(struct remote_ends *e);
+
+/** remote_end_enter - in a child: be where this end is; 0 or -errno. */
+int remote_end_enter(const struct remote_end *end);
+
+/** remote_cpu_ns - CPU time of a process, all its threads, kernel work
+ *  included; 0: it cannot be told. */
+uint64_t remote_cpu_ns(pid_t pid);
+
+/* -- cases -------------------------------------------------------------- */
+
+/* What one slice came to. */
+struct remote_slice {
+	uint64_t bytes;
+	int64_t ns;
+	double cpu_s; /* of both ends; < 0: unknown */
+};
+
+struct remote_case {
+	const char *op;
+	size_t bytes;
+	unsigned n; /* fetches in flight, readers, streams */
+	int err;    /* it failed and is left out from then on */
+	struct samples samples;
+	double rate[BENCH_ROUNDS_MAX]; /* bytes a second by round; 0: none */
+	double cpu[BENCH_ROUNDS_MAX];  /* seconds a GB; 0: none */
+};
+
+struct remote_group {
+	size_t bytes;
+	unsigned n_rounds;
+	struct remote_case iperf[2]; /* one stream, two */
+	struct remote_case *cases;
+	unsigned n_cases;
+};
+
+/* -- engine_fetch ------------------------------------------------------- */
+
+struct remote_engines;
+
+/** remote_engines_open - two connected engines; 0, or -errno, one line logged
+ */
+int remote_engines_open(struct remote_engines **p, const struct remote_ends *e);
+void remote_engines_close(struct remote_engines *p);
+
+/** remote_engines_slice - keep k->n fetches in flight for about slice_ns. */
+int remote_engines_slice(struct remote_engines *p, struct remote_case *k,
+			 int64_t slice_ns, struct remote_slice *s);
+
+/* -- mount_fetch -------------------------------------------------------- */
+
+/** remote_mounts_slice - store blocks through A, read each once through B by
+ *  k->n readers. Those that B did not find are counted in *missed. */
+int remote_mounts_slice(const struct remote_ends *e, struct remote_case *k,
+			struct remote_slice *s, unsigned *missed);
+
+/* -- iperf3 ------------------------------------------------------------- */
+
+struct remote_iperf {
+	const struct remote_ends *ends;
+	pid_t server; /* 0: iperf3 is not to be had */
+	int port;
+};
+
+/** remote_iperf_open - start its server; where that cannot be, one line says
+ *  so and nothing is held to it. */
+void remote_iperf_open(struct remote_iperf *i, const struct remote_ends *e);
+void remote_iperf_close(struct remote_iperf *i);
+
+/** remote_iperf_slice - a second of k->n streams; 0 or -errno. */
+int remote_iperf_slice(struct remote_iperf *i, struct remote_case *k,
+		       struct remote_slice *s);
+
+/* -- reports ------------------------------------------------------------ */
+
+void remote_report_group(struct remote_group *g, bool json);
+void remote_report_targets(void);
+
+/* -- the whole ---------------------------------------------------------- */
+
+/** bench_remote - dirs: as remote_ends_open. Returns: the exit status. */
+int bench_remote(const struct bench_plan *plan, char **dirs);
+
+#endif

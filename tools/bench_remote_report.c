@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: MIT
+#include <stdio.h>
+#include <string.h>
+
+#include "base/size.h"
+#include "tools/bench_remote.h"
+#include "tools/json.h"
+#include "tools/term.h"
+
+struct figures {
+	double p50_us, p99_us, mib_s, cpu_s_per_gb, x_iperf3; /* < 0: none */
+	double x_cpu; /* of iperf3's seconds a GB */
+};
+
+/* -- figures ------------------------------------------------------------ */
+
+/* iperf3 in one round: the faster of its two, or NULL. */
+static const struct remote_case *best_iperf(const struct remote_group *g,
+					    unsigned round)
+{
+	const struct remote_case *one = &g->iperf[0], *two = &g->iperf[1];
+	const struct remote_case *best =
+		one->rate[round] > two->rate[round] ? one : two;
+
+	return best->rate[round] > 0 ? best : NULL;
+}
+
+/* The median of those rounds that have a figure. */
+static double median_of(const double *values, unsigned n)
+{
+	double v[BENCH_ROUNDS_MAX];
+	unsigned k = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		if (values[i] > 0)
+			v[k++] = values[i];
+	return bench_median(v, k);
+}
+
+static struct figures figures_of(const struct remote_group *g,
+				 struct remote_case *k)
+{
+	double x[BENCH_ROUNDS_MAX] = {0}, x_cpu[BENCH_ROUNDS_MAX] = {0};
+	struct figures f = {-1, -1, -1, -1, -1, -1};
+
+	for (unsigned i = 0; i < g->n_rounds; i++) {
+		const struct remote_case *iperf = best_iperf(g, i);
+
+		if (!iperf)
+			continue;
+		x[i] = k->rate[i] / iperf->rate[i];
+		if (iperf->cpu[i] > 0)
+			x_cpu[i] = k->cpu[i] / iperf->cpu[i];
+	}
+	if (k->samples.n) {
+		f.p50_us = samples_us(&k->samples, 50);
+		f.p99_us = samples_us(&k->samples, 99);
+	}
+	f.mib_s = median_of(k->rate, g->n_rounds);
+	if (f.mib_s > 0)
+		f.mib_s /= 1 << 20;
+	f.cpu_s_per_gb = median_of(k->cpu, g->n_rounds);
+	f.x_iperf3 = median_of(x, g->n_rounds);
+	f.x_cpu = median_of(x_cpu, g->n_rounds);
+	return f;
+}
+
+/* -- targets ------------------------------------------------------------ */
+
+/* x_cpu: at most; the others: x_iperf3, at least. */
+static struct promise {
+	const char *what, *op;
+	size_t bytes;
+	unsigned n_min, n_max; /* the best of these */
+	bool cpu;
+	double wanted, got; /* got < 0: not measured */
+} promises[] = {
+	{"fetch of 4 MiB, several in flight, of iperf3", "engine_fetch",
+	 4 << 20, 2, 16, false, 0.90, -1},
+	{"fetch of 4 MiB, one at a time, of iperf3", "engine_fetch", 4 << 20, 1,
+	 1, false, 0.60, -1},
+	{"fetch of 64 KiB, 8 in flight, of iperf3", "engine_fetch", 64 << 10, 8,
+	 8, false, 0.75, -1},
+	{"CPU a GB, 4 MiB, several in flight, of iperf3's", "engine_fetch",
+	 4 << 20, 2, 16, true, 1.1, -1},
+	{"open + read 4 MiB + close, several readers, of iperf3", "mount_fetch",
+	 4 << 20, 2, 16, false, 0.75, -1},
+	{"open + read 4 MiB + close, one reader, of iperf3", "mount_fetch",
+	 4 << 20, 1, 1, false, 0.55, -1},
+};
+
+#define PROMISES (sizeof(promises) / sizeof(promises[0]))
+
+static void note_promises(const struct remote_case *k, const struct figures *f)
+{
+	for (struct promise *p = promises; p < promises + PROMISES; p++) {
+		double got = p->cpu ? f->x_cpu : f->x_iperf3;
+
+		if (strcmp(p->op, k->op) || p->bytes != k->bytes ||
+		    k->n < p->n_min || k->n > p->n_max || got < 0)
+			continue;
+		if (p->got < 0 || (p->cpu ? got < p->got : got > p->got))
+			p->got = got;
+	}
+}
+
+void remote_report_targets(void)
+{
+	static const struct table_column heads[] = {
+		{"target", false},
+		{"wanted", true},
+		{"measured", true},
+		{"", false},
+	};
+	struct table *t = table_new(heads, 4);
+	bool any = false;
+
+	for (const struct promise *p = promises; p < promises + PROMISES; p++) {
+		if (p->got < 0)
+			continue;
+		any = true;
+		table_add(t, "%s", p->what);
+		table_add(t, "%s %.2f", p->cpu ? "<=" : ">=", p->wanted);
+		table_add(t, "%.2f", p->got);
+		table_add(t, "%s",
+			  (p->cpu ? p->got <= p->wanted : p->got >= p->wanted)
+				  ? "reached"
+				  : "missed");
+	}
+	if (any)
+		table_print(t, stdout);
+	table_free(t);
+}
+
+/* -- reports ------------------------------------------------------------ */
+
+static json_t *figure_json(double v)
+{
+	return v < 0 ? json_null() : json_real(v);
+}
+
+static void put_json(const struct remote_case *k, const struct figures *f)
+{
+	json_put_line(json_pack(
+		"{s:s, s:I, s:i, s:o, s:o, s:o, s:o, s:o}", "op", k->op,
+		"bytes", (json_int_t)k->bytes, "threads", (int)k->n, "p50_us",
+		figure_json(f->p50_us), "p99_us", figure_json(f->p99_us),
+		"mib_s", figure_json(f->mib_s), "cpu_s_per_gb",
+		figure_json(f->cpu_s_per_gb), "x_iperf3",
+		figure_json(f->x_iperf3)));
+}
+
+static const struct table_column columns[] = {
+	{"operation", false}, {"at once", true}, {"p50 us", true},
+	{"p99 us", true},     {"MiB/s", true},	 {"CPU s/GB", true},
+	{"x iperf3", true},
+};
+
+static void add_figure(struct table *t, double v, const char *fmt)
+{
+	char text[32] = "";
+
+	if (v >= 0)
+		snprintf(text, sizeof(text), fmt, v);
+	table_add(t, "%s", text);
+}
+
+static void add_row(struct table *t, const struct remote_case *k,
+		    const struct figures *f)
+{
+	table_add(t, "%s", k->op);
+	table_add(t, "%u", k->n);
+	add_figure(t, f->p50_us, "%.1f");
+	add_figure(t, f->p99_us, "%.1f");
+	add_figure(t, f->mib_s, "%.0f");
+	add_figure(t, f->cpu_s_per_gb, "%.3f");
+	add_figure(t, f->x_iperf3, "%.2f");
+}
+
+static void report_case(const struct remote_group *g, struct remote_case *k,
+			struct table *t)
+{
+	struct figures f = figures_of(g, k);
+
+	if (f.mib_s < 0)
+		return;
+	note_promises(k, &f);
+	if (t)
+		add_row(t, k, &f);
+	else
+		put_json(k, &f);
+}
+
+void remote_report_group(struct remote_group *g, bool json)
+{
+	struct table *t = json ? NULL : table_new(columns, 7);
+	char size[SIZE_FORMAT_BYTES];
+
+	for (int i = 0; i < 2; i++)
+		report_case(g, &g->iperf[i], t);
+	for (unsigned i = 0; i < g->n_cases; i++)
+		report_case(g, &g->cases[i], t);
+	if (!json) {
+		printf("%sblocks of %s%s\n", term_style(stdout, TERM_BOLD),
+		       size_format(g->bytes, size, sizeof(size)),
+		       term_style(stdout, TERM_PLAIN));
+		table_print(t, stdout);
+		table_free(t);
+		printf("\n");
+	}
+	fflush(stdout);
+}

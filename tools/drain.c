@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <limits.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/mountinfo.h"
+#include "tools/order.h"
+#include "tools/property.h"
+#include "tools/verb.h"
+
+struct drain_args {
+	bool json, keep;
+};
+
+/* What other nodes hold needs nothing; the last copy is given away. */
+static int act(const struct order *o, const char *path)
+{
+	char value[4096];
+	int rc;
+
+	(void)o;
+	if (property_get(path, "state", value, sizeof(value)) < 0 ||
+	    !strcmp(value, "remote"))
+		return -EALREADY;
+	if (property_get(path, "holders", value, sizeof(value)) > 0 &&
+	    strchr(value, ' '))
+		return -EALREADY;
+	rc = order_set(path, "copies", "2");
+	return rc == -ENOENT || rc == -ESTALE ? -EALREADY : rc;
+}
+
+static int unmount(const char *mountpoint)
+{
+	char verb[] = "umount", path[PATH_MAX];
+	char *argv[] = {verb, path, NULL};
+
+	snprintf(path, sizeof(path), "%s", mountpoint);
+	return verb_call(&verb_umount, 2, argv);
+}
+
+static int move(const struct drain_args *a, char *kv)
+{
+	struct order o = {.verb = "given to other nodes",
+			  .label = "draining",
+			  .json = a->json,
+			  .recursive = true,
+			  .act = act};
+	char *paths[] = {kv, NULL};
+	int status = order_run(&o, paths);
+
+	if (status == EXIT_NEGATIVE)
+		return verb_fail(EXIT_NEGATIVE,
+				 "%s: %llu blocks could not be given away; "
+				 "still mounted, but takes nothing new; 'kvfs "
+				 "umount' gives them up",
+				 kv, (unsigned long long)o.n_failed);
+	return status;
+}
+
+static int run(void *args, char **operands)
+{
+	const struct drain_args *a = args;
+	char kv[PATH_MAX + 4];
+	struct mount_entry m;
+	int rc, status;
+
+	if (mountinfo_of(operands[0], &m))
+		return verb_fail(EXIT_NEGATIVE, "%s: no kvfs is mounted there",
+				 operands[0]);
+	snprintf(kv, sizeof(kv), "%s/kv", m.mountpoint);
+	rc = order_set(kv, "drain", "on");
+	if (rc)
+		return verb_fail(EXIT_TROUBLE, "%s: %s", m.mountpoint,
+				 rc == -EINVAL ? "it is in no cluster; 'kvfs "
+						 "umount' does"
+					       : strerror(-rc));
+	status = move(a, kv);
+	return status || a->keep ? status : unmount(m.mountpoint);
+}
+
+#define AT(member) offsetof(struct drain_args, member)
+
+static const struct option_spec options[] = {
+	{"keep", 'k', OPTION_FLAG, AT(keep), NULL,
+	 "stay mounted once all is given away"},
+	{"json", 0, OPTION_FLAG, AT(json), NULL,
+	 "one JSON object a line for each block"},
+	{}};
+
+const struct verb verb_drain = {
+	.name = "drain",
+	.operands = "MOUNTPOINT",
+	.summary = "give away what only this node holds, then unmount",
+	.about = "The others are told that this node takes nothing new. "
+		 "Each block that no other node holds is fetched by one that "
+		 "has room; what others hold too needs nothing. Then it is "
+		 "unmounted. Interrupted, it can be run again.\n\n"
+		 "Exit status: 0 drained; 1 some blocks could not be given "
+		 "away, still mounted; 2, 3 as always.",
+	.options = options,
+	.min_operands = 1,
+	.max_operands = 1,
+	.args_bytes = sizeof(struct drain_args),
+	.examples = "kvfs drain /mnt/kvfs\n"
+		    "kvfs drain --keep /mnt/kvfs",
+	.run = run,
+};

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/json.h"
+#include "tools/mountinfo.h"
+#include "tools/property.h"
+#include "tools/term.h"
+#include "tools/verb.h"
+
+#define HOLDERS_BYTES 4096
+
+struct locate_args {
+	bool json;
+};
+
+static void put_json(const char *path, char *holders)
+{
+	json_t *list = json_array(), *o;
+	char *rest = holders, *one;
+
+	while ((one = strsep(&rest, " ")))
+		if (*one)
+			json_array_append_new(list, json_name(one));
+	o = json_pack("{s:o, s:o}", "path", json_name(path), "holders", list);
+	if (o)
+		json_put_line(o);
+}
+
+static int locate(const struct locate_args *a, const char *path)
+{
+	char holders[HOLDERS_BYTES], shown[4096];
+	struct mount_entry m;
+	ssize_t n;
+
+	if (mountinfo_of(path, &m))
+		return verb_fail(EXIT_TROUBLE,
+				 "%s: not in a kvfs; 'kvfs status' lists what "
+				 "is mounted",
+				 path);
+	n = property_get(path, "holders", holders, sizeof(holders));
+	if (n == -ENOENT || n == -ESTALE)
+		return verb_fail(EXIT_NEGATIVE, "%s: no node has it", path);
+	if (n == -ENODATA)
+		return verb_fail(EXIT_NEGATIVE, "%s: it is no block", path);
+	if (n < 0)
+		return verb_fail(EXIT_TROUBLE, "%s: %s", path,
+				 strerror((int)-n));
+	if (a->json)
+		put_json(path, holders);
+	else
+		printf("%s: %s\n", term_printable(path, shown, sizeof(shown)),
+		       holders);
+	return EXIT_FINE;
+}
+
+static int run(void *args, char **operands)
+{
+	int worst = EXIT_FINE, status;
+
+	for (; *operands; operands++) {
+		status = locate(args, *operands);
+		if (status > worst)
+			worst = status;
+	}
+	return worst;
+}
+
+static const struct option_spec options[] = {
+	{"json", 0, OPTION_FLAG, offsetof(struct locate_args, json), NULL,
+	 "one JSON object a line for each path"},
+	{}};
+
+const struct verb verb_locate = {
+	.name = "locate",
+	.operands = "PATH...",
+	.summary = "which nodes hold a block",
+	.about = "As Redis has it now; while it is away, this node's own "
+		 "knowledge.\n\n"
+		 "Exit status: 0 all found; 1 a block is nowhere; 2, 3 as "
+		 "always.",
+	.options = options,
+	.min_operands = 1,
+	.max_operands = -1,
+	.args_bytes = sizeof(struct locate_args),
+	.examples = "kvfs locate /mnt/kvfs/kv/llama/8f3a.bin\n"
+		    "kvfs locate --json /mnt/kvfs/kv/llama/*.bin | jq .holders",
+	.run = run,
+};
