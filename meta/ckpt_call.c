@@ -239,35 +239,62 @@ void ckpt_letgo(struct meta_ckpt *c, uint64_t ino)
 	scoped_lock(&c->lock);
 	if (c->n_letgo == c->cap_letgo) {
 		size_t cap = c->cap_letgo ? 2 * c->cap_letgo : 64;
-		uint64_t *more = realloc(c->letgo, cap * sizeof(*more));
+		struct ckpt_letgo *more =
+			realloc(c->letgo, cap * sizeof(*more));
 
 		if (!more)
 			return; /* it is freed at the next mount */
 		c->letgo = more;
 		c->cap_letgo = cap;
 	}
-	c->letgo[c->n_letgo++] = ino;
+	c->letgo[c->n_letgo++] = (struct ckpt_letgo){.ino = ino};
 }
 
 bool ckpt_letgo_has(struct meta_ckpt *c, uint64_t ino)
 {
 	scoped_lock(&c->lock);
 	for (size_t i = 0; i < c->n_letgo; i++)
-		if (c->letgo[i] == ino)
+		if (c->letgo[i].ino == ino)
 			return true;
 	return false;
 }
 
+/* They stay on the list until Redis answered: they are gone for us, and may
+ * still be there for it. */
 static size_t letgo_take(struct meta_ckpt *c, uint64_t inos[CKPT_LETGO_MAX])
 {
-	size_t n;
+	size_t n = 0;
 
 	scoped_lock(&c->lock);
-	n = c->n_letgo < CKPT_LETGO_MAX ? c->n_letgo : CKPT_LETGO_MAX;
-	c->n_letgo -= n;
-	if (n)
-		memcpy(inos, c->letgo + c->n_letgo, n * sizeof(*inos));
+	if (c->n_letgo == c->n_letgo_sent)
+		return 0;
+	for (size_t i = 0; i < c->n_letgo && n < CKPT_LETGO_MAX; i++) {
+		if (c->letgo[i].sent)
+			continue;
+		c->letgo[i].sent = true;
+		inos[n++] = c->letgo[i].ino;
+	}
+	c->n_letgo_sent += n;
 	return n;
+}
+
+/* told: Redis knows. Else they wait for the next call; letting go twice does
+ * no harm. */
+static void letgo_end(struct meta_ckpt *c, const uint64_t *inos, size_t n,
+		      bool told)
+{
+	scoped_lock(&c->lock);
+
+	for (size_t k = 0; k < n; k++) {
+		size_t i = 0;
+
+		while (c->letgo[i].ino != inos[k] || !c->letgo[i].sent)
+			i++;
+		c->letgo[i].sent = false;
+		if (told)
+			c->letgo[i] = c->letgo[--c->n_letgo];
+	}
+	c->n_letgo_sent -= n;
 }
 
 void ckpt_letgo_flush(struct meta_ckpt *c, int64_t deadline)
@@ -278,7 +305,7 @@ void ckpt_letgo_flush(struct meta_ckpt *c, int64_t deadline)
 
 	do {
 		pthread_mutex_lock(&c->lock);
-		any = c->n_letgo > 0;
+		any = c->n_letgo > c->n_letgo_sent;
 		pthread_mutex_unlock(&c->lock);
 		redis_cmd_reset(&args);
 		redis_cmd_bin(&args, "", 0);
@@ -449,9 +476,8 @@ int ckpt_write(struct meta *m, int64_t deadline, const char *fn,
 		if (again != AGAIN)
 			ckpt_number_give(c, w.number);
 	}
-	/* Without an answer nobody knows; letting go twice does no harm. */
-	if (!a->reply || a->status > ERRNO_MAX)
-		for (size_t i = 0; i < w.n_inos; i++)
-			ckpt_letgo(c, w.inos[i]);
+	if (w.n_inos)
+		letgo_end(c, w.inos, w.n_inos,
+			  a->reply && a->status <= ERRNO_MAX);
 	return err;
 }

@@ -44,6 +44,11 @@ struct ckpt_shard_set {
 	bool all; /* every file's */
 };
 
+struct ckpt_letgo {
+	uint64_t ino;
+	bool sent; /* with a call that is not answered yet */
+};
+
 struct meta_ckpt {
 	struct meta *m;
 	struct ckpt_log *log;
@@ -60,8 +65,9 @@ struct meta_ckpt {
 	uint64_t numbered; /* a bit a slot of the ring: its call is under way */
 	unsigned n_writing; /* mutations sent and not yet in the log */
 	unsigned n_gap;	    /* of those: wait for records before theirs */
-	uint64_t *letgo; /* unlinked, open nowhere: freed with the next call */
-	size_t n_letgo, cap_letgo;
+	/* unlinked, open nowhere: freed with the next call */
+	struct ckpt_letgo *letgo;
+	size_t n_letgo, n_letgo_sent, cap_letgo;
 	struct ckpt_locker *lockers; /* ckpt_lock.c */
 	struct ckpt_shard_set shards;
 	bool shards_ready; /* the ckpt ops may be called */
