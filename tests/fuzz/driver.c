@@ -311,6 +311,41 @@ static int run_file(const char *path)
 	return 0;
 }
 
+/* The kept inputs: each once more, by itself, named where it breaks. */
+static int run_kept(const char *program)
+{
+	const char *srcdir = getenv("srcdir"), *name = strrchr(program, '/');
+	char path[PATH_MAX], file[PATH_MAX + 256];
+	struct dirent *e;
+	unsigned n = 0;
+	int status = 0;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "%s/tests/fuzz/kept/%s",
+		 srcdir ? srcdir : ".", name ? name + 1 : program);
+	d = opendir(path);
+	while (d && !status && (e = readdir(d))) {
+		pid_t pid = *e->d_name == '.' ? 0 : fork();
+
+		if (*e->d_name == '.')
+			continue;
+		fuzz_must(pid >= 0);
+		snprintf(file, sizeof(file), "%s/%s", path, e->d_name);
+		if (!pid)
+			_exit(run_file(file));
+		n++;
+		waitpid(pid, &status, 0);
+		if (status)
+			fprintf(stderr, "%s: status %#x at %s\n", program,
+				(unsigned)status, file);
+	}
+	if (d)
+		closedir(d);
+	if (n)
+		printf("%s: %u kept inputs\n", program, n);
+	return !!status;
+}
+
 int main(int argc, char **argv)
 {
 	unsigned n = 0;
@@ -319,7 +354,8 @@ int main(int argc, char **argv)
 	begin();
 	fuzz_seeds();
 	if (argc == 1) {
-		rc = run_in_child(argv[0], 0, n_seeds + fuzz_runs);
+		rc = run_in_child(argv[0], 0, n_seeds + fuzz_runs) ||
+		     run_kept(argv[0]);
 	} else if (argc == 3 && !strcmp(argv[1], "-n")) {
 		n = (unsigned)strtoul(argv[2], NULL, 10);
 		rc = run_in_child(argv[0], n, n + 1);

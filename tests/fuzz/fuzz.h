@@ -7,13 +7,17 @@
  * has what is declared up to the line; driver.c has the rest and runs it:
  *
  *      fuzz_NAME            the seeds, then fuzz_runs mutations of them, always
- *                           the same ones: a test of `make check`
+ *                           the same ones, then the inputs below
+ *                           tests/fuzz/kept/fuzz_NAME: a test of `make check`
  *      fuzz_NAME -r N       N of them instead
  *      fuzz_NAME -n N       the Nth alone
  *      fuzz_NAME -w DIR     write the seeds to files: where libFuzzer starts
  *      fuzz_NAME FILE …     these files, once each
  *
  * Built for libFuzzer (`make fuzz`) driver.c has no main() and no mutations.
+ * What it finds stays below fuzz/ in the build; `make fuzz-keep` merges what
+ * of it reaches something new into tests/fuzz/kept: where the next run, on
+ * another machine, goes on.
  */
 
 #include <stddef.h>
