@@ -16,6 +16,7 @@
  *      ckpt_name.c   lookup, create, link, unlink, rename
  *      ckpt_attr.c   getattr, setattr       ckpt_xattr.c  extended attributes
  *      ckpt_file.c   open to release        ckpt_dir.c    readdir
+ *      ckpt_order.c  what is asked for by user.kvfs.*
  *      ckpt_fetch.h  the bytes of other nodes
  *
  * Which side speaks for an attribute: mode, owner, links and their ctime are
@@ -46,7 +47,6 @@
 /* st_ino = this + the record's: never equal to an inode of the other views,
  * or find and rm would see a loop. */
 #define CKPT_ST_INO (1ull << 48)
-#define CKPT_SHARD_BYTES (64ull << 20)
 #define CKPT_REUSE_NS (10 * 1000 * 1000) /* CLUSTER 20 */
 
 struct ckpt_inode {
@@ -344,6 +344,11 @@ void ckpt_do_setxattr(struct call *c);
 void ckpt_do_getxattr(struct call *c);
 void ckpt_do_listxattr(struct call *c);
 void ckpt_do_removexattr(struct call *c);
+
+/* --- ckpt_order.c --- */
+/** corder_set, corder_remove - user.kvfs.NAME; 0 or -errno. May wait. */
+int corder_set(struct call *c, const char *name);
+int corder_remove(struct call *c, const char *name);
 
 /** cattr_kill_suidgid - clear setuid, and setgid where a group executes. */
 int cattr_kill_suidgid(struct ckpt *ckpt, int64_t deadline,

@@ -103,7 +103,8 @@ static enum belief believe(struct ckpt *ckpt, const struct ckpt_attr *a,
 		is = believe_pending(m, a, st);
 	else if (m->version == a->version)
 		is = m->flags & CMAP_WHOLE ? IS_WHOLE : IS_PART;
-	if (is == IS_PART && m->size_bytes != a->size_bytes)
+	if (is == IS_PART && (m->size_bytes != a->size_bytes ||
+			      m->shard_bytes != ckpt_shard_bytes(a)))
 		is = IS_NOT;
 	if (is == IS_NOT)
 		cmap_fini(m);
@@ -142,11 +143,15 @@ int cfetch_publishing(struct ckpt_data *d, uint64_t version,
 		      const struct stat *st)
 {
 	struct ckpt *ckpt = d->ckpt;
+	struct ckpt_attr a = {
+		.size_bytes = (uint64_t)st->st_size,
+		.shard_log2 = cinode_attr(ckpt, d->inode).shard_log2,
+	};
 	struct cmap m = {
 		.ino = d->ino,
 		.version = version,
-		.size_bytes = (uint64_t)st->st_size,
-		.shard_bytes = CKPT_SHARD_BYTES,
+		.size_bytes = a.size_bytes,
+		.shard_bytes = ckpt_shard_bytes(&a),
 		.mtime_ns = clock_from_timespec(st->st_mtim),
 		.flags = CMAP_WHOLE | CMAP_PENDING | CMAP_OURS,
 	};
@@ -185,7 +190,7 @@ void cfetch_adopt(struct ckpt *ckpt, const struct ckpt_attr *a,
 		.ino = a->ino,
 		.version = a->version,
 		.size_bytes = a->size_bytes,
-		.shard_bytes = CKPT_SHARD_BYTES,
+		.shard_bytes = ckpt_shard_bytes(a),
 		.mtime_ns = a->mtime_ns,
 		.flags = CMAP_WHOLE | CMAP_OURS,
 	};
@@ -240,7 +245,7 @@ static int make_sparse(struct ckpt_data *d, const struct ckpt_attr *a,
 {
 	cleanup_close int fd = -1;
 	int err = cmap_init(m, a->ino, a->version, a->size_bytes,
-			    CKPT_SHARD_BYTES);
+			    ckpt_shard_bytes(a));
 
 	if (err)
 		return err;
@@ -404,14 +409,13 @@ static bool start_job(struct cfetch *f)
 
 bool cfetch_ahead(const struct cfetch *f, uint64_t *shard)
 {
-	uint64_t from = f->next;
+	uint64_t from = f->next * f->map.shard_bytes;
 
 	if (f->hurry)
 		return !cmap_range(&f->map, 0, UINT64_MAX, shard);
-	if (from >= f->map.n_shards)
+	if (f->next >= f->map.n_shards)
 		return false;
-	return !cmap_range(&f->map, from * f->map.shard_bytes,
-			   (from + CFETCH_AHEAD) * f->map.shard_bytes, shard);
+	return !cmap_range(&f->map, from, from + CFETCH_AHEAD_BYTES, shard);
 }
 
 void cfetch_hurry(struct ckpt_data *d)

@@ -39,10 +39,10 @@
 #include "fs/ckpt.h"
 #include "fs/ckpt_fetch_map.h"
 
-#define CFETCH_SMALL_BYTES                                  \
-	(8ull << 20)   /* fetched whole before open answers \
-			*/
-#define CFETCH_AHEAD 3 /* shards, of a file that is read */
+#define CFETCH_SMALL_BYTES                                                     \
+	(8ull << 20)			  /* fetched whole before open answers \
+					   */
+#define CFETCH_AHEAD_BYTES (192ull << 20) /* of a file that is read */
 #define CFETCH_LINGER_NS                                     \
 	(5 * NS_PER_S) /* of a removed file that peers fetch \
 			*/

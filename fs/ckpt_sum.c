@@ -13,7 +13,7 @@
 #include "fs/ckpt_fetch.h"
 
 /*
- * XXH3-128 of each shard of 64 MiB: an immutable value of (inode, version),
+ * XXH3-128 of each shard: an immutable value of (inode, version),
  * taken off the hot path once the last writer has gone. A file that changes
  * meanwhile gets none: its next version will.
  */
@@ -21,11 +21,6 @@
 #define SUM_BYTES 16
 #define READ_BYTES (1u << 20)
 #define TEXT_SHARDS_MAX 1900 /* as many lines as an xattr takes */
-
-static uint32_t n_shards_of(uint64_t size)
-{
-	return (uint32_t)((size + CKPT_SHARD_BYTES - 1) / CKPT_SHARD_BYTES);
-}
 
 /* Is (inode, version) still what lies on the disk? */
 static bool current(struct ckpt *ckpt, struct ckpt_inode *inode,
@@ -43,7 +38,7 @@ static bool current(struct ckpt *ckpt, struct ckpt_inode *inode,
 struct summing {
 	struct ckpt *ckpt;
 	struct ckpt_inode *inode;
-	uint64_t version, size;
+	uint64_t version, size, shard_bytes;
 	int fd;
 	void *buf;
 	XXH3_state_t *state;
@@ -52,9 +47,9 @@ struct summing {
 /* 0, -ECANCELED it changed, -EIO it cannot be read, or ends early. */
 static int sum_shard(struct summing *s, uint32_t shard, uint8_t out[SUM_BYTES])
 {
-	uint64_t at = shard * CKPT_SHARD_BYTES;
-	uint64_t end = at + CKPT_SHARD_BYTES < s->size ? at + CKPT_SHARD_BYTES
-						       : s->size;
+	uint64_t at = shard * s->shard_bytes;
+	uint64_t end =
+		at + s->shard_bytes < s->size ? at + s->shard_bytes : s->size;
 	XXH128_hash_t h;
 
 	XXH3_128bits_reset(s->state);
@@ -86,6 +81,7 @@ static int sum_all(struct ckpt *ckpt, struct ckpt_inode *inode,
 			    .inode = inode,
 			    .version = a->version,
 			    .size = a->size_bytes,
+			    .shard_bytes = ckpt_shard_bytes(a),
 			    .fd = fd,
 			    .buf = buf,
 			    .state = XXH3_createState()};
@@ -93,7 +89,7 @@ static int sum_all(struct ckpt *ckpt, struct ckpt_inode *inode,
 
 	if (fd < 0)
 		err = -EIO;
-	for (uint32_t i = 0; !err && i < n_shards_of(a->size_bytes); i++)
+	for (uint32_t i = 0; !err && i < ckpt_shards(a); i++)
 		err = sum_shard(&s, i, sums + (size_t)i * SUM_BYTES);
 	if (s.state)
 		XXH3_freeState(s.state);
@@ -117,7 +113,7 @@ static bool is_whole(struct ckpt *ckpt, const struct ckpt_attr *a)
 static int take(struct ckpt *ckpt, struct ckpt_inode *inode, bool look)
 {
 	struct ckpt_attr a = cinode_attr(ckpt, inode);
-	uint32_t n = n_shards_of(a.size_bytes);
+	uint32_t n = ckpt_shards(&a);
 	cleanup_free uint8_t *sums = calloc(n ? n : 1, SUM_BYTES);
 	int err;
 
@@ -183,7 +179,7 @@ static int fetch(struct ckpt *ckpt, int64_t deadline, const struct ckpt_attr *a,
 {
 	int err;
 
-	*n = n_shards_of(a->size_bytes);
+	*n = ckpt_shards(a);
 	*sums = calloc(*n ? *n : 1, SUM_BYTES);
 	if (!*sums)
 		return -ENOMEM;

@@ -75,6 +75,8 @@ static int virtual_value(struct call *c, const char *name, char *value)
 	struct ckpt_attr a = cinode_attr(c->fs->ckpt, cinode_of(c->inode));
 	struct meta_stats stats;
 
+	if (!strcmp(name, "shard") && (S_ISREG(a.mode) || S_ISDIR(a.mode)))
+		return sprintf(value, "%" PRIu64, ckpt_shard_bytes(&a));
 	if (!S_ISREG(a.mode))
 		return -ENODATA;
 	if (!strcmp(name, "version"))
@@ -136,19 +138,14 @@ void ckpt_do_listxattr(struct call *c)
 		call_reply_xattr(c, names, (size_t)len);
 }
 
-static int may_change(const char *name)
-{
-	if (is_ours(name))
-		return -EPERM;
-	return is_supported(name) ? 0 : -EOPNOTSUPP;
-}
-
 void ckpt_do_setxattr(struct call *c)
 {
 	struct ckpt *ckpt = c->fs->ckpt;
-	int err = may_change(c->name);
+	int err = is_supported(c->name) ? 0 : -EOPNOTSUPP;
 
-	if (!err) {
+	if (is_ours(c->name)) {
+		err = corder_set(c, c->name + strlen(OURS));
+	} else if (!err) {
 		err = ckpt_xattr_set(c->fs->meta, c->deadline,
 				     cinode_of(c->inode)->ino, c->name,
 				     c->value, c->size, (int)c->flags,
@@ -161,9 +158,11 @@ void ckpt_do_setxattr(struct call *c)
 void ckpt_do_removexattr(struct call *c)
 {
 	struct ckpt *ckpt = c->fs->ckpt;
-	int err = may_change(c->name);
+	int err = is_supported(c->name) ? 0 : -EOPNOTSUPP;
 
-	if (!err) {
+	if (is_ours(c->name)) {
+		err = corder_remove(c, c->name + strlen(OURS));
+	} else if (!err) {
 		err = ckpt_xattr_remove(c->fs->meta, c->deadline,
 					cinode_of(c->inode)->ino, c->name,
 					clock_stamp_ns());

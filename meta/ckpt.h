@@ -26,6 +26,12 @@
 #define CKPT_NAME_MAX 255
 #define CKPT_LINK_MAX 65000u
 #define CKPT_XATTR_VALUE_MAX 65536u
+#define CKPT_SHARDS_MAX 65536u /* of a file */
+
+/* How many bytes a shard has: a power of 2, between these. */
+#define CKPT_SHARD_LOG2 26u /* where nobody said otherwise: 64 MiB */
+#define CKPT_SHARD_LOG2_MIN 20u
+#define CKPT_SHARD_LOG2_MAX 28u
 
 struct ckpt_attr {
 	uint64_t ino;
@@ -38,7 +44,34 @@ struct ckpt_attr {
 	int64_t atime_ns, mtime_ns, ctime_ns;
 	uint64_t parent_ino; /* of a directory; 0 otherwise */
 	uint32_t writer;     /* the incarnation that writes it; 0: nobody */
+	uint32_t shard_log2; /* of the bytes of its shards, 0: the default; a
+				new name takes its directory's, for good */
 };
+
+static inline bool ckpt_shard_log2_known(uint32_t log2)
+{
+	return !log2 ||
+	       (log2 >= CKPT_SHARD_LOG2_MIN && log2 <= CKPT_SHARD_LOG2_MAX);
+}
+
+/** ckpt_shard_bytes - of a version; of one that would have too many, more. */
+static inline uint64_t ckpt_shard_bytes(const struct ckpt_attr *a)
+{
+	uint64_t bytes = UINT64_C(1)
+			 << (a->shard_log2 ? a->shard_log2 : CKPT_SHARD_LOG2);
+
+	while (a->size_bytes / bytes >= CKPT_SHARDS_MAX)
+		bytes *= 2;
+	return bytes;
+}
+
+/** ckpt_shards - how many shards a version has. */
+static inline uint32_t ckpt_shards(const struct ckpt_attr *a)
+{
+	uint64_t bytes = ckpt_shard_bytes(a);
+
+	return (uint32_t)((a->size_bytes + bytes - 1) / bytes);
+}
 
 int ckpt_lookup(struct meta *m, int64_t deadline, uint64_t parent,
 		const char *name, struct ckpt_attr *a); /* -ENOENT -ENOTDIR */
@@ -52,6 +85,7 @@ int ckpt_getattr(struct meta *m, int64_t deadline, uint64_t ino,
 #define CKPT_SET_ATIME 16u
 #define CKPT_SET_MTIME 32u
 #define CKPT_SET_CTIME 64u
+#define CKPT_SET_SHARD 128u
 
 /** ckpt_setattr - store the fields that mask names; a is filled anew. */
 int ckpt_setattr(struct meta *m, int64_t deadline, uint64_t ino, unsigned mask,
@@ -152,7 +186,6 @@ int ckpt_publish(struct meta *m, int64_t deadline, uint64_t ino, unsigned mask,
 
 /* --- who has which shards ---------------------------------------------- */
 
-#define CKPT_SHARDS_MAX 65536u /* of a file */
 #define CKPT_SHARDS_BYTES_MAX (CKPT_SHARDS_MAX / 8)
 
 struct meta_ckpt_ops {

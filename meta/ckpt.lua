@@ -62,7 +62,8 @@ local XATTR_TOTAL, XATTR_EACH = 1048576, 32
 local LOG_MAX, RING = 100000, 64
 local LOAD_LEASE_S = 3
 
--- mode uid gid nlink, size rdev version, a-, m-, ctime, parent, writer flags
+-- mode uid gid nlink, size rdev version, a-, m-, ctime, parent, writer shard
+-- (log2 of its bytes; 0: the default)
 local FIXED, FMT = 80, '<I4c4c4I4' .. 'c8c8I8' .. 'c8c8c8' .. 'I8' .. 'I4I4'
 
 local SET, DEL, HSET, HDEL = 1, 2, 3, 4
@@ -92,14 +93,14 @@ local function decode(ino, s)
 	end
 	local i = { ino = ino, rest = string.sub(s, FIXED + 1) }
 	i.mode, i.uid, i.gid, i.nlink, i.size, i.rdev, i.version, i.atime,
-	i.mtime, i.ctime, i.parent, i.writer, i.flags = unpack_s(FMT, s)
+	i.mtime, i.ctime, i.parent, i.writer, i.shard = unpack_s(FMT, s)
 	return i
 end
 
 local function fixed(i)
 	return pack(FMT, i.mode, i.uid, i.gid, i.nlink, i.size, i.rdev,
 		    i.version, i.atime, i.mtime, i.ctime, i.parent, i.writer,
-		    i.flags)
+		    i.shard)
 end
 
 local function attr(i)
@@ -457,6 +458,7 @@ end)
 --- changing one inode ---------------------------------------------------
 
 local MODE, UID, GID, SIZE, ATIME, MTIME, CTIME = 1, 2, 4, 8, 16, 32, 64
+local SHARD = 128
 
 local function apply(i, mask, set)
 	local function has(bit_)
@@ -471,6 +473,7 @@ local function apply(i, mask, set)
 	i.atime = has(ATIME) and set.atime or i.atime
 	i.mtime = has(MTIME) and set.mtime or i.mtime
 	i.ctime = has(CTIME) and set.ctime or i.ctime
+	i.shard = has(SHARD) and set.shard or i.shard
 end
 
 mutation('setattr', {}, function(t, ino, mask, set)
@@ -737,7 +740,8 @@ mutation('create', {}, function(t, parent, name, set, target)
 	if is_dir(i) and dir.nlink >= LINK_MAX then
 		return EMLINK
 	end
-	i.nlink, i.version, i.parent, i.writer, i.flags = 1, 0, 0, 0, 0
+	i.nlink, i.version, i.parent, i.writer = 1, 0, 0, 0
+	i.shard = dir.shard
 	if band(dir.mode, S_ISGID) ~= 0 then
 		i.gid = dir.gid
 	end

@@ -16,7 +16,7 @@ static char *put(char *p, const void *v, size_t n)
 
 void ckpt_inode_pack(char out[CKPT_INODE_BYTES], const struct ckpt_attr *a)
 {
-	const uint32_t none[2] = {0, 0};
+	const uint32_t writer = 0;
 	char *p = out;
 
 	p = put(p, &a->mode, 4);
@@ -30,7 +30,8 @@ void ckpt_inode_pack(char out[CKPT_INODE_BYTES], const struct ckpt_attr *a)
 	p = put(p, &a->mtime_ns, 8);
 	p = put(p, &a->ctime_ns, 8);
 	p = put(p, &a->parent_ino, 8);
-	put(p, none, 8);
+	p = put(p, &writer, 4);
+	put(p, &a->shard_log2, 4);
 }
 
 const char *ckpt_cursor_bytes(struct ckpt_cursor *c, size_t n)
@@ -112,9 +113,9 @@ void ckpt_cursor_attr(struct ckpt_cursor *c, struct ckpt_attr *a)
 	take(c, &a->ctime_ns, 8);
 	a->parent_ino = ckpt_cursor_u64(c);
 	a->writer = ckpt_cursor_u32(c);
-	ckpt_cursor_u32(c); /* flags */
+	a->shard_log2 = ckpt_cursor_u32(c);
 	if (!a->ino || a->ino >= INO_MAX || !type_known(a->mode) ||
-	    a->size_bytes > INT64_MAX)
+	    a->size_bytes > INT64_MAX || !ckpt_shard_log2_known(a->shard_log2))
 		c->bad = true;
 }
 

@@ -17,7 +17,7 @@
 #define CKPT_ATTR_BYTES (8u + CKPT_INODE_BYTES) /* its number first */
 #define CKPT_ROOT_RECORD_BYTES 128u
 
-/** ckpt_inode_pack - as Redis keeps it; writer and flags 0. */
+/** ckpt_inode_pack - as Redis keeps it; writer 0. */
 void ckpt_inode_pack(char out[CKPT_INODE_BYTES], const struct ckpt_attr *a);
 
 /* Reads p … end; the first misfit sets bad and empties it. */

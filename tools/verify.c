@@ -221,7 +221,7 @@ const struct verb verb_verify = {
 	.operands = "PATH...",
 	.summary = "read files and compare them with their checksums",
 	.about = "Reads every file below PATH through the mount and "
-		 "compares its XXH3-128 (in ckpt/ one for each 64 MiB) "
+		 "compares its XXH3-128 (in ckpt/ one for each shard) "
 		 "with the one taken when it was stored. A damaged block "
 		 "is reported to the daemon, which serves it no more.\n\n"
 		 "A file is 'unchecked' where its namespace takes no "

@@ -21,7 +21,7 @@
 
 /*
  * A checksum is XXH3-128, as 32 hex digits, high half first. A block has one;
- * a file in ckpt/ has one per shard of 64 MiB, a line each, or, of more shards
+ * a file in ckpt/ has one per shard, a line each, or, of more shards
  * than an xattr has room for, "N shards HEX": the checksum of all of them. It
  * is asked of the open file, so it is of the version that is read.
  */
@@ -149,11 +149,15 @@ static void format(struct verify *v, const char *expected)
 	}
 }
 
-static uint64_t shard_of(const char *expected)
+/* Of a block, or a file of one shard, one checksum is of all. */
+static uint64_t shard_of(int fd, const char *expected)
 {
-	return strchr(expected, '\n') || is_digest(expected)
-		       ? VERIFY_SHARD_BYTES
-		       : UINT64_MAX;
+	char value[32] = "";
+
+	if (!strchr(expected, '\n') && !is_digest(expected))
+		return UINT64_MAX;
+	property_fget(fd, "shard", value, sizeof(value));
+	return *value ? strtoull(value, NULL, 10) : VERIFY_SHARD_BYTES;
 }
 
 /* -- what is expected --------------------------------------------------- */
@@ -244,7 +248,7 @@ static enum verify_result check(struct verify *v, const char *path, int fd,
 	if (n < 0)
 		return say(v, VERIFY_ERROR, "its checksum: %s",
 			   strerror((int)-n));
-	rc = compute(v, fd, shard_of(v->expected));
+	rc = compute(v, fd, shard_of(fd, v->expected));
 	if (rc)
 		return say(v, VERIFY_ERROR, "%s", strerror(-rc));
 	format(v, v->expected);

@@ -169,6 +169,7 @@ static void attrs_check(const uint8_t *data, size_t n)
 			break;
 		ckpt_inode_pack(packed, &a);
 		fuzz_must(!memcmp(packed, from + 8, sizeof(packed) - 8));
+		fuzz_must(!memcmp(packed + sizeof(packed) - 4, c.p - 4, 4));
 	}
 	c = (struct ckpt_cursor){p, p + n, false};
 	while (c.p < c.end)

@@ -23,6 +23,18 @@ _bytes_of() { # NODE PATH: its backing file there
 	ino=$(printf %x $(($(stat -c %i "$2") - (1 << 48))))
 	say "$KVFS_CLUSTER/node-$1/state/ckpt/"*"/$ino"
 }
+_own() { getfattr --absolute-names --only-values -n user.kvfs."$2" "$1"; }
+_small_shards() {
+	mkdir "$C1/small"
+	setfattr -n user.kvfs.shard -v 1M "$C1/small"
+}
+_has() { # NODE INO SHARD: what Redis was told; 1 or 0
+	local inc hex byte
+	inc=$(node_status "$1" .redis.incarnation)
+	hex=$(redis hget "kvfs:{c}:h$2" "$inc" | od -An -v -tx1 | tr -d ' \n')
+	byte=${hex:$((16 + $3 / 8 * 2)):2}
+	say $((0x${byte:-0} >> $3 % 8 & 1))
+}
 _summed() { wait_for 'getfattr -n user.kvfs.checksum "'"$1"'" >/dev/null 2>&1'; }
 
 what_one_node_wrote_all_read_byte_for_byte() {
@@ -100,6 +112,47 @@ a_fetched_file_is_served_onward() {
 	node_cont 1
 	all_know 3
 	rm "$C1/onward"
+}
+
+a_directory_says_how_large_shards_are() {
+	mkdir "$C1/small"
+	expect 'at first' "$(_own "$C1/small" shard)" $((64 * MIB))
+	setfattr -n user.kvfs.shard -v 1M "$C1/small"
+	expect 'elsewhere' "$(_own "$C2/small" shard)" $MIB
+	mkdir "$C2/small/below"
+	put "$C2/small/below/f" $((10 * MIB + 1)) 1
+	expect 'of the file' "$(_own "$C3/small/below/f" shard)" $MIB
+	_summed "$C1/small/below/f"
+	expect 'checksums' "$(_own "$C1/small/below/f" checksum | wc -l)" 10
+	holds "$C3/small/below/f" $((10 * MIB + 1)) 1
+	"$KVFS" verify --quiet "$C1/small"
+	refused "$EINVAL" setfattr -n user.kvfs.shard -v 3M "$C1/small"
+	refused "$EINVAL" setfattr -n user.kvfs.shard -v 4K "$C1/small"
+	refused "$EPERM" setfattr -n user.kvfs.shard -v 4M "$C1/small/below/f"
+	setfattr -x user.kvfs.shard "$C1/small"
+	expect 'again' "$(_own "$C3/small" shard)" $((64 * MIB))
+	rm -r "$C1/small"
+}
+
+# Node 3 can have its bytes from node 2 alone, which has but a part.
+a_shard_is_served_onward_before_the_rest_is_there() {
+	local ino
+	_small_shards
+	put "$C1/small/f" $((200 * MIB)) 3
+	_summed "$C1/small/f"
+	hand_start
+	hand open 1 r "$C2/small/f"
+	hand check 1 $((2 * MIB)) 3 $MIB
+	ino=$(($(stat -c %i "$C1/small/f") - (1 << 48)))
+	wait_for '[ "$(_has 2 '$ino' 2)" = 1 ]'
+	node_stop 1
+	expect 'node 2 has the last' "$(_has 2 $ino 199)" 0
+	hand open 2 r "$C3/small/f"
+	hand check 2 $((2 * MIB)) 3 $MIB
+	node_cont 1
+	all_know 3
+	hand check 2 0 3 $((200 * MIB))
+	rm -r "$C1/small"
 }
 
 attributes_are_one() {

@@ -203,9 +203,10 @@ START_TEST(setattr_changes_what_its_mask_names_and_nothing_else)
 				      .size_bytes = 7,
 				      .atime_ns = 1,
 				      .mtime_ns = 2,
-				      .ctime_ns = 3};
+				      .ctime_ns = 3,
+				      .shard_log2 = 21};
 
-	for (unsigned bit = 1; bit <= CKPT_SET_CTIME; bit <<= 1) {
+	for (unsigned bit = 1; bit <= CKPT_SET_SHARD; bit <<= 1) {
 		struct ckpt_attr want = before;
 
 		want.mode = bit == CKPT_SET_MODE ? S_IFREG | 04711 : want.mode;
@@ -215,6 +216,7 @@ START_TEST(setattr_changes_what_its_mask_names_and_nothing_else)
 		want.atime_ns = bit == CKPT_SET_ATIME ? 1 : want.atime_ns;
 		want.mtime_ns = bit == CKPT_SET_MTIME ? 2 : want.mtime_ns;
 		want.ctime_ns = bit == CKPT_SET_CTIME ? 3 : want.ctime_ns;
+		want.shard_log2 = bit == CKPT_SET_SHARD ? 21 : want.shard_log2;
 		ck_assert_int_eq(
 			ckpt_setattr(meta, 0, before.ino, bit, &set, &after),
 			0);
@@ -223,6 +225,51 @@ START_TEST(setattr_changes_what_its_mask_names_and_nothing_else)
 	}
 	ck_assert_int_eq(ckpt_setattr(meta, 0, 999, 1, &set, &after), -ESTALE);
 	ck_assert_int_eq(ckpt_getattr(meta, 0, 999, &after), -ESTALE);
+}
+END_TEST
+
+START_TEST(what_is_made_takes_its_shards_from_its_directory_for_good)
+{
+	struct ckpt_attr d = make(ROOT, "d", D), old = make(d.ino, "old", F), a;
+	struct ckpt_attr set = {.shard_log2 = 20};
+
+	ck_assert_uint_eq(old.shard_log2, 0);
+	ck_assert_int_eq(ckpt_setattr(meta, 0, d.ino, CKPT_SET_SHARD, &set, &d),
+			 0);
+	ck_assert_uint_eq(make(d.ino, "f", F).shard_log2, 20);
+	ck_assert_uint_eq(make(make(d.ino, "e", D).ino, "f", F).shard_log2, 20);
+	set.shard_log2 = 0;
+	ck_assert_int_eq(ckpt_setattr(meta, 0, d.ino, CKPT_SET_SHARD, &set, &d),
+			 0);
+
+	ck_assert_int_eq(ckpt_lookup(meta, 0, d.ino, "f", &a), 0);
+	ck_assert_uint_eq(a.shard_log2, 20);
+	ck_assert_int_eq(ckpt_getattr(meta, 0, old.ino, &a), 0);
+	ck_assert_uint_eq(a.shard_log2, 0);
+}
+END_TEST
+
+START_TEST(no_file_has_more_shards_than_a_map_has_bits)
+{
+	struct ckpt_attr a = {.size_bytes = 0};
+
+	for (a.shard_log2 = CKPT_SHARD_LOG2_MIN;
+	     a.shard_log2 <= CKPT_SHARD_LOG2_MAX; a.shard_log2++) {
+		uint64_t bytes = UINT64_C(1) << a.shard_log2;
+
+		a.size_bytes = 3 * bytes + 1;
+		ck_assert_uint_eq(ckpt_shard_bytes(&a), bytes);
+		ck_assert_uint_eq(ckpt_shards(&a), 4);
+		a.size_bytes = CKPT_SHARDS_MAX * bytes - 1;
+		ck_assert_uint_eq(ckpt_shard_bytes(&a), bytes);
+		ck_assert_uint_eq(ckpt_shards(&a), CKPT_SHARDS_MAX);
+		a.size_bytes = INT64_MAX;
+		ck_assert_uint_le(ckpt_shards(&a), CKPT_SHARDS_MAX);
+		ck_assert_uint_ge(ckpt_shards(&a) * ckpt_shard_bytes(&a),
+				  a.size_bytes);
+	}
+	a = (struct ckpt_attr){.size_bytes = (64 << 20) + 1};
+	ck_assert_uint_eq(ckpt_shards(&a), 2);
 }
 END_TEST
 
@@ -857,6 +904,9 @@ static Suite *suite(void)
 	tcase_add_test(t, symlinks_and_devices_keep_what_they_are);
 	tcase_add_test(t, times_and_sizes_are_exact_to_the_last_bit);
 	tcase_add_test(t, setattr_changes_what_its_mask_names_and_nothing_else);
+	tcase_add_test(
+		t, what_is_made_takes_its_shards_from_its_directory_for_good);
+	tcase_add_test(t, no_file_has_more_shards_than_a_map_has_bits);
 	tcase_add_test(t, hard_links_count_and_share);
 	tcase_add_test(t,
 		       an_unlinked_file_that_is_open_stays_until_its_release);
