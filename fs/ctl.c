@@ -16,7 +16,7 @@
 
 /*
  * The view of what is nobody else's: the mount's root directory (kv, ckpt,
- * .kvfs) and the read-only control files in .kvfs/.
+ * .kvfs) and the control files in .kvfs/, all but one of them read-only.
  */
 
 /* Inode numbers of this view, apart from those of kv and ckpt. */
@@ -66,8 +66,15 @@ static const struct {
 	{"config", ctl_config},
 	{"events", ctl_events},
 	{"version", ctl_version},
+	{"match", NULL}, /* ctl_match.c */
 };
-enum { CTL_ROOT, CTL_DIR, CTL_FIRST_FILE, CTL_ENTRIES = 8 };
+enum {
+	CTL_ROOT,
+	CTL_DIR,
+	CTL_FIRST_FILE,
+	CTL_MATCH = 8,
+	CTL_ENTRIES = 9,
+};
 
 struct ctl {
 	struct fs *fs;
@@ -79,13 +86,25 @@ static unsigned index_of(const struct inode *inode)
 	return container_of(inode, struct ctl_inode, head)->index;
 }
 
+static bool is_match(const struct call *c)
+{
+	return index_of(c->inode) == CTL_MATCH;
+}
+
+static mode_t mode_of(unsigned index)
+{
+	if (index < CTL_FIRST_FILE)
+		return S_IFDIR | 0755;
+	return S_IFREG | (index == CTL_MATCH ? 0666 : 0444);
+}
+
 static void fill_attr(const struct fs *fs, unsigned index, struct stat *st)
 {
 	struct timespec start = clock_timespec(fs->started_ns);
 
 	memset(st, 0, sizeof(*st));
 	st->st_ino = CTL_INO(index);
-	st->st_mode = index < CTL_FIRST_FILE ? S_IFDIR | 0755 : S_IFREG | 0444;
+	st->st_mode = mode_of(index);
 	st->st_nlink = index == CTL_ROOT ? 5 : index == CTL_DIR ? 2 : 1;
 	st->st_uid = geteuid();
 	st->st_gid = getegid();
@@ -158,6 +177,10 @@ static void do_open(struct call *c)
 {
 	char *text;
 
+	if (is_match(c)) {
+		ctl_match_open(c);
+		return;
+	}
 	if ((c->fi.flags & O_ACCMODE) != O_RDONLY) {
 		call_reply_err(c, EPERM);
 		return;
@@ -177,10 +200,9 @@ static void do_open(struct call *c)
  * The answer is a copy: the reader has it, and may close, before the call that
  * gives it returns here, and the close frees the text.
  */
-static void do_read(struct call *c)
+void ctl_reply_text(struct call *c, const char *text, off_t off)
 {
-	const char *text = (const char *)(uintptr_t)c->fi.fh;
-	size_t size = strlen(text), at = c->off < 0 ? size : (size_t)c->off;
+	size_t size = strlen(text), at = off < 0 ? size : (size_t)off;
 	cleanup_free char *copy = NULL;
 
 	at = at < size ? at : size;
@@ -194,8 +216,28 @@ static void do_read(struct call *c)
 	call_reply_buf(c, copy, size);
 }
 
+static void do_read(struct call *c)
+{
+	if (is_match(c))
+		ctl_match_read(c);
+	else
+		ctl_reply_text(c, (const char *)(uintptr_t)c->fi.fh, c->off);
+}
+
+static void do_write(struct call *c)
+{
+	if (is_match(c))
+		ctl_match_write(c);
+	else
+		refuse(c);
+}
+
 static void do_release(struct call *c)
 {
+	if (is_match(c)) {
+		ctl_match_release(c);
+		return;
+	}
 	free((void *)(uintptr_t)c->fi.fh);
 	call_reply_err(c, 0);
 }
@@ -290,6 +332,7 @@ static const struct view ctl_view = {
 	.fallocate = refuse,
 	.open = do_open,
 	.read = do_read,
+	.write = do_write,
 	.release = do_release,
 	.opendir = do_opendir,
 	.readdir = do_readdir,

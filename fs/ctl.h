@@ -4,7 +4,9 @@
 
 #include <jansson.h>
 #include <stddef.h>
+#include <sys/types.h>
 
+struct call;
 struct fs;
 
 #define CTL_NAME_BYTES (4 * 255 + 1)
@@ -25,6 +27,15 @@ char *ctl_status(struct fs *fs); /* JSON, ctl_status.c */
 char *ctl_nodes(struct fs *fs);	 /* JSON, ctl_nodes.c */
 char *ctl_config(struct fs *fs); /* JSON */
 char *ctl_stats(struct fs *fs);	 /* Prometheus text format, ctl_stats.c */
+
+/** ctl_reply_text - answer a read with what the text has at this offset. */
+void ctl_reply_text(struct call *c, const char *text, off_t off);
+
+/* .kvfs/match, ctl_match.c */
+void ctl_match_open(struct call *c);
+void ctl_match_read(struct call *c);
+void ctl_match_write(struct call *c);
+void ctl_match_release(struct call *c);
 
 /** ctl_text - the text of an object, which is freed. */
 char *ctl_text(json_t *o);

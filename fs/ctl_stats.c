@@ -45,6 +45,10 @@ struct sample {
 	  "bytes read through the daemon (no passthrough)", FS(bytes_read))    \
 	M(daemon_written_bytes_total, counter,                                 \
 	  "bytes written through the daemon", FS(bytes_written))               \
+	M(matches_total, counter, "questions to .kvfs/match answered",         \
+	  FS(matches))                                                         \
+	M(match_question_bytes, gauge, "held by questions being written",      \
+	  FS(match_bytes))                                                     \
 	M(ckpt_published_total, counter, "checkpoint files published",         \
 	  FS(ckpt_published))                                                  \
 	M(ckpt_failed_total, counter, "publishes that failed",                 \
@@ -89,6 +93,10 @@ struct sample {
 	  (double)s->meta.n_published)                                         \
 	M(redis_commands_total, counter, "commands sent",                      \
 	  (double)s->meta.n_commands)                                          \
+	M(redis_lookups_total, counter, "names looked up in Redis",            \
+	  (double)s->meta.n_lookups)                                           \
+	M(redis_lookup_trips_total, counter, "round trips that took",          \
+	  (double)s->meta.n_lookup_trips)                                      \
 	M(redis_timeouts_total, counter, "commands not answered in time",      \
 	  (double)s->meta.n_timeouts)                                          \
 	M(redis_reconnects_total, counter, "connections made anew",            \

@@ -11,7 +11,7 @@
  *      dispatch.c  libfuse callbacks to struct call to views, and answers
  *      gate.c      why answering from another thread is safe with io_uring
  *      passthrough.c  backing ids
- *      ctl.c       the root directory and .kvfs/
+ *      ctl.c       the root directory and .kvfs/; ctl_match.c its questions
  *      remote_*.c  blocks of other nodes
  *      kv_*.c      the view kv/         ckpt_*.c    the view ckpt/
  */
@@ -72,6 +72,7 @@ struct fs_counters {
 	_Atomic uint64_t bytes_stored, bytes_evicted;
 	_Atomic uint64_t bytes_read, bytes_written; /* through the daemon */
 	_Atomic uint64_t checksums, damaged;
+	_Atomic uint64_t matches, match_bytes; /* ctl_match.c */
 	_Atomic uint64_t ckpt_published, ckpt_failed;
 	_Atomic uint64_t shards_fetched, shard_fetched_bytes, shard_failed;
 	_Atomic uint64_t shard_mismatches, shard_served_bytes, shard_refused;

@@ -13,7 +13,7 @@
  *      kv_tell.c    telling the kernel what went
  *      kv_spare.c   what can be had without evicting
  *      kv_attr.c    getattr, setattr, statfs      kv_xattr.c  user.kvfs.*
- *      kv_dir.c     opendir, readdir
+ *      kv_dir.c     opendir, readdir        kv_match.c   many names at once
  *      kv_sum.c     checksums, verify
  *      kv_meta.c    what the publisher asks and answers
  *      kv_dirs.c    directories across restarts; kv_dirs_line.c  their lines
@@ -201,6 +201,9 @@ static inline struct pool_record *kv_record(struct kv *kv, struct kv_file *f)
 /* kv_tree.c — all with kv->lock held, but kv_name_is_temp */
 bool kv_name_is_temp(const char *name);
 struct kv_node *kv_find(struct kv *kv, struct kv_dir *dir, const char *name);
+/** kv_find_part - the same for a part of a path. */
+struct kv_node *kv_find_part(struct kv *kv, struct kv_dir *dir,
+			     const char *name, size_t n);
 /** kv_find_path - "NAMESPACE/a/b": the node, or NULL. */
 struct kv_node *kv_find_path(struct kv *kv, const char *path, size_t len);
 /** kv_path - write "NAMESPACE/path" of a node, or of name below dir.

@@ -53,8 +53,8 @@ static uint64_t hash(const struct kv_dir *dir, const char *name, size_t n)
 	return XXH3_64bits_withSeed(name, n, (uint64_t)(uintptr_t)dir >> 4);
 }
 
-static struct kv_node *find(struct kv *kv, struct kv_dir *dir, const char *name,
-			    size_t n)
+struct kv_node *kv_find_part(struct kv *kv, struct kv_dir *dir,
+			     const char *name, size_t n)
 {
 	struct kv_node *node;
 
@@ -69,7 +69,7 @@ static struct kv_node *find(struct kv *kv, struct kv_dir *dir, const char *name,
 
 struct kv_node *kv_find(struct kv *kv, struct kv_dir *dir, const char *name)
 {
-	return find(kv, dir, name, strlen(name));
+	return kv_find_part(kv, dir, name, strlen(name));
 }
 
 struct kv_node *kv_find_path(struct kv *kv, const char *path, size_t len)
@@ -83,7 +83,8 @@ struct kv_node *kv_find_path(struct kv *kv, const char *path, size_t len)
 
 		if (!kv_is_dir(node))
 			return NULL;
-		node = find(kv, kv_dir(node), path, (size_t)(stop - path));
+		node = kv_find_part(kv, kv_dir(node), path,
+				    (size_t)(stop - path));
 		if (!node)
 			return NULL;
 		path = slash ? slash + 1 : end;

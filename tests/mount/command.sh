@@ -8,7 +8,7 @@ kvfs_mount
 mkdir "$KV/n"
 blocks -n 20 -s 100000 store "$KV/n"
 put "$CKPT/shard" 3000000 5
-VERBS='mount umount status info ls verify bench replay help version'
+VERBS='mount umount status info match ls verify bench replay help version'
 
 every_verb_has_help() {
 	local verb

@@ -1,0 +1,152 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Which prefix of a chain is where: kvfs match, and .kvfs/match itself.
+# shellcheck source=tests/mount/cluster_lib.sh
+. "$(dirname "$0")/cluster_lib.sh" || exit 99
+on_each_rung "$@"
+DEADLINE=2
+cluster_up 3
+mkdir "$(kv 1)/n"
+for i in 2 3; do
+	wait_for '[ -d "$(kv $i)/n" ]'
+done
+
+_names() { printf 'b%06d\n' $(seq "$1" "$2"); } # as helpers/blocks calls them
+_stored() { # NODE NAMESPACE/DIR FIRST N: published
+	blocks -n "$4" -f "$3" -s 5000 store "$(kv "$1")/$2"
+	wait_for '[ "$(node_status '"$1"' .redis.dirty)" = 0 ]' 20
+}
+# The prefix over all, and of each node: "12 node-1:12 node-3:4".
+_found='"\(.prefix)" + ([.nodes[] | " \(.name):\(.prefix)"] | sort | join(""))'
+_match() { # NODE NAMESPACE: the names on stdin
+	"$KVFS" match --json "$(kv "$1")/$2" - | jq -r "$_found" || :
+}
+_count() { awk -v n="kvfs_$2" '$1 == n { print $2 }' "$(mnt "$1")/.kvfs/stats"; }
+# What .kvfs/match of node 2 answers, asked without the command.
+_ask() { # QUESTION (printf's form) [COMMAND...]: run by it
+	local question=$1
+	shift
+	"$@" bash -c 'exec 3<>"$1" && printf "$2" >&3 && cat <&3' - \
+		"$(mnt 2)/.kvfs/match" "$question"
+}
+
+the_longest_prefix_of_all_nodes_and_of_each() {
+	mkdir "$(kv 1)/n/p"
+	_stored 1 n/p 0 10
+	mkdir -p "$(kv 2)/n/p" "$(kv 3)/n/p"
+	_stored 2 n/p 0 5 # equal bytes: they are two holders
+	_stored 3 n/p 10 3
+	_stored 3 n/p 20 1 # behind a gap
+	for i in 1 2 3; do
+		expect "node $i" "$(_names 0 25 | _match $i n/p)" \
+			'13 node-1:10 node-2:5'
+	done
+	expect 'of less' "$(_names 0 2 | _match 3 n/p)" '3 node-1:3 node-2:3'
+	expect 'from the third on' "$(_names 10 25 | _match 1 n/p)" \
+		'3 node-3:3'
+	expect 'in the namespace' "$(_names 0 25 | sed s,^,p/, | _match 3 n)" \
+		'13 node-1:10 node-2:5'
+}
+
+the_command_shows_a_table_and_says_no_by_its_exit_code() {
+	local rc=0
+	mkdir "$(kv 1)/n/t"
+	_stored 1 n/t 0 2
+	_names 0 3 >"$T/names"
+	"$KVFS" match "$(kv 2)/n/t" "$T/names" >"$T/out"
+	grep -q ': 2 of 4 blocks' "$T/out"
+	grep -Eq '^node-1 +2$' "$T/out"
+	_names 9 9 | "$KVFS" match "$(kv 2)/n/t" - >"$T/out" || rc=$?
+	expect 'code' $rc 1
+	grep -q ': 0 of 1 blocks' "$T/out"
+	printf 'a\n../b\n' >"$T/names"
+	refused "names:2: it can be no block's name" \
+		"$KVFS" match "$(kv 2)/n/t" "$T/names"
+	refused 'none: No such file' "$KVFS" match "$(kv 2)/none" "$T/names"
+	refused 'no namespace' "$KVFS" match "$(mnt 2)/ckpt" "$T/names"
+	refused 'not in a kvfs' "$KVFS" match "$T" "$T/names"
+}
+
+a_thousand_names_that_were_never_looked_up_cost_three_round_trips() {
+	local trips i
+	mkdir "$(kv 1)/far"
+	for ((i = 0; i < 10; i++)); do
+		mkdir -p "$(kv 1)/far/r0/$i"
+		blocks -n 100 -f $((i * 100)) -s 5000 store "$(kv 1)/far/r0/$i"
+	done
+	wait_for '[ "$(node_status 1 .redis.dirty)" = 0 ]' 20
+	for ((i = 0; i < 1000; i++)); do
+		printf 'r0/%d/b%06d\n' $((i / 100)) $i
+	done >"$T/names"
+	wait_for '[ -d "$(kv 2)/far" ]' # one trip, for the namespaces
+	trips=$(_count 2 redis_lookup_trips_total)
+	expect 'found' "$(_match 2 far <"$T/names")" '1000 node-1:1000'
+	trips=$(($(_count 2 redis_lookup_trips_total) - trips))
+	[ $trips -le 2 ] || fail "$trips round trips"
+}
+
+below_a_directory_that_may_not_be_searched_nothing_is_there() {
+	local trips
+	mkdir -m 700 "$(kv 1)/n/mine"
+	mkdir -m 710 "$(kv 1)/n/ours"
+	chgrp 4242 "$(kv 1)/n/ours"
+	put_published "$(kv 1)/n/mine/a" 5000 1
+	put_published "$(kv 1)/n/ours/a" 5000 1
+	# node 2 has heard of neither
+	expect 'mine' "$(_ask 'n\nmine/a\n' as_nobody | jq "$_found" -r)" 0
+	expect 'ours' "$(_ask 'n\nours/a\n' as_nobody | jq "$_found" -r)" 0
+	trips=$(_count 2 redis_lookups_total)
+	expect 'again' "$(_ask 'n\nmine/a\n' as_nobody | jq "$_found" -r)" 0
+	expect 'lookups' "$(_count 2 redis_lookups_total)" "$trips"
+	expect 'a member' "$(_ask 'n\nours/a\n' setpriv --reuid=65534 \
+		--regid=65534 --groups=7,4242 -- | jq "$_found" -r)" \
+		'1 node-1:1'
+	expect 'root' "$(_ask 'n\nmine/a\n' | jq "$_found" -r)" '1 node-1:1'
+}
+
+a_question_may_come_in_pieces_and_is_one_for_each_open() {
+	mkdir "$(kv 1)/n/q"
+	_stored 1 n/q 0 3
+	exec {a}<>"$(mnt 2)/.kvfs/match" {b}<>"$(mnt 2)/.kvfs/match"
+	printf 'n/' >&"$a"
+	printf 'n\nq/none\n' >&"$b"
+	printf 'q\nb000000\nb0000' >&"$a"
+	printf '01' >&"$a"
+	expect 'one' "$(dd bs=7 status=none <&"$a" | jq -r "$_found")" \
+		'2 node-1:2'
+	expect 'the other' "$(jq -r "$_found" <&"$b")" 0
+	refused 'busy' bash -c 'printf "n\na\n" >&'"$a"
+	exec {a}<&- {b}<&-
+	expect 'held' "$(_count 2 match_question_bytes)" 0
+}
+
+what_is_no_question_is_refused() {
+	local long
+	long=$(printf '%0896d' 0)
+	for q in '' '\n' 'n\n..\n' 'n\n\n' 'n\na//b\n' 'n\n/a\n' 'n\na/\n' \
+		'../n\na\n' 'n\na\0b\n' "n\n${long:0:256}\n" \
+		"n\n${long//00/0\/}\n"; do
+		refused "$EINVAL" _ask "$q"
+	done
+	refused "$EFBIG" bash -c 'exec 3<>"$1" && head -c 5000000 /dev/zero >&3' \
+		- "$(mnt 2)/.kvfs/match"
+	refused "$EINVAL" cat "$(mnt 2)/.kvfs/match"
+	expect 'none held' "$(_count 2 match_question_bytes)" 0
+}
+
+without_redis_it_is_what_this_node_knows_and_says_so() {
+	mkdir -p "$(kv 1)/n/away" "$(kv 2)/n/away"
+	_stored 2 n/away 0 3
+	_stored 1 n/away 3 3
+	kill -STOP "$(cat "$KVFS_CLUSTER/redis/pid")"
+	_names 0 5 | "$KVFS" match --json "$(kv 2)/n/away" - >"$T/answer" ||
+		fail "exit code $?"
+	_names 0 5 | "$KVFS" match "$(kv 2)/n/away" - >"$T/out"
+	kill -CONT "$(cat "$KVFS_CLUSTER/redis/pid")"
+	jq -e '.prefix >= 3 and .complete == false' "$T/answer"
+	grep -q 'Redis does not answer' "$T/out"
+	wait_for '[ "$(node_status 2 .redis.up)" = true ]' 20
+	wait_for '[ "$(_names 0 5 | _match 2 n/away)" = "6 node-2:3" ]'
+}
+
+run_tests
