@@ -2,7 +2,8 @@
 /*
  * Many blocks at once, as an inference engine stores and loads them.
  *
- * blocks [-n COUNT] [-f FIRST] [-s BYTES] [-p] [-d] store|check|exist|open DIR
+ * blocks [-n COUNT] [-f FIRST] [-s BYTES] [-t SECONDS] [-p] [-d]
+ *        store|check|exist|open DIR
  *
  * store: create DIR/b<n>.tmp, one write, close, rename to DIR/b<n> (-d: create
  *        under the final name); -p prints each number once its rename returned
@@ -10,6 +11,8 @@
  *        prints "present P absent A"; -p prints the numbers that are there
  * exist: the same by access(2) only
  * open:  open and close each (recency), which must be there
+ *
+ * -t: a block that takes longer than so many seconds ends it
  *
  * Exit 0; 1 with a line on stderr for a wrong byte or an errno.
  */
@@ -25,6 +28,7 @@
 static struct {
 	uint64_t first, count;
 	size_t bytes;
+	unsigned limit_s;
 	bool print, direct;
 	const char *dir;
 	char *buf;
@@ -130,7 +134,9 @@ static int each(int (*fn)(uint64_t n, const char *path))
 
 		snprintf(path, sizeof(path), "%s/b%06llu", o.dir,
 			 (unsigned long long)n);
+		alarm(o.limit_s);
 		r = fn(n, path);
+		alarm(0);
 		if (r < 0)
 			return 1;
 		if (r > 0 && o.print) {
@@ -150,13 +156,15 @@ int main(int argc, char **argv)
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "n:f:s:pd")) != -1) {
+	while ((c = getopt(argc, argv, "n:f:s:t:pd")) != -1) {
 		if (c == 'n')
 			o.count = strtoull(optarg, NULL, 0);
 		else if (c == 'f')
 			o.first = strtoull(optarg, NULL, 0);
 		else if (c == 's')
 			o.bytes = strtoull(optarg, NULL, 0);
+		else if (c == 't')
+			o.limit_s = (unsigned)atoi(optarg);
 		else if (c == 'p')
 			o.print = true;
 		else if (c == 'd')

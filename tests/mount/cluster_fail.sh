@@ -1,131 +1,285 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Nodes that die, stop, or are cut off in the middle of reads: no wrong byte,
-# nothing waits past the deadline (the limit of each read here is far above it:
-# it tells a hang from a wait), and what others hold goes on.
+# Nodes that die, stop, or are cut off in the middle of 1,000 reads: no wrong
+# byte, nothing waits past the deadline (the limit of each read here is far
+# above it: it tells a hang from a wait), what others hold goes on, and who
+# comes back has a new life.
 # shellcheck source=tests/mount/cluster_lib.sh
 . "$(dirname "$0")/cluster_lib.sh" || exit 99
 on_each_rung "$@"
 requires_cmd getfattr
-DEADLINE=2 cluster_up 3
+POOL=256M DEADLINE=2 cluster_up 3
 mkdir "$(kv 1)/n"
 for i in 2 3; do
 	wait_for '[ -d "$(kv $i)/n" ]'
 done
-N=60 BYTES=500000
+N=1000 BYTES=40000 LIMIT=30
 
-_store() { # NAME: N blocks on node 1
+_settled() { # I...: all that these nodes have is known to Redis
 	local i
+	for i; do
+		wait_for '[ "$(node_status '"$i"' .redis.dirty)" = 0 ]' 30
+	done
+}
+_store() { # NAME: N blocks on node 1
 	mkdir -p "$(kv 1)/n/$1"
-	for ((i = 0; i < N; i++)); do
-		put_tmp "$(kv 1)/n/$1/$i" $BYTES $i
-	done
-	published "$(kv 1)/n/$1/$((N - 1))"
-	wait_for '[ "$(node_status 1 .redis.dirty)" = 0 ]'
+	blocks -n $N -s $BYTES store "$(kv 1)/n/$1"
+	_settled 1
 }
-# Each block is whole or not there; a read that does not end fails.
-_read() { # NODE NAME FROM TO
-	local i rc me=$BASHPID
-	for ((i = $3; i < $4; i++)); do
-		rc=0
-		timeout 30 cat "$(kv "$1")/n/$2/$i" >"$T/got.$me" \
-			2>"$T/err.$me" || rc=$?
-		[ $rc != 124 ] || fail "the read of $2/$i hangs"
-		if [ $rc = 0 ]; then
-			holds "$T/got.$me" $BYTES "$i"
-			say hit
-		else
-			grep -q "$ENOENT" "$T/err.$me" ||
-				fail "$2/$i: $(cat "$T/err.$me")"
-			say miss
-		fi
-	done
+_present() { # NODE NAME [exist]: how many are there; no other fault than that
+	blocks -n $N -s $BYTES -t $LIMIT "${3:-check}" "$(kv "$1")/n/$2" |
+		cut -d' ' -f2
 }
-_while_reading() { # NAME COMMAND...: breaks node 1 in the middle of reads
+_has() { [ "$(_present "$@")" = "$N" ]; }
+_lives() { [ "$(jq .live <"$(mnt "$1")/.kvfs/nodes")" = "$2" ]; }
+_life() { node_status "$1" .redis.incarnation; }
+_n_read() { cat "$T"/reads.? 2>/dev/null | wc -l; }
+
+# Readers of node 2 are held in the middle, COMMAND breaks something, and they
+# go on. Prints how many blocks they found.
+_while_reading() { # NAME COMMAND...
 	local name=$1 readers=() r
 	shift
 	for r in 0 1 2 3; do
-		_read 2 "$name" $((r * N / 4)) $(((r + 1) * N / 4)) >"$T/reads.$r" &
+		blocks -f $((r * N / 4)) -n $((N / 4)) -s $BYTES -t $LIMIT -p \
+			check "$(kv 2)/n/$name" >"$T/reads.$r" &
 		readers+=($!)
 	done
-	wait_for '[ "$(cat "$T"/reads.* | wc -l)" -ge 4 ]'
+	wait_for '[ "$(_n_read)" -ge 20 ]'
+	kill -STOP "${readers[@]}"
+	[ "$(_n_read)" -lt $N ] || fail 'all was read before anything broke'
 	"$@"
+	kill -CONT "${readers[@]}"
 	for r in "${readers[@]}"; do
-		wait "$r" || fail 'a reader failed'
+		wait "$r" || fail "a reader ended with $?"
 	done
-	expect 'answers' "$(cat "$T"/reads.? | wc -l)" "$N"
-	rm -f "$T"/reads.?
+	_n_read
+	rm "$T"/reads.?
 }
 
-a_killed_node_costs_misses_only() {
+a_killed_node_costs_misses_and_its_names_go() {
+	local left life
 	_store kill
-	_while_reading kill node_kill 1
-	wait_for '[ "$(jq .live <"$(mnt 2)/.kvfs/nodes")" = 2 ]' 30
-	wait_for '! ls "$(kv 3)/n/kill/59" 2>/dev/null' 10
+	life=$(_life 1)
+	left=$(_while_reading kill node_kill 1)
+	[ "$left" -lt $N ] || fail 'everything was read from a dead node'
+	# What the readers fetched is left, on node 2; the third sees no more.
+	wait_for '_lives 2 2 && _lives 3 2' 30
+	_settled 2
+	[ "$(_present 3 kill exist)" -le "$left" ] ||
+		fail "names of the dead node are shown"
+	wait_for '[ "$(_present 3 kill exist)" = '"$left"' ]'
+	expect 'names in the listing' "$(ls "$(kv 3)/n/kill" | wc -l)" "$left"
+	expect 'blocks on the third' "$(_present 3 kill)" "$left"
 	node_mount 1
 	all_know 3
-	holds "$(kv 3)/n/kill/59" $BYTES 59
+	[ "$(_life 1)" -gt "$life" ] || fail 'it goes on with its old life'
+	wait_for '_has 3 kill' 30
+	rm -r "$(kv 3)/n/kill"
 }
 
-a_stopped_node_costs_misses_only() {
+# Names that change hands while node 1 is not there: one that all have is
+# removed, one is removed and stored again.
+_before() { # NAME
+	put_published "$(kv 1)/n/$1-removed" $BYTES 1
+	put_published "$(kv 1)/n/$1-other" $BYTES 1
+	holds_soon "$(kv 2)/n/$1-removed" $BYTES 1
+	holds_soon "$(kv 2)/n/$1-other" $BYTES 1
+	published "$(kv 2)/n/$1-removed"
+	published "$(kv 2)/n/$1-other"
+}
+_meanwhile() { # NAME
+	rm "$(kv 2)/n/$1-removed" "$(kv 2)/n/$1-other"
+	put_published "$(kv 2)/n/$1-other" $BYTES 2
+}
+_afterwards() { # NAME
+	local i
+	holds "$(kv 3)/n/$1-other" $BYTES 2
+	for i in 1 2 3; do
+		wait_for 'is_gone "$(kv '"$i"')/n/'"$1"'-removed"' 30
+		holds_soon "$(kv "$i")/n/$1-other" $BYTES 2 30
+	done
+	is_gone "$(kv 3)/n/$1-removed" || fail 'a removed name came back'
+}
+
+a_stopped_node_costs_misses_and_comes_back_with_a_new_life() {
+	local left life
+	_before stop
 	_store stop
-	_while_reading stop node_stop 1
+	life=$(_life 1)
+	left=$(_while_reading stop node_stop 1)
+	[ "$left" -lt $N ] || fail 'everything was read from a stopped node'
+	wait_for '_lives 2 2 && _lives 3 2' 30
+	_meanwhile stop
+	_settled 2
+	wait_for '[ "$(_present 3 stop exist)" = '"$left"' ]'
 	node_cont 1
 	all_know 3
-	holds_soon "$(kv 3)/n/stop/1" $BYTES 1
+	wait_for '[ "$(_life 1)" -gt '"$life"' ]'
+	_afterwards stop
+	wait_for '_has 3 stop' 30
+	rm -r "$(kv 3)/n/stop"
 }
 
-a_node_that_is_cut_off_costs_misses_only() {
+a_node_that_is_cut_off_costs_misses_and_comes_back_with_a_new_life() {
+	local left life i
+	_before cut
 	_store cut
-	_while_reading cut node_cut 1
+	life=$(_life 1)
+	left=$(_while_reading cut node_cut 1)
+	[ "$left" -lt $N ] || fail 'everything was read from nowhere'
+	# It lives, and knows of nobody: what it has is read and stored there.
+	expect 'local blocks' "$(_present 1 cut)" $N
+	put_tmp "$(kv 1)/n/cut-both" $BYTES 1
+	wait_for '_lives 2 2 && _lives 3 2' 30
+	_meanwhile cut
+	put_published "$(kv 2)/n/cut-both" $BYTES 2
 	node_heal 1
 	all_know 3
-	holds_soon "$(kv 3)/n/cut/1" $BYTES 1 30
+	wait_for '[ "$(_life 1)" -gt '"$life"' ]'
+	_afterwards cut
+	# Who published first has won; the other's copy made room.
+	for i in 1 2 3; do
+		holds_soon "$(kv $i)/n/cut-both" $BYTES 2 30
+	done
+	wait_for '_has 3 cut' 30
+	rm -r "$(kv 3)/n/cut"
 }
 
 another_holder_serves_when_the_first_is_stopped() {
-	local i
-	_store other
-	for ((i = 0; i < 10; i++)); do
-		# its link to node 1 was cut a moment ago
-		holds_soon "$(kv 2)/n/other/$i" $BYTES "$i"
-	done
-	published "$(kv 2)/n/other/9"
+	mkdir "$(kv 1)/n/other"
+	blocks -n 10 -s $BYTES store "$(kv 1)/n/other"
+	_settled 1
+	# its link to node 1 was cut a moment ago
+	wait_for '[ "$(blocks -n 10 -s $BYTES check "$(kv 2)/n/other")" = "present 10 absent 0" ]'
+	_settled 2
 	node_stop 1
-	for ((i = 0; i < 10; i++)); do
-		holds "$(kv 3)/n/other/$i" $BYTES "$i"
-	done
+	wait_for '[ "$(blocks -n 10 -s $BYTES -t $LIMIT check "$(kv 3)/n/other")" = "present 10 absent 0" ]'
 	node_cont 1
 	all_know 3
 }
 
 lost_packets_cost_time_only() {
-	local p
-	_store lossy
+	local p chain
 	for p in 0.01 0.05; do
-		on 1 iptables -A OUTPUT -m statistic --mode random \
-			--probability $p -j DROP
-		_read 2 lossy 0 20 >"$T/lossy"
+		mkdir "$(kv 1)/n/lossy-$p"
+		blocks -n 100 -s $BYTES store "$(kv 1)/n/lossy-$p"
+		_settled 1
+		for chain in INPUT OUTPUT; do
+			on 1 iptables -A $chain -m statistic --mode random \
+				--probability $p -j DROP
+		done
+		wait_for '[ "$(blocks -n 100 -s $BYTES -t $LIMIT check "$(kv 2)/n/lossy-'$p'")" = "present 100 absent 0" ]' 60
 		node_heal 1
 	done
 	all_know 3
 }
 
-without_redis_local_blocks_are_read() {
-	put_published "$(kv 1)/n/local" $BYTES 1
+without_redis_each_node_has_what_it_holds() {
+	local i
+	for i in 1 2 3; do
+		put_published "$(kv $i)/n/away-$i" $BYTES "$i"
+	done
 	kill -STOP "$(cat "$KVFS_CLUSTER/redis/pid")"
-	holds "$(kv 1)/n/local" $BYTES 1
-	timeout 30 cat "$(kv 2)/n/unknown" 2>/dev/null && fail 'what is this?'
-	[ $? != 124 ] || fail 'the lookup hangs'
+	for i in 1 2 3; do
+		holds "$(kv $i)/n/away-$i" $BYTES "$i"
+		put_tmp "$(kv $i)/n/stored-$i" $BYTES "$i"
+		holds "$(kv $i)/n/stored-$i" $BYTES "$i"
+		# What another node has is a miss at most, and soon.
+		blocks -n 1 -t $LIMIT check "$(kv $i)/n/unknown" >"$T/out"
+		grep -q 'present 0' "$T/out"
+		refused "$EIO|$EROFS|timed out|unavailable|again" \
+			timeout $LIMIT mkdir "$(mnt $i)/ckpt/away-$i"
+	done
 	kill -CONT "$(cat "$KVFS_CLUSTER/redis/pid")"
-	wait_for '[ "$(node_status 2 .redis.up)" = true ]' 20
-	holds_soon "$(kv 2)/n/local" $BYTES 1 20
+	for i in 1 2 3; do
+		wait_for '[ "$(node_status '$i' .redis.up)" = true ]' 20
+		holds_soon "$(kv $((i % 3 + 1)))/n/stored-$i" $BYTES "$i" 30
+	done
+	all_know 3
 }
 
-a_wiped_redis_is_filled_again() {
-	put_published "$(kv 1)/n/wiped" $BYTES 2
+# Answers come in gusts: asleep most of the time, never for long.
+_slow_redis() {
+	local pid
+	pid=$(cat "$KVFS_CLUSTER/redis/pid")
+	trap 'kill -CONT "$pid"; exit 0' TERM
+	while :; do
+		kill -STOP "$pid"
+		sleep 0.2
+		kill -CONT "$pid"
+		sleep 0.02
+	done
+}
+a_slow_redis_costs_time_and_misses_only() {
+	local slow i
+	_store slow
+	_slow_redis &
+	slow=$!
+	_present 2 slow >/dev/null || fail 'another fault than a miss'
+	expect 'local blocks' "$(_present 1 slow)" $N
+	for i in 1 2 3; do
+		put_tmp "$(kv $i)/n/slowly-$i" $BYTES "$i"
+	done
+	kill "$slow" && wait "$slow"
+	all_know 3
+	wait_for '_has 2 slow' 30
+	for i in 1 2 3; do
+		holds_soon "$(kv $((i % 3 + 1)))/n/slowly-$i" $BYTES "$i"
+	done
+}
+
+a_wiped_redis_is_filled_again_by_all() {
+	local i
+	for i in 1 2 3; do
+		put_published "$(kv $i)/n/wiped-$i" $BYTES "$i"
+		mkdir "$(mnt $i)/ckpt/wiped-$i"
+		echo "of $i" >"$(mnt $i)/ckpt/wiped-$i/file"
+	done
+	wait_for '[ "$(node_status 1 ".redis.ckpt_seq == .redis.ckpt_logged_seq")" = true ]'
 	redis flushall >/dev/null
-	holds_soon "$(kv 3)/n/wiped" $BYTES 2 60
+	for i in 1 2 3; do
+		holds_soon "$(kv $((i % 3 + 1)))/n/wiped-$i" $BYTES "$i" 60
+		wait_for '[ "$(cat "$(mnt '$((i % 3 + 1))')/ckpt/wiped-'$i'/file" 2>/dev/null)" = "of '$i'" ]' 60
+	done
+	mkdir "$(mnt 2)/ckpt/afterwards"
+}
+
+strangers_harm_nobody() {
+	local before after
+	put_published "$(kv 1)/n/strangers" 4000000 1
+	: >"$T/strangers"
+	before=$(awk '/^VmRSS/ { print $2 }' "/proc/$(node_pid 1)/status")
+	on 2 python3 - "$(on 1 ss -ltnH | awk '$4 ~ /^10\.77/ { print $4; exit }')" \
+		<<-'END' >"$T/strangers" &
+		import os, socket, sys
+		host, port = sys.argv[1].rsplit(":", 1)
+		idle = []
+		for i in range(1000):
+		    s = socket.create_connection((host, int(port)))
+		    if i % 3 == 1:
+		        s.sendall(os.urandom(300))
+		    elif i % 3 == 2:
+		        s.sendall(b"\xff" * 64)
+		    idle.append(s)
+		print("all", flush=True)
+		for s in idle:
+		    s.settimeout(30)
+		    try:
+		        while s.recv(4096):
+		            pass
+		    except ConnectionError:
+		        pass
+		print("ended", flush=True)
+	END
+	wait_for 'grep -q all "$T/strangers"' 30
+	holds_soon "$(kv 2)/n/strangers" 4000000 1
+	holds_soon "$(kv 3)/n/strangers" 4000000 1
+	wait $! || fail 'they were not shown out'
+	grep -q ended "$T/strangers"
+	after=$(awk '/^VmRSS/ { print $2 }' "/proc/$(node_pid 1)/status")
+	[ $((after - before)) -lt 32768 ] ||
+		fail "they cost $((after - before)) KiB"
 }
 
 run_tests
