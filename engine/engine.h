@@ -14,8 +14,8 @@
  *      reader                                   owner
  *      engine_grant_open ──▶ segment id
  *      engine_call ───────── names, segment ──▶ on_message: own index, pin
- *                     ◀──────── slices ──────── engine_submit(WRITE)
- *                     ◀──────── status, bytes ─ engine_reply
+ *                     ◀──── slices, status ──── engine_submit(WRITE, answers)
+ *                     ◀──── or: status ──────── engine_reply
  *      engine_grant_expect(bytes the reply named, where it is not all)
  *      grant->done(0): all bytes are there and nothing can write there now
  *
@@ -337,6 +337,11 @@ struct engine_batch {
 	struct engine_xfer *xfers;
 	uint32_t n_xfers;
 	enum engine_priority priority;
+	/* WRITE: the call that these bytes are the answer to, or 0. It is
+	 * answered with 0 as the last of them are handed to a path, so both
+	 * travel together; or with what the batch failed with before that. The
+	 * caller's own engine_reply to it is then -ENOENT. */
+	uint64_t answers;
 	int64_t deadline_ns; /* clock_now_ns to give up at; 0: 5 s from now */
 	/**
 	 * done - all transfers ended; runs exactly once
@@ -357,6 +362,7 @@ struct engine_batch {
 	uint32_t n_in_flight; /* slices given to a path */
 	uint32_t n_retry;     /* slices that wait for another path */
 	int state, status;
+	bool answered;
 	uint64_t at_bytes; /* of at_xfer, already cut */
 	uint64_t total_bytes;
 	int64_t until_ns, grace_ns;

@@ -60,6 +60,15 @@ static void cut_unlink(struct engine_peer *p, struct engine_batch *b)
 	b->prev = b->next = NULL;
 }
 
+/* With the last bytes; or, where there was no memory for it, or none of them
+ * went, at the end. */
+static void answer(struct engine_batch *b)
+{
+	if (b->answers && !b->answered)
+		b->answered = call_answer(b->peer, b->answers, b->status, NULL,
+					  0) != -ENOMEM;
+}
+
 /* ---- slices -------------------------------------------------------------- */
 
 static struct engine_slice *slice_new(struct engine *e)
@@ -123,8 +132,10 @@ struct engine_slice *batch_cut(struct engine_peer *p,
 		b->at_bytes = 0;
 		b->at_xfer++;
 	}
-	if (b->at_xfer == b->n_xfers)
+	if (b->at_xfer == b->n_xfers) {
 		cut_push(p, b);
+		answer(b);
+	}
 	return s;
 }
 
@@ -175,6 +186,7 @@ void batch_settle(struct engine_batch *b)
 		return;
 	cut_unlink(b->peer, b);
 	b->state = BATCH_DONE;
+	answer(b);
 	b->peer->queued_bytes -= b->total_bytes;
 	if (e->done_batches)
 		e->done_batches_last->next = b;

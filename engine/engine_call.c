@@ -167,21 +167,30 @@ static bool forget(struct engine_peer *p, uint64_t request_id)
 	return false;
 }
 
+int call_answer(struct engine_peer *p, uint64_t request_id, int status,
+		const void *payload, uint32_t payload_bytes)
+{
+	int err;
+
+	if (!p->session || !forget(p, request_id))
+		return -ENOENT;
+	err = msg_queue(p, TYPE_REPLY, ENGINE_MSG_REPLY, request_id, status,
+			payload, payload_bytes);
+	if (err) /* it may be tried again */
+		p->asked[p->n_asked++] = request_id;
+	return err;
+}
+
 int engine_reply(struct engine_peer *p, uint64_t request_id, int status,
 		 const void *payload, uint32_t payload_bytes)
 {
 	struct engine *e = p->engine;
-	int err = -ENOENT;
+	int err;
 
 	if (payload_bytes > ENGINE_MSG_MAX)
 		return -EMSGSIZE;
 	pthread_mutex_lock(&e->lock);
-	if (p->session && forget(p, request_id)) {
-		err = msg_queue(p, TYPE_REPLY, ENGINE_MSG_REPLY, request_id,
-				status, payload, payload_bytes);
-		if (err) /* it may be tried again */
-			p->asked[p->n_asked++] = request_id;
-	}
+	err = call_answer(p, request_id, status, payload, payload_bytes);
 	pthread_mutex_unlock(&e->lock);
 	if (!err)
 		pump(p);

@@ -279,6 +279,10 @@ void msg_ping(struct engine_link *l); /* no lock held */
 
 void call_answered(struct engine_peer *p, const struct engine_msg_in *m);
 void run_calls(struct engine *e, struct notice *n);
+/** call_answer - queue the answer to one of theirs; lock held. As engine_reply.
+ */
+int call_answer(struct engine_peer *p, uint64_t request_id, int status,
+		const void *payload, uint32_t payload_bytes);
 void calls_fail(struct engine_peer *p, int why);	  /* lock held */
 int64_t calls_expire(struct engine_peer *p, int64_t now); /* lock held */
 

@@ -91,15 +91,21 @@ static bool submit_next(struct engine_peer *p)
 	return true;
 }
 
+static void send_messages(struct engine_peer *p)
+{
+	if (!p->local)
+		while (msg_send_next(p))
+			;
+}
+
+/* The answer that goes with a slice follows it at once, into the same send. */
 static void pump_all(struct engine_peer *p)
 {
 	do {
 		p->pump_again = false;
-		if (!p->local)
-			while (msg_send_next(p))
-				;
+		send_messages(p);
 		while (submit_next(p))
-			;
+			send_messages(p);
 	} while (p->pump_again);
 }
 

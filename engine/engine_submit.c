@@ -114,6 +114,7 @@ static void reset(struct engine_batch *b)
 {
 	b->state = BATCH_IDLE;
 	b->status = 0;
+	b->answered = false;
 	b->at_xfer = b->n_in_flight = b->n_retry = 0;
 	b->at_bytes = b->total_bytes = 0;
 	b->grace_ns = 0;
@@ -169,7 +170,7 @@ int engine_submit(struct engine *e, struct engine_peer *peer,
 	int err;
 
 	if (!b->n_xfers || b->n_xfers > ENGINE_BATCH_MAX || !b->done ||
-	    (unsigned)b->priority >= ENGINE_PRIORITIES)
+	    (unsigned)b->priority >= ENGINE_PRIORITIES || (b->answers && !peer))
 		return -EINVAL;
 	reset(b);
 	err = submit(e, peer, b, &peer, &fresh);

@@ -49,7 +49,7 @@ static void answer(struct upload *u, int status, const void *reply,
 		atomic_fetch_sub(&n->shard_uploads, 1);
 	if (status)
 		atomic_fetch_add(&n->shard_refused, 1);
-	/* a caller that is gone needs no answer */
+	/* Refused where the bytes have answered, or the caller is gone. */
 	engine_reply(u->peer, u->request_id, status, reply, reply_bytes);
 	engine_peer_put(u->peer);
 	free(u->buf);
@@ -260,6 +260,7 @@ static int send_part(struct upload *u)
 		.xfers = &u->xfer,
 		.n_xfers = 1,
 		.priority = (enum engine_priority)u->ask.priority,
+		.answers = u->request_id,
 		.deadline_ns =
 			clock_now_ns() + u->fs->config.deadline_ms * NS_PER_MS,
 		.done = written,

@@ -40,7 +40,7 @@ struct request {
 
 static void answer(struct request *q, int status)
 {
-	/* a caller that is gone needs no answer */
+	/* Refused where the bytes have answered, or the caller is gone. */
 	engine_reply(q->peer, q->request_id, status, NULL, 0);
 	engine_peer_put(q->peer);
 	free(q);
@@ -163,6 +163,7 @@ static int send_block(struct request *q)
 		.xfers = &q->xfer,
 		.n_xfers = 1,
 		.priority = (enum engine_priority)q->msg.priority,
+		.answers = q->request_id,
 		.deadline_ns =
 			clock_now_ns() + r->fs->config.deadline_ms * NS_PER_MS,
 		.done = written,

@@ -128,17 +128,12 @@ struct owner {
 struct serve {
 	struct engine_batch batch;
 	struct engine_xfer xfer;
-	struct engine_peer *peer;
-	uint64_t request_id;
 };
 
 static void served(struct engine_batch *b, int status)
 {
-	struct serve *s = b->ctx;
-
-	engine_reply(s->peer, s->request_id, status, NULL, 0);
-	engine_peer_put(s->peer);
-	free(s);
+	(void)status; /* the batch has answered */
+	free(b->ctx);
 }
 
 static void on_fetch(void *ctx, struct engine_peer *peer,
@@ -160,14 +155,16 @@ static void on_fetch(void *ctx, struct engine_peer *peer,
 				       .offset = want.offset,
 				       .segment = want.segment,
 				       .length_bytes = want.bytes};
-	s->batch = (struct engine_batch){
-		.xfers = &s->xfer, .n_xfers = 1, .done = served, .ctx = s};
-	s->peer = peer;
-	s->request_id = m->request_id;
-	engine_peer_ref(peer);
+	s->batch = (struct engine_batch){.xfers = &s->xfer,
+					 .n_xfers = 1,
+					 .answers = m->request_id,
+					 .done = served,
+					 .ctx = s};
 	err = engine_submit(o->engine, peer, &s->batch);
-	if (err)
-		served(&s->batch, err);
+	if (err) {
+		free(s);
+		engine_reply(peer, m->request_id, err, NULL, 0);
+	}
 }
 
 static int owner_run(const struct remote_end *where,

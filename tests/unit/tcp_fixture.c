@@ -76,10 +76,11 @@ static void on_message(void *ctx, struct engine_peer *peer,
 {
 	struct node *n = ctx;
 
-	if (m->request_id)
+	if (m->request_id && m->type == NODE_ECHO)
 		engine_reply(peer, m->request_id, 0, m->payload,
 			     m->payload_bytes);
 	scoped_lock(&fixture_lock);
+	n->parked = m->request_id;
 	n->n_messages++;
 	pthread_cond_broadcast(&fixture_changed);
 }
@@ -316,8 +317,7 @@ void raw_frame(struct raw *r, struct wire_header *h, const void *payload)
 		raw_put(r->fd, payload, h->length);
 }
 
-static int get_one(struct raw *r, struct wire_header *h, uint8_t *payload,
-		   size_t max)
+int raw_next(struct raw *r, struct wire_header *h, uint8_t *payload, size_t max)
 {
 	uint8_t frame[WIRE_HEADER_BYTES];
 	const char *why;
@@ -343,7 +343,7 @@ int raw_get(struct raw *r, uint8_t type, struct wire_header *h,
 	    uint8_t *payload, size_t max)
 {
 	do {
-		if (get_one(r, h, payload, max))
+		if (raw_next(r, h, payload, max))
 			return -1;
 	} while (h->type != type);
 	return 0;

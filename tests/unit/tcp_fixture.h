@@ -23,6 +23,7 @@ struct node {
 	/* fixture_lock guards these */
 	struct engine_peer *peer;
 	uint32_t n_up, n_down, n_messages;
+	uint64_t parked; /* the last call of NODE_PARK */
 	int why;
 };
 
@@ -30,6 +31,8 @@ extern pthread_mutex_t fixture_lock;
 extern pthread_cond_t fixture_changed;
 extern const struct engine_keys fixture_keys;
 
+#define NODE_ECHO ENGINE_TYPE_MIN
+#define NODE_PARK (ENGINE_TYPE_MIN + 1) /* a call that the test answers */
 #define NODE_BYTES (16u << 20)
 
 /** node_open - an engine that listens; keys may be NULL. */
@@ -86,6 +89,9 @@ void raw_header(struct raw *r, struct wire_header *h, const void *payload);
  *  Returns: 0, or -1 the connection ended. */
 int raw_get(struct raw *r, uint8_t type, struct wire_header *h,
 	    uint8_t *payload, size_t max);
+/** raw_next - the next frame, whatever it is. */
+int raw_next(struct raw *r, struct wire_header *h, uint8_t *payload,
+	     size_t max);
 /** raw_get_any - one frame of the handshake. 0 or -1. */
 int raw_get_any(int fd, struct wire_header *h, uint8_t *payload, size_t max);
 

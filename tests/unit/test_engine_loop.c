@@ -401,6 +401,37 @@ START_TEST(what_is_urgent_overtakes_what_is_not)
 }
 END_TEST
 
+START_TEST(a_batch_that_fails_before_its_last_bytes_says_so)
+{
+	struct fx_batch b = {.status = 1};
+	struct engine_xfer x;
+	struct fx_mem source;
+	struct fx_grant g;
+	struct fx_call c;
+
+	connect_both();
+	fx_mem_new(&source, fx_writer(&fx), ENGINE_MEM_HOST, 64 * MIB);
+	fx_grant_open(&g, writer, &to, 0, SIZE);
+	ck_assert_int_eq(fx_call(writer, &c, FX_PARK, NULL, 0, 0), 0);
+	fx_wait(&fx.node[0].n_parked, 1);
+	b.b.answers = fx.node[0].parked[0];
+	loop_plan(LOOP_SLICE, 1, 1, LOOP_HOLD);
+	ck_assert_int_eq(fx_submit(fx_writer(&fx), reader, &b, &x,
+				   &(struct fx_piece){0, 0, 64 * MIB}, 1,
+				   source.region, g.segment, 0),
+			 0);
+	ck_assert(loop_wait_held(1));
+
+	engine_cancel(fx_writer(&fx), &b.b);
+	loop_release();
+
+	ck_assert_int_eq(fx_call_wait(&c), -ECANCELED);
+	ck_assert_int_eq(fx_batch_wait(&b), -ECANCELED);
+	fx_grant_end(&g);
+	fx_mem_free(&source);
+}
+END_TEST
+
 START_TEST(readers_see_how_far_a_segment_has_come)
 {
 	struct engine_xfer x;
@@ -450,6 +481,7 @@ int main(void)
 	tcase_add_test(c, a_peer_answers_sixty_four_calls_at_a_time);
 	tcase_add_test(c, a_peer_that_does_not_read_fills_a_queue_and_no_more);
 	tcase_add_test(c, what_is_urgent_overtakes_what_is_not);
+	tcase_add_test(c, a_batch_that_fails_before_its_last_bytes_says_so);
 	tcase_add_test(c, readers_see_how_far_a_segment_has_come);
 	suite_add_tcase(suite, c);
 	runner = srunner_create(suite);

@@ -204,6 +204,46 @@ START_TEST(a_call_is_answered_or_times_out)
 }
 END_TEST
 
+/* The request of a call that node 0 has kept. */
+static uint64_t park(struct fx_call *c, uint32_t nth)
+{
+	ck_assert_int_eq(fx_call(writer, c, FX_PARK, NULL, 0, 0), 0);
+	fx_wait(&fx.node[0].n_parked, nth);
+	return fx.node[0].parked[nth - 1];
+}
+
+START_TEST(a_batch_answers_the_call_that_it_is_for)
+{
+	const struct fx_piece p = {0, 0, SIZE};
+	struct fx_batch b = {.status = 1};
+	struct fx_call c, none;
+	struct engine_xfer x;
+	struct fx_grant g;
+
+	begin(_i);
+	fx_grant_open(&g, writer, &to, 0, SIZE);
+	b.b.answers = park(&c, 1);
+	ck_assert_int_eq(fx_submit(fx_writer(&fx), reader, &b, &x, &p, 1,
+				   from.region, g.segment, 0),
+			 0);
+	ck_assert_int_eq(fx_call_wait(&c), 0);
+	ck_assert_int_eq(fx_grant_wait(&g), 0);
+	ck_assert_int_eq(fx_batch_wait(&b), 0);
+	ck_assert_int_eq(engine_reply(reader, b.b.answers, 0, NULL, 0),
+			 -ENOENT);
+
+	/* One that is not taken answers nothing. */
+	b = (struct fx_batch){.b.answers = park(&none, 2)};
+	ck_assert_int_eq(fx_submit(fx_writer(&fx), NULL, &b, &x, &p, 1,
+				   from.region, g.segment, from.region),
+			 -EINVAL);
+	ck_assert_int_eq(engine_reply(reader, b.b.answers, -EBUSY, NULL, 0), 0);
+	ck_assert_int_eq(fx_call_wait(&none), -EBUSY);
+	ck_assert_mem_eq(to.bytes, from.bytes, SIZE);
+	end();
+}
+END_TEST
+
 START_TEST(a_node_that_goes_away_leaves_nothing_waiting)
 {
 	enum { N = 64 };
@@ -349,6 +389,7 @@ int main(void)
 	EVERY(both_directions_at_once);
 	EVERY(messages_come_once_and_in_order);
 	EVERY(a_call_is_answered_or_times_out);
+	EVERY(a_batch_answers_the_call_that_it_is_for);
 	tcase_add_loop_test(all, a_node_that_goes_away_leaves_nothing_waiting,
 			    0, 4 * fx_n_remote);
 	EVERY(the_next_life_of_a_node_is_another_peer);

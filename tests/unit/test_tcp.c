@@ -519,6 +519,43 @@ START_TEST(a_peer_that_reads_nothing_costs_a_deadline_and_no_memory)
 }
 END_TEST
 
+START_TEST(bytes_and_the_answer_that_they_are_travel_together)
+{
+	struct wire_header h = {.type = WIRE_MESSAGE,
+				.kind = NODE_PARK,
+				.flags = WIRE_REQUEST,
+				.request = 7,
+				.offset = 1};
+	struct engine_xfer x = {.op = ENGINE_WRITE,
+				.length_bytes = 64 << 10,
+				.segment = {1, 1}};
+	struct outcome o = {};
+	struct engine_batch batch = {
+		.xfers = &x, .n_xfers = 1, .done = outcome_batch, .ctx = &o};
+	bool data = false, answer = false;
+	struct raw r;
+
+	join(&r);
+	x.region = b.region;
+	raw_frame(&r, &h, NULL);
+	wait_for(&b.n_messages, 1);
+	batch.answers = b.parked;
+	ck_assert_int_eq(engine_submit(b.engine, b.peer, &batch), 0);
+
+	/* Nothing of it is acknowledged before both are there. */
+	while (!data || !answer) {
+		ck_assert_int_eq(raw_next(&r, &h, payload, sizeof(payload)), 0);
+		data |= h.type == WIRE_DATA;
+		answer |= h.type == WIRE_MESSAGE && h.flags == WIRE_REPLY &&
+			  h.request == 7 && !h.status;
+	}
+	close(r.fd);
+	ck_assert_int_eq(outcome_wait(&o), -ENOTCONN);
+	wait_for(&b.n_down, 1);
+	close_both();
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("tcp");
@@ -557,6 +594,7 @@ int main(void)
 		a_slice_outside_of_its_segment_is_refused_and_changes_nothing);
 	tcase_add_test(
 		t, a_peer_that_reads_nothing_costs_a_deadline_and_no_memory);
+	tcase_add_test(t, bytes_and_the_answer_that_they_are_travel_together);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
