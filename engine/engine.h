@@ -40,10 +40,11 @@
  *
  * Memory. An engine: about 20 KiB, 128 B for each region, one thread, and what
  * its transports add: local two threads, file one and 8 MiB of buffers. A peer:
- * about 2 KiB, its control queue (at most ENGINE_QUEUE_MAX, and the replies to
- * at most ENGINE_CALLS_MAX calls), and for each path what its window holds: 256
- * B a slice. A grant: 256 B, and up to 64 KiB where bytes arrive in the worst
- * order. Queued transfers take no memory but the caller's batch.
+ * about 2 KiB, its control queue (at most ENGINE_QUEUE_MAX, and replies that it
+ * has not taken: at most those to 2 * ENGINE_CALLS_MAX calls), and for each
+ * path what its window holds: 256 B a slice. A grant: 256 B, and up to 64 KiB
+ * where bytes arrive in the worst order. Queued transfers take no memory but
+ * the caller's batch.
  */
 
 #include <stdbool.h>

@@ -113,7 +113,8 @@ struct engine_peer {
 	struct engine_link *control; /* the link that messages take */
 	uint32_t n_msgs_out;
 	uint64_t next_seq, seen_seq;
-	uint64_t msg_bytes; /* queued or unacknowledged, replies apart */
+	uint64_t msg_bytes;   /* queued or unacknowledged, replies apart */
+	uint64_t reply_bytes; /* the same of replies */
 	struct engine_call *calls;
 	uint32_t n_calls;		  /* not answered, given up or not */
 	uint64_t asked[ENGINE_CALLS_MAX]; /* theirs, unanswered */

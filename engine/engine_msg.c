@@ -15,11 +15,18 @@
 #define TYPE_REPLY 1
 #define MSG_OVERHEAD 64 /* each counts for this much more than its payload */
 
+/* A peer that keeps asking and takes no answers would fill our memory with
+ * them. This is twice what an honest one can have asked for. */
+#define REPLIES_MAX (2ull * ENGINE_CALLS_MAX * (ENGINE_MSG_MAX + MSG_OVERHEAD))
+
 static uint64_t cost(const struct engine_msg *m)
 {
-	bool reply = m->flags & ENGINE_MSG_REPLY;
+	return m->payload_bytes + MSG_OVERHEAD;
+}
 
-	return reply || !m->seq ? 0 : m->payload_bytes + MSG_OVERHEAD;
+static uint64_t *account(struct engine_peer *p, const struct engine_msg *m)
+{
+	return m->flags & ENGINE_MSG_REPLY ? &p->reply_bytes : &p->msg_bytes;
 }
 
 static struct engine_msg *msg_new(uint16_t type, const void *payload,
@@ -57,7 +64,7 @@ int msg_queue(struct engine_peer *p, uint16_t type, uint16_t flags,
 	m->request_id = request_id;
 	m->status = status;
 	m->seq = UINT64_MAX; /* until a link takes it */
-	p->msg_bytes += cost(m);
+	*account(p, m) += cost(m);
 	p->used_ns = clock_now_ns();
 	list_push_back(&p->msgs, &m->of_peer);
 	return 0;
@@ -65,7 +72,7 @@ int msg_queue(struct engine_peer *p, uint16_t type, uint16_t flags,
 
 static void msg_free(struct engine_peer *p, struct engine_msg *m)
 {
-	p->msg_bytes -= cost(m);
+	*account(p, m) -= cost(m);
 	free(m);
 }
 
@@ -268,10 +275,11 @@ int engine_send(struct engine_peer *p, uint16_t type, const void *payload,
 /* ---- in ----------------------------------------------------------------- */
 
 /* A request is known until it is answered; more of them, or one twice, is
- * against the rules. */
+ * against the rules, and so is asking on without taking the answers. */
 static int remember(struct engine_peer *p, uint64_t request_id)
 {
-	if (!request_id || p->n_asked == ENGINE_CALLS_MAX)
+	if (!request_id || p->n_asked == ENGINE_CALLS_MAX ||
+	    p->reply_bytes > REPLIES_MAX)
 		return -EPROTO;
 	for (uint32_t i = 0; i < p->n_asked; i++)
 		if (p->asked[i] == request_id)

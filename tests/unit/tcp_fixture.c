@@ -295,9 +295,9 @@ void raw_join(struct raw *r, const struct node *to, uint8_t uuid)
 	ck_assert_int_eq(auth_step(&r->auth, &h, payload, out, &n, &why), 1);
 }
 
-void raw_header(struct raw *r, struct wire_header *h, const void *payload)
+static void seal(struct raw *r, struct wire_header *h, const void *payload,
+		 uint8_t frame[WIRE_HEADER_BYTES])
 {
-	uint8_t frame[WIRE_HEADER_BYTES];
 	bool control = h->type != WIRE_DATA && h->length;
 
 	h->version = 1;
@@ -307,7 +307,26 @@ void raw_header(struct raw *r, struct wire_header *h, const void *payload)
 	wire_header_put(frame, h);
 	auth_seal_frame(&r->auth.send, frame, control ? payload : NULL,
 			control ? h->length : 0);
+}
+
+void raw_header(struct raw *r, struct wire_header *h, const void *payload)
+{
+	uint8_t frame[WIRE_HEADER_BYTES];
+
+	seal(r, h, payload, frame);
 	raw_put(r->fd, frame, sizeof(frame));
+}
+
+bool raw_tries(struct raw *r, struct wire_header *h, const void *payload)
+{
+	uint8_t frame[WIRE_HEADER_BYTES];
+	const size_t n = h->length;
+
+	seal(r, h, payload, frame);
+	tcp_order();
+	return send(r->fd, frame, sizeof(frame), MSG_NOSIGNAL) ==
+		       (ssize_t)sizeof(frame) &&
+	       send(r->fd, payload, n, MSG_NOSIGNAL) == (ssize_t)n;
 }
 
 void raw_frame(struct raw *r, struct wire_header *h, const void *payload)

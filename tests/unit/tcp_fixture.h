@@ -85,6 +85,8 @@ void raw_put(int fd, const void *bytes, size_t n);
 void raw_frame(struct raw *r, struct wire_header *h, const void *payload);
 /** raw_header - the sealed header alone. */
 void raw_header(struct raw *r, struct wire_header *h, const void *payload);
+/** raw_tries - raw_frame; false: the other side is gone. */
+bool raw_tries(struct raw *r, struct wire_header *h, const void *payload);
 /** raw_get - the next frame of this type; others are checked and skipped.
  *  Returns: 0, or -1 the connection ended. */
 int raw_get(struct raw *r, uint8_t type, struct wire_header *h,

@@ -519,6 +519,36 @@ START_TEST(a_peer_that_reads_nothing_costs_a_deadline_and_no_memory)
 }
 END_TEST
 
+/* Sends until the node has enough of it; as the kernel's buffers are full, too,
+ * what it can take is bounded. */
+START_TEST(a_peer_that_asks_and_takes_no_answers_is_left)
+{
+	enum { MANY = 1000 };
+	struct wire_header h = {.type = WIRE_MESSAGE,
+				.kind = NODE_ECHO,
+				.flags = WIRE_REQUEST,
+				.length = ENGINE_MSG_MAX};
+	struct mallinfo2 now, before;
+	size_t most = 0;
+	struct raw r;
+	bool open = true;
+
+	join(&r);
+	before = mallinfo2();
+	for (uint64_t i = 1; i <= MANY && open; i++) {
+		h.request = h.offset = i;
+		open = raw_tries(&r, &h, payload);
+		now = mallinfo2();
+		if (now.uordblks + now.hblkhd > most)
+			most = now.uordblks + now.hblkhd;
+	}
+
+	ck_assert(!open);
+	ck_assert_uint_lt(most, before.uordblks + before.hblkhd + 16 * MIB);
+	ends(&r);
+}
+END_TEST
+
 START_TEST(bytes_and_the_answer_that_they_are_travel_together)
 {
 	struct wire_header h = {.type = WIRE_MESSAGE,
@@ -595,6 +625,7 @@ int main(void)
 	tcase_add_test(
 		t, a_peer_that_reads_nothing_costs_a_deadline_and_no_memory);
 	tcase_add_test(t, bytes_and_the_answer_that_they_are_travel_together);
+	tcase_add_test(t, a_peer_that_asks_and_takes_no_answers_is_left);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
