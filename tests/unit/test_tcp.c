@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* The tcp transport among people: keys, strangers, peers that mean harm. What
  * all transports do is in test_engine.c. */
+#include <dirent.h>
 #include <errno.h>
 #include <malloc.h>
 #include <stdio.h>
@@ -303,20 +304,46 @@ START_TEST(a_nonce_sent_back_is_not_answered_with_a_proof)
 }
 END_TEST
 
+static unsigned open_files(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	unsigned n = 0;
+
+	ck_assert_ptr_ne(d, NULL);
+	while (readdir(d))
+		n++;
+	closedir(d);
+	return n;
+}
+
+static size_t memory(void)
+{
+	struct mallinfo2 m = mallinfo2();
+
+	return m.uordblks + m.hblkhd;
+}
+
 START_TEST(a_thousand_idle_connections_keep_nobody_out)
 {
-	enum { MANY = 1000 };
+	enum { MANY = 1000, KEPT = 64 };
 	static int fd[MANY];
 	struct rlimit limit;
+	size_t before;
+	unsigned files;
 	int ended = 0;
 
 	open_both();
 	getrlimit(RLIMIT_NOFILE, &limit);
 	limit.rlim_cur = limit.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &limit);
+	files = open_files();
+	before = memory();
 	for (int i = 0; i < MANY; i++)
 		fd[i] = raw_connect(&b);
 
+	while (open_files() > files + MANY + KEPT)
+		usleep(1000);
+	ck_assert_uint_lt(memory(), before + MIB);
 	ck_assert_int_eq(ask(&a, &b), 0);
 	node_moves(&a, &b);
 
@@ -327,6 +354,76 @@ START_TEST(a_thousand_idle_connections_keep_nobody_out)
 	}
 	ck_assert_int_eq(ended, MANY);
 	ck_assert_uint_eq(b.n_up, 1);
+	close_both();
+}
+END_TEST
+
+/* ---- other versions -------------------------------------------------------
+ */
+
+/* HELLO of a peer that speaks these; returns the type of the answer. */
+static uint8_t offer(struct raw *r, uint8_t version_min, uint8_t version_max,
+		     struct wire_header *h)
+{
+	*r = (struct raw){.fd = raw_connect(&b),
+			  .self = {.uuid = {9},
+				   .incarnation = 1,
+				   .keys = &fixture_keys,
+				   .version_min = version_min,
+				   .version_max = version_max}};
+	r->n_hello =
+		auth_init(&r->auth, &r->self, true, NULL, NULL, 77, r->hello);
+	raw_put(r->fd, r->hello, (size_t)r->n_hello);
+	ck_assert_int_eq(raw_get_any(r->fd, h, payload, sizeof(payload)), 0);
+	return h->type;
+}
+
+START_TEST(a_peer_of_a_later_version_is_spoken_to_in_ours)
+{
+	struct wire_header h, ping = {.type = WIRE_MESSAGE,
+				      .flags = WIRE_REQUEST,
+				      .kind = ENGINE_TYPE_MIN,
+				      .request = 1,
+				      .offset = 1};
+	const char *why;
+	struct raw r;
+	size_t n;
+
+	open_both();
+	ck_assert_uint_eq(offer(&r, WIRE_VERSION_MIN, WIRE_VERSION_MAX + 7, &h),
+			  WIRE_CHALLENGE);
+	ck_assert_int_eq(auth_step(&r.auth, &h, payload, r.proof, &n, &why), 0);
+	ck_assert_uint_eq(r.auth.version, WIRE_VERSION_MAX);
+	raw_put(r.fd, r.proof, n);
+	ck_assert_int_eq(raw_get_any(r.fd, &h, payload, sizeof(payload)), 0);
+	ck_assert_int_eq(auth_step(&r.auth, &h, payload, r.proof, &n, &why), 1);
+	wait_for(&b.n_up, 1);
+
+	raw_frame(&r, &ping, NULL);
+
+	wait_for(&b.n_messages, 1);
+	close(r.fd);
+	wait_for(&b.n_down, 1);
+	close_both();
+}
+END_TEST
+
+START_TEST(a_peer_of_later_versions_only_is_refused_with_the_reason)
+{
+	char text[WIRE_REASON_MAX + 1];
+	struct wire_header h;
+	struct raw r;
+
+	open_both();
+	ck_assert_uint_eq(
+		offer(&r, WIRE_VERSION_MAX + 1, WIRE_VERSION_MAX + 2, &h),
+		WIRE_CLOSE);
+	ck_assert_uint_eq(h.status, EPROTO);
+	wire_reason_get(payload, h.length, text);
+	ck_assert_str_eq(text, "no common wire version");
+	ck_assert(raw_ended(r.fd));
+	ck_assert_uint_eq(b.n_up, 0);
+	close(r.fd);
 	close_both();
 }
 END_TEST
@@ -507,12 +604,11 @@ START_TEST(a_peer_that_reads_nothing_costs_a_deadline_and_no_memory)
 
 	join(&r);
 	x.region = b.region;
-	before = mallinfo2().uordblks + mallinfo2().hblkhd;
+	before = memory();
 	batch.deadline_ns = clock_now_ns() + 500 * NS_PER_MS;
 	ck_assert_int_eq(engine_submit(b.engine, b.peer, &batch), 0);
 	ck_assert_int_eq(outcome_wait(&o), -ETIMEDOUT);
-	ck_assert_uint_lt(mallinfo2().uordblks + mallinfo2().hblkhd,
-			  before + MIB);
+	ck_assert_uint_lt(memory(), before + MIB);
 	close(r.fd);
 	wait_for(&b.n_down, 1);
 	close_both();
@@ -612,6 +708,9 @@ int main(void)
 	tcase_add_test(t, a_replayed_handshake_is_refused_at_its_proof);
 	tcase_add_test(t, a_nonce_sent_back_is_not_answered_with_a_proof);
 	tcase_add_test(t, a_thousand_idle_connections_keep_nobody_out);
+	tcase_add_test(t, a_peer_of_a_later_version_is_spoken_to_in_ours);
+	tcase_add_test(
+		t, a_peer_of_later_versions_only_is_refused_with_the_reason);
 	tcase_add_test(t, a_frame_sent_twice_ends_the_link);
 	tcase_add_loop_test(t, frames_that_break_the_rules_end_the_link, 0, 6);
 	tcase_add_test(
@@ -622,6 +721,7 @@ int main(void)
 	tcase_add_test(
 		t,
 		a_slice_outside_of_its_segment_is_refused_and_changes_nothing);
+	tcase_add_test(t, a_peer_that_asks_and_reads_no_answer_costs_no_memory);
 	tcase_add_test(
 		t, a_peer_that_reads_nothing_costs_a_deadline_and_no_memory);
 	tcase_add_test(t, bytes_and_the_answer_that_they_are_travel_together);
