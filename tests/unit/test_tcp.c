@@ -721,7 +721,6 @@ int main(void)
 	tcase_add_test(
 		t,
 		a_slice_outside_of_its_segment_is_refused_and_changes_nothing);
-	tcase_add_test(t, a_peer_that_asks_and_reads_no_answer_costs_no_memory);
 	tcase_add_test(
 		t, a_peer_that_reads_nothing_costs_a_deadline_and_no_memory);
 	tcase_add_test(t, bytes_and_the_answer_that_they_are_travel_together);
