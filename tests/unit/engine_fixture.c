@@ -10,24 +10,35 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "engine/auth.h"
+
+#define HOST ENGINE_MEM_HOST
+#define FRAME ENGINE_MEM_FILE
+#define DISK ENGINE_MEM_DISK
 
 const struct fx_way fx_ways[] = {
-	{"loop", "loop:%u", ENGINE_MEM_HOST, ENGINE_MEM_HOST},
-	{"loop, frames", "loop:%u", ENGINE_MEM_FILE, ENGINE_MEM_FILE},
-	{"tcp", "tcp:127.0.0.1:0", ENGINE_MEM_HOST, ENGINE_MEM_HOST},
-	{"tcp, frames", "tcp:127.0.0.1:0", ENGINE_MEM_FILE, ENGINE_MEM_FILE},
+	{"loop", "loop:%u", HOST, HOST, false},
+	{"loop, frames", "loop:%u", FRAME, FRAME, false},
+	{"tcp", "tcp:127.0.0.1:0", HOST, HOST, false},
+	{"tcp, frames", "tcp:127.0.0.1:0", FRAME, FRAME, false},
+	{"tcp, tls", "tcp:127.0.0.1:0", HOST, HOST, true},
+	{"tcp, tls, frames", "tcp:127.0.0.1:0", FRAME, FRAME, true},
+	{"unix", "unix:/tmp/kvfs-engine-%u-%d", HOST, HOST, false},
+	{"unix, frames", "unix:/tmp/kvfs-engine-%u-%d", FRAME, FRAME, false},
 	/* between nodes above, local below */
-	{"local", NULL, ENGINE_MEM_HOST, ENGINE_MEM_HOST},
-	{"local, frames", NULL, ENGINE_MEM_FILE, ENGINE_MEM_FILE},
-	{"local, to a frame", NULL, ENGINE_MEM_HOST, ENGINE_MEM_FILE},
-	{"local, from a frame", NULL, ENGINE_MEM_FILE, ENGINE_MEM_HOST},
-	{"file, to memory", NULL, ENGINE_MEM_DISK, ENGINE_MEM_HOST},
-	{"file, to a frame", NULL, ENGINE_MEM_DISK, ENGINE_MEM_FILE},
-	{"file, from a frame", NULL, ENGINE_MEM_FILE, ENGINE_MEM_DISK},
-	{"file, disk to disk", NULL, ENGINE_MEM_DISK, ENGINE_MEM_DISK},
+	{"local", NULL, HOST, HOST, false},
+	{"local, frames", NULL, FRAME, FRAME, false},
+	{"local, to a frame", NULL, HOST, FRAME, false},
+	{"local, from a frame", NULL, FRAME, HOST, false},
+	{"file, to memory", NULL, DISK, HOST, false},
+	{"file, to a frame", NULL, DISK, FRAME, false},
+	{"file, from a frame", NULL, FRAME, DISK, false},
+	{"file, disk to disk", NULL, DISK, DISK, false},
 };
 const int fx_n_ways = sizeof(fx_ways) / sizeof(fx_ways[0]);
-const int fx_n_remote = 4;
+const int fx_n_remote = 8;
+
+static const struct engine_keys fx_keys = {1, {{1, {42}}}};
 
 pthread_mutex_t fx_lock = PTHREAD_MUTEX_INITIALIZER;
 pthread_cond_t fx_changed = PTHREAD_COND_INITIALIZER;
@@ -116,6 +127,8 @@ void fx_node_open(struct fx *fx, uint32_t i, uint32_t incarnation)
 	struct engine_config c = {
 		.listen = listen,
 		.n_listen = fx->way->listen ? 1 : 0,
+		.keys = fx->way->tls ? &fx_keys : NULL,
+		.tls = fx->way->tls,
 		.callbacks = &callbacks,
 		.ctx = node,
 	};
@@ -125,7 +138,7 @@ void fx_node_open(struct fx *fx, uint32_t i, uint32_t incarnation)
 	node->id.incarnation = incarnation;
 	c.self = node->id;
 	if (fx->way->listen)
-		snprintf(text, sizeof(text), fx->way->listen, i);
+		snprintf(text, sizeof(text), fx->way->listen, i, getpid());
 	ck_assert_int_eq(engine_open(&node->engine, &c), 0);
 	node->address = engine_address(node->engine, 0);
 }

@@ -19,8 +19,10 @@
 
 struct fx_way {
 	const char *name;
-	const char *listen; /* "%u": the node's number; NULL: local */
+	const char *listen; /* "%u": the node's number, "%d": the
+			     * process; NULL: local */
 	enum engine_mem_kind from, to;
+	bool tls; /* with the cluster's key */
 };
 
 extern const struct fx_way fx_ways[];
