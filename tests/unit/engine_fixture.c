@@ -17,23 +17,23 @@
 #define DISK ENGINE_MEM_DISK
 
 const struct fx_way fx_ways[] = {
-	{"loop", "loop:%u", HOST, HOST, false},
-	{"loop, frames", "loop:%u", FRAME, FRAME, false},
-	{"tcp", "tcp:127.0.0.1:0", HOST, HOST, false},
-	{"tcp, frames", "tcp:127.0.0.1:0", FRAME, FRAME, false},
-	{"tcp, tls", "tcp:127.0.0.1:0", HOST, HOST, true},
-	{"tcp, tls, frames", "tcp:127.0.0.1:0", FRAME, FRAME, true},
-	{"unix", "unix:/tmp/kvfs-engine-%u-%d", HOST, HOST, false},
-	{"unix, frames", "unix:/tmp/kvfs-engine-%u-%d", FRAME, FRAME, false},
+	{"loop", "loop:%u", HOST, HOST, false, 0},
+	{"loop, frames", "loop:%u", FRAME, FRAME, false, 0},
+	{"tcp", "tcp:127.0.0.1:0", HOST, HOST, false, 0},
+	{"tcp, frames", "tcp:127.0.0.1:0", FRAME, FRAME, false, 0},
+	{"tcp, tls", "tcp:127.0.0.1:0", HOST, HOST, true, 0},
+	{"tcp, tls, frames", "tcp:127.0.0.1:0", FRAME, FRAME, true, 0},
+	{"unix", "unix:/tmp/kvfs-engine-%u-%d", HOST, HOST, false, 0},
+	{"unix, frames", "unix:/tmp/kvfs-engine-%u-%d", FRAME, FRAME, false, 0},
 	/* between nodes above, local below */
-	{"local", NULL, HOST, HOST, false},
-	{"local, frames", NULL, FRAME, FRAME, false},
-	{"local, to a frame", NULL, HOST, FRAME, false},
-	{"local, from a frame", NULL, FRAME, HOST, false},
-	{"file, to memory", NULL, DISK, HOST, false},
-	{"file, to a frame", NULL, DISK, FRAME, false},
-	{"file, from a frame", NULL, FRAME, DISK, false},
-	{"file, disk to disk", NULL, DISK, DISK, false},
+	{"local", NULL, HOST, HOST, false, 0},
+	{"local, frames", NULL, FRAME, FRAME, false, 0},
+	{"local, to a frame", NULL, HOST, FRAME, false, 0},
+	{"local, from a frame", NULL, FRAME, HOST, false, 0},
+	{"file, to memory", NULL, DISK, HOST, false, 0},
+	{"file, to a frame", NULL, DISK, FRAME, false, 0},
+	{"file, from a frame", NULL, FRAME, DISK, false, 0},
+	{"file, disk to disk", NULL, DISK, DISK, false, 0},
 };
 const int fx_n_ways = sizeof(fx_ways) / sizeof(fx_ways[0]);
 const int fx_n_remote = 8;
@@ -129,6 +129,7 @@ void fx_node_open(struct fx *fx, uint32_t i, uint32_t incarnation)
 		.n_listen = fx->way->listen ? 1 : 0,
 		.keys = fx->way->tls ? &fx_keys : NULL,
 		.tls = fx->way->tls,
+		.links_per_address = fx->way->links,
 		.callbacks = &callbacks,
 		.ctx = node,
 	};

@@ -22,7 +22,8 @@ struct fx_way {
 	const char *listen; /* "%u": the node's number, "%d": the
 			     * process; NULL: local */
 	enum engine_mem_kind from, to;
-	bool tls; /* with the cluster's key */
+	bool tls;	/* with the cluster's key */
+	uint32_t links; /* to one address; 0: as the transport likes */
 };
 
 extern const struct fx_way fx_ways[];

@@ -15,15 +15,29 @@ static struct fx fx;
 static struct fx_mem from, to;
 static struct engine_peer *reader, *writer; /* as the other sees it */
 
-static void setup(void)
+static void setup_way(const struct fx_way *way)
 {
-	fx_open(&fx, &fx_ways[0], 2);
+	fx_open(&fx, way, 2);
 	fx_mem_new(&from, fx_writer(&fx), ENGINE_MEM_HOST, SIZE);
 	fx_mem_new(&to, fx_reader(&fx), ENGINE_MEM_HOST, SIZE);
 	fx_fill(from.bytes, SIZE, 1);
 	fx_fill(to.bytes, SIZE, 2);
 	reader = fx_peer(&fx, 0, 1);
 	writer = fx_peer(&fx, 1, 0);
+}
+
+static void setup(void)
+{
+	setup_way(&fx_ways[0]);
+}
+
+static void setup_one_path(void)
+{
+	static struct fx_way one;
+
+	one = fx_ways[0];
+	one.links = 1;
+	setup_way(&one);
 }
 
 static void teardown(void)
@@ -401,6 +415,59 @@ START_TEST(what_is_urgent_overtakes_what_is_not)
 }
 END_TEST
 
+/* In the order in which the classes of batches ended; under fx_lock. */
+static enum engine_priority ended[2 * ENGINE_PRIORITIES];
+static uint32_t n_ended;
+
+static void note_end(struct engine_batch *b, int status)
+{
+	ck_assert_int_eq(status, 0);
+	pthread_mutex_lock(&fx_lock);
+	ended[n_ended++] = b->priority;
+	pthread_cond_broadcast(&fx_changed);
+	pthread_mutex_unlock(&fx_lock);
+}
+
+/* What waits behind a full window leaves by its class, whenever it came. */
+START_TEST(a_foreground_read_goes_before_prefetch_replication_and_migration)
+{
+	enum { N = 2 * ENGINE_PRIORITIES };
+	static struct engine_xfer x[N + 1];
+	static struct engine_batch b[N];
+	struct fx_batch full = {.b.priority = ENGINE_FOREGROUND};
+	struct fx_grant g, all;
+
+	connect_both();
+	n_ended = 0;
+	fx_grant_open(&g, writer, &to, 0, SIZE);
+	fx_grant_open(&all, writer, &to, 0, SIZE);
+	loop_plan(LOOP_SLICE, 1, 1, LOOP_HOLD);
+	ck_assert_int_eq(submit_all(&full, &x[N], all.segment), 0);
+	ck_assert(loop_wait_held(1));
+	for (int i = 0; i < N; i++) {
+		x[i] = (struct engine_xfer){.op = ENGINE_WRITE,
+					    .region = from.region,
+					    .segment = g.segment,
+					    .length_bytes = 64 << 10};
+		b[i] = (struct engine_batch){.xfers = &x[i],
+					     .n_xfers = 1,
+					     .priority = ENGINE_PRIORITIES - 1 -
+							 i / 2,
+					     .done = note_end};
+		ck_assert_int_eq(engine_submit(fx_writer(&fx), reader, &b[i]),
+				 0);
+	}
+	loop_release();
+	fx_wait(&n_ended, N);
+
+	for (int i = 0; i < N; i++)
+		ck_assert_int_eq(ended[i], i / 2);
+	ck_assert_int_eq(fx_batch_wait(&full), 0);
+	ck_assert_int_eq(fx_grant_wait(&all), 0);
+	fx_grant_end(&g);
+}
+END_TEST
+
 START_TEST(a_batch_that_fails_before_its_last_bytes_says_so)
 {
 	struct fx_batch b = {.status = 1};
@@ -458,7 +525,7 @@ END_TEST
 int main(void)
 {
 	Suite *suite = suite_create("engine, loop");
-	TCase *c = tcase_create("faults");
+	TCase *c = tcase_create("faults"), *one = tcase_create("one path");
 	SRunner *runner;
 	int failed;
 
@@ -481,9 +548,14 @@ int main(void)
 	tcase_add_test(c, a_peer_answers_sixty_four_calls_at_a_time);
 	tcase_add_test(c, a_peer_that_does_not_read_fills_a_queue_and_no_more);
 	tcase_add_test(c, what_is_urgent_overtakes_what_is_not);
+	tcase_add_test(
+		one,
+		a_foreground_read_goes_before_prefetch_replication_and_migration);
 	tcase_add_test(c, a_batch_that_fails_before_its_last_bytes_says_so);
 	tcase_add_test(c, readers_see_how_far_a_segment_has_come);
 	suite_add_tcase(suite, c);
+	tcase_add_checked_fixture(one, setup_one_path, teardown);
+	suite_add_tcase(suite, one);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);
 	failed = srunner_ntests_failed(runner);
