@@ -139,6 +139,14 @@ struct cfetch_served {
 	int64_t at_ns;
 };
 
+/* Files that a peer wanted copied to this node, and why that failed. */
+#define CFETCH_TROUBLES 64
+struct cfetch_trouble {
+	uint64_t ino, version;
+	int err;
+	int64_t at_ns;
+};
+
 struct ckpt {
 	struct fs *fs;
 	int store;	  /* STATE/ckpt */
@@ -165,6 +173,7 @@ struct ckpt {
 	struct cfetch_served served[CFETCH_SERVED];
 	uint64_t doubts[CFETCH_DOUBTS];
 	unsigned n_doubts;
+	struct cfetch_trouble troubles[CFETCH_TROUBLES]; /* under lock */
 
 	pthread_t keeper;
 	bool keeping;
@@ -205,6 +214,9 @@ void cinode_forget(struct fs *fs, struct inode *head, uint64_t nlookup);
 void cinode_drop(struct ckpt *ckpt, struct ckpt_inode *inode);
 /** cinode_attr - the record as last seen. */
 struct ckpt_attr cinode_attr(struct ckpt *ckpt, struct ckpt_inode *inode);
+/** cinode_is_written - by a node that the record names, or here, and not yet
+ *  published. */
+bool cinode_is_written(struct ckpt *ckpt, struct ckpt_inode *inode);
 /** cinode_stat - what stat(2) shows of a record, by the rules above. */
 void cinode_stat(struct ckpt *ckpt, struct ckpt_inode *inode,
 		 const struct ckpt_attr *a, struct stat *st);

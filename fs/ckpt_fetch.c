@@ -41,6 +41,21 @@ int cfetch_map(struct ckpt *ckpt, uint64_t ino, struct cmap *m)
 	return -ENOENT;
 }
 
+uint32_t cfetch_count(struct ckpt *ckpt, const struct ckpt_attr *a)
+{
+	uint32_t n = 0, all = ckpt_shards(a);
+	struct cmap m;
+
+	if (cfetch_map(ckpt, a->ino, &m))
+		return 0;
+	if (m.version == a->version && (!m.boot || m.boot == cmap_boot()))
+		for (uint32_t i = 0; i < all; i++)
+			n += m.flags & CMAP_WHOLE ||
+			     (i < m.n_shards && cmap_has(&m, i));
+	cmap_fini(&m);
+	return n;
+}
+
 int cfetch_save(struct ckpt *ckpt, const struct cmap *m)
 {
 	char name[MAP_NAME_BYTES];
@@ -411,7 +426,7 @@ bool cfetch_ahead(const struct cfetch *f, uint64_t *shard)
 {
 	uint64_t from = f->next * f->map.shard_bytes;
 
-	if (f->hurry)
+	if (f->hurry || f->keep)
 		return !cmap_range(&f->map, 0, UINT64_MAX, shard);
 	if (f->next >= f->map.n_shards)
 		return false;
@@ -428,6 +443,19 @@ void cfetch_hurry(struct ckpt_data *d)
 	f->hurry = true;
 	if (!f->whole)
 		start_job(f);
+}
+
+int cfetch_keep(struct ckpt_data *d)
+{
+	struct cfetch *f = fetch_of(d);
+
+	if (!f)
+		return 0;
+	scoped_lock(&f->lock);
+	if (f->whole)
+		return 0;
+	f->keep = true;
+	return start_job(f) ? -EINPROGRESS : -ENOTCONN;
 }
 
 bool cfetch_has(struct ckpt_data *d, uint64_t from, uint64_t to)

@@ -10,6 +10,7 @@
  *      ckpt_fetch_run.c    from holders into the backing file
  *      ckpt_fetch_part.c   a few MiB from one holder
  *      ckpt_fetch_serve.c  what peers ask for; what Redis is told
+ *      ckpt_copy.c         whole copies on other nodes
  *      ckpt_fetch_map.c    the map beside a backing file
  *      ckpt_fetch_wire.c   the messages
  *
@@ -38,6 +39,7 @@
 #include "base/clock.h"
 #include "fs/ckpt.h"
 #include "fs/ckpt_fetch_map.h"
+#include "fs/ckpt_fetch_wire.h"
 
 #define CFETCH_SMALL_BYTES                                                     \
 	(8ull << 20)			  /* fetched whole before open answers \
@@ -72,6 +74,7 @@ struct cfetch {
 	struct list waits;
 	uint64_t next; /* the shard that is read next, supposedly */
 	bool hurry;    /* it was removed: all of it, while somebody has it */
+	bool keep;     /* a peer wants all of it to be here */
 	bool running;
 	struct job job;
 
@@ -103,6 +106,9 @@ void cfetch_free(struct ckpt_data *d);
 bool cfetch_is_whole(struct ckpt_data *d);
 /** cfetch_hurry - the file was removed elsewhere and is open here. */
 void cfetch_hurry(struct ckpt_data *d);
+/** cfetch_keep - fetch all of it, though nobody has it open.
+ *  Returns: 0 it is here, -EINPROGRESS, -ENOTCONN stopping. */
+int cfetch_keep(struct ckpt_data *d);
 /** cfetch_has - are these bytes here? Notes that they are read. */
 bool cfetch_has(struct ckpt_data *d, uint64_t from, uint64_t to);
 /** cfetch_then - fetch these bytes, then run `then` on the call, on a worker;
@@ -128,6 +134,8 @@ bool cfetch_unpublished(struct ckpt *ckpt, const struct ckpt_attr *a,
 			const struct stat *st);
 /** cfetch_map - what is here of an inode. 0 (cmap_fini), or -ENOENT. */
 int cfetch_map(struct ckpt *ckpt, uint64_t ino, struct cmap *m);
+/** cfetch_count - how many shards of a version are here. */
+uint32_t cfetch_count(struct ckpt *ckpt, const struct ckpt_attr *a);
 /** cfetch_save - the map beside the backing file; cfetch_remove with it. */
 int cfetch_save(struct ckpt *ckpt, const struct cmap *m);
 void cfetch_remove(struct ckpt *ckpt, uint64_t ino);
@@ -140,6 +148,24 @@ void cfetch_name(struct ckpt *ckpt, uint64_t ino, char *name, size_t bytes);
 
 /* --- ckpt_fetch_run.c --- */
 void cfetch_run(struct job *job);
+
+/* --- ckpt_copy.c --- */
+/** ccopy_take - a peer wants this node to have all of a version.
+ *  Returns: 0 it has, -EINPROGRESS it will, -EAGAIN it takes nothing, -ESTALE
+ *           another version, or why it failed a moment ago. Waits. */
+int ccopy_take(struct ckpt *ckpt, const struct cwire_ask *ask);
+/** ccopy_failed - what ccopy_take began came to nothing. */
+void ccopy_failed(struct ckpt *ckpt, uint64_t ino, uint64_t version, int err);
+/**
+ * ccopy_spread - see that so many hosts have a file
+ *
+ * Nodes that are about to leave (drain) do not count. Asks as many others as
+ * are missing to take it, and does not wait until they have it: ask again.
+ * Returns: 0 they have, -EINPROGRESS they are at it, -EBUSY too few could,
+ *          -ENODATA no node has any of it, -ETXTBSY it is being written.
+ */
+int ccopy_spread(struct ckpt *ckpt, struct ckpt_inode *inode, unsigned copies,
+		 int64_t deadline);
 
 /* --- ckpt_fetch_serve.c --- */
 void cfetch_serve_start(struct ckpt *ckpt);

@@ -553,10 +553,16 @@ static void arrived(struct cfetch *f, uint64_t index)
 
 static void failed(struct cfetch *f, uint64_t index, int err)
 {
+	bool kept;
+
 	pthread_mutex_lock(&f->lock);
 	f->next = UINT64_MAX; /* until it is read again */
 	f->hurry = false;
+	kept = f->keep;
+	f->keep = false;
 	pthread_mutex_unlock(&f->lock);
+	if (kept)
+		ccopy_failed(f->d->ckpt, f->map.ino, f->map.version, err);
 	if (err != -ECANCELED)
 		answer(f, err, false, index);
 }
@@ -572,7 +578,7 @@ static bool is_read(struct ckpt_data *d)
 static bool pick(struct cfetch *f, uint64_t *index, bool *foreground)
 {
 	bool stop = atomic_load(&f->d->ckpt->fetch_stopping);
-	bool read = is_read(f->d);
+	bool read = is_read(f->d), past = is_superseded(f->d);
 	scoped_lock(&f->lock);
 
 	*foreground = !list_empty(&f->waits);
@@ -583,7 +589,8 @@ static bool pick(struct cfetch *f, uint64_t *index, bool *foreground)
 		if (!cmap_range(&f->map, w->from, w->to, index))
 			return true;
 	}
-	if (!stop && !f->whole && read && cfetch_ahead(f, index))
+	if (!stop && !f->whole && (read || (f->keep && !past)) &&
+	    cfetch_ahead(f, index))
 		return true;
 	f->running = false;
 	return false;

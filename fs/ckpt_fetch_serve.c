@@ -47,7 +47,7 @@ static void answer(struct upload *u, int status, const void *reply,
 
 	if (u->buf)
 		atomic_fetch_sub(&n->shard_uploads, 1);
-	if (status)
+	if (status && status != -EINPROGRESS)
 		atomic_fetch_add(&n->shard_refused, 1);
 	/* Refused where the bytes have answered, or the caller is gone. */
 	engine_reply(u->peer, u->request_id, status, reply, reply_bytes);
@@ -223,6 +223,13 @@ static void serve_sum(struct job *job)
 	answer(u, err, sum, err ? 0 : sizeof(sum));
 }
 
+static void serve_take(struct job *job)
+{
+	struct upload *u = container_of(job, struct upload, job);
+
+	answer(u, ccopy_take(u->fs->ckpt, &u->ask), NULL, 0);
+}
+
 static void region_gone(void *ctx)
 {
 	struct upload *u = ctx;
@@ -378,9 +385,10 @@ static void take(struct ckpt *ckpt, struct engine_peer *peer,
 	u->peer = peer;
 	u->request_id = m->request_id;
 	u->ask = ask;
-	u->job.run = m->type == REMOTE_SHARD	   ? serve_part
-		     : m->type == REMOTE_SHARD_SUM ? serve_sum
-						   : serve_gone;
+	u->job.run = m->type == REMOTE_SHARD	    ? serve_part
+		     : m->type == REMOTE_SHARD_SUM  ? serve_sum
+		     : m->type == REMOTE_SHARD_TAKE ? serve_take
+						    : serve_gone;
 	workers_post(ckpt->uploaders, &u->job);
 }
 

@@ -10,7 +10,9 @@
  *      SHARD_SUM  call: "what is their XXH3-128?"; the answer has 16 bytes,
  *                 low half first
  *
- *      SHARD_GONE message: "the file was removed"; whoever has it asks Redis
+ *      SHARD_TAKE call: "have all of this version"; answer: a status,
+ * EINPROGRESS while it is being fetched SHARD_GONE message: "the file was
+ * removed"; whoever has it asks Redis
  *
  * All say the same 56 bytes:
  *

@@ -169,6 +169,13 @@ struct ckpt_attr cinode_attr(struct ckpt *ckpt, struct ckpt_inode *inode)
 	return inode->attr;
 }
 
+bool cinode_is_written(struct ckpt *ckpt, struct ckpt_inode *inode)
+{
+	scoped_lock(&ckpt->lock);
+
+	return inode->attr.writer || is_ahead(inode);
+}
+
 /* Does the backing file speak for size and times? */
 static bool backing_speaks(struct ckpt *ckpt, struct ckpt_inode *inode,
 			   struct ckpt_mark *mark)

@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/size.h"
 #include "fs/ckpt_fetch.h"
+#include "meta/kv.h"
 
 /*
  * What people ask for by extended attributes:
  *
+ *      get fetch       all of it is here when this returns "ok" (ckpt_xattr.c)
+ *      set copies N    N hosts have all of it, those that drain not counted;
+ *                      EINPROGRESS: they are at it
  *      set shard SIZE  (of a directory) what is made in it from now on is
  *                      divided into shards of this size
  */
@@ -59,6 +64,19 @@ static int set_shard(struct call *c, uint32_t log2)
 	return 0;
 }
 
+/* -- copies ------------------------------------------------------------- */
+
+static int set_copies(struct call *c, const char *value)
+{
+	char *end;
+	unsigned long n = strtoul(value, &end, 10);
+
+	if (*end || n < 1 || n > META_KV_HOLDERS_MAX)
+		return -EINVAL;
+	return ccopy_spread(c->fs->ckpt, cinode_of(c->inode), (unsigned)n,
+			    c->deadline);
+}
+
 /* -- by name ------------------------------------------------------------ */
 
 int corder_set(struct call *c, const char *name)
@@ -72,6 +90,8 @@ int corder_set(struct call *c, const char *name)
 			err = parse_shard(value, &log2);
 		return err ? err : set_shard(c, log2);
 	}
+	if (!strcmp(name, "copies"))
+		return err ? err : set_copies(c, value);
 	return -EPERM;
 }
 

@@ -70,6 +70,23 @@ static int holders(struct call *c, const struct ckpt_attr *a, char *value)
 	return err ? err : (int)x.len;
 }
 
+/* As of a block; and how many of its shards are here. */
+static int state(struct call *c, const struct ckpt_attr *a, bool counted,
+		 char *value)
+{
+	struct ckpt *ckpt = c->fs->ckpt;
+	uint32_t all = ckpt_shards(a);
+	uint32_t n = cfetch_on(ckpt) ? cfetch_count(ckpt, a) : all;
+
+	if (counted)
+		return sprintf(value, "%" PRIu32 " of %" PRIu32, n, all);
+	return sprintf(value, "%s",
+		       cinode_is_written(ckpt, cinode_of(c->inode)) ? "writing"
+		       : n == all ? "published"
+		       : n	  ? "partial"
+				  : "remote");
+}
+
 static int virtual_value(struct call *c, const char *name, char *value)
 {
 	struct ckpt_attr a = cinode_attr(c->fs->ckpt, cinode_of(c->inode));
@@ -86,6 +103,12 @@ static int virtual_value(struct call *c, const char *name, char *value)
 				 VALUE_BYTES);
 	if (!strcmp(name, "verify"))
 		return verify(c, value);
+	if (!strcmp(name, "state"))
+		return state(c, &a, false, value);
+	if (!strcmp(name, "shards"))
+		return state(c, &a, true, value);
+	if (!strcmp(name, "fetch"))
+		return sprintf(value, "ok");
 	if (strcmp(name, "holders"))
 		return -ENODATA;
 	if (cfetch_on(c->fs->ckpt))
@@ -105,9 +128,14 @@ static int value_of(struct call *c, char *value)
 
 static void getxattr_waiting(struct call *c)
 {
-	cleanup_free char *value = malloc(VALUE_BYTES);
-	int len = value ? value_of(c, value) : -ENOMEM;
+	cleanup_free char *value = NULL;
+	int len;
 
+	if (!strcmp(c->name, OURS "fetch") &&
+	    !cfetch_ready(c, true, getxattr_waiting))
+		return;
+	value = malloc(VALUE_BYTES);
+	len = value ? value_of(c, value) : -ENOMEM;
 	if (len < 0)
 		ckpt_finish(c, len);
 	else

@@ -139,7 +139,8 @@ const char *remote_node_name(struct fs *fs, uint32_t incarnation,
 static void on_message(void *ctx, struct engine_peer *peer,
 		       const struct engine_message *m)
 {
-	if (m->type >= REMOTE_SHARD && m->type <= REMOTE_SHARD_GONE)
+	if ((m->type >= REMOTE_SHARD && m->type <= REMOTE_SHARD_GONE) ||
+	    m->type == REMOTE_SHARD_TAKE)
 		cfetch_message(ctx, peer, m);
 	else
 		remote_serve(ctx, peer, m);

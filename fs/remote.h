@@ -160,13 +160,17 @@ int remote_fetch_msg(struct remote *r, const struct remote_msg *m,
 		     uint32_t from);
 
 /* remote_order.c: what users ask for by user.kvfs.* */
+/** remote_ask - a call to one node, its status waited for. */
+int remote_ask(struct remote *r, uint32_t node, uint16_t type,
+	       const void *payload, uint32_t payload_bytes, int64_t deadline);
 /** remote_order_get - fetch, holders of a file: takes the call; false: the
  *  name is none of these. No lock held. */
 bool remote_order_get(struct call *c, const char *name);
 /** remote_order_set - pin, copies of a file; drain of kv/: as above. */
 bool remote_order_set(struct call *c, const char *name);
 /** remote_replicate - see that so many nodes on different hosts hold a block,
- *  this one included. Waits. Returns: 0, -ENOENT, -EBUSY too few could. */
+ *  this one included, those that drain not. Waits. Returns: 0, -ENOENT, -EBUSY
+ * too few could. */
 int remote_replicate(struct remote *r, const char *path, uint16_t path_len,
 		     uint32_t copies, int64_t deadline);
 /** remote_replicate_later - what the namespace's policy asks for; never

@@ -16,7 +16,8 @@
  *      get fetch       it is here when this returns "ok"
  *      get holders     the nodes that hold it, as Redis has it now
  *      set pin on|off  fetched, and never evicted from here
- *      set copies N    N nodes on different hosts hold it, this one included
+ *      set copies N    N nodes on different hosts hold it, this one included,
+ *                      those that drain not
  *      set drain on    (of kv/) this node takes nothing new
  *
  * A copy elsewhere is made by asking that node to fetch it (TAKE): one way of
@@ -25,7 +26,7 @@
 
 #define COPIES_MAX 16
 
-/* -- asking one node to take a copy ------------------------------------- */
+/* -- asking one node ------------------------------------- */
 
 struct take {
 	struct engine_call call;
@@ -59,10 +60,9 @@ static int take_wait(struct take *t)
 	return t->status;
 }
 
-static int ask_to_take(struct remote *r, uint32_t node,
-		       const struct remote_msg *m, int64_t deadline)
+int remote_ask(struct remote *r, uint32_t node, uint16_t type,
+	       const void *payload, uint32_t payload_bytes, int64_t deadline)
 {
-	uint8_t bytes[REMOTE_MSG_MAX];
 	struct take t = {.lock = PTHREAD_MUTEX_INITIALIZER,
 			 .some = PTHREAD_COND_INITIALIZER};
 	struct engine_peer *peer;
@@ -71,9 +71,9 @@ static int ask_to_take(struct remote *r, uint32_t node,
 	if (err)
 		return err;
 	t.call = (struct engine_call){
-		.type = REMOTE_TAKE,
-		.payload = bytes,
-		.payload_bytes = (uint32_t)remote_encode(m, bytes),
+		.type = type,
+		.payload = payload,
+		.payload_bytes = payload_bytes,
 		.deadline_ns = deadline,
 		.done = taken,
 	};
@@ -82,6 +82,15 @@ static int ask_to_take(struct remote *r, uint32_t node,
 		err = take_wait(&t);
 	engine_peer_put(peer);
 	return err;
+}
+
+static int ask_to_take(struct remote *r, uint32_t node,
+		       const struct remote_msg *m, int64_t deadline)
+{
+	uint8_t bytes[REMOTE_MSG_MAX];
+
+	return remote_ask(r, node, REMOTE_TAKE, bytes,
+			  (uint32_t)remote_encode(m, bytes), deadline);
 }
 
 /* -- who could ---------------------------------------------------------- */
@@ -144,6 +153,19 @@ static int describe(struct remote *r, const char *path, uint16_t path_len,
 	return err ? err : found->is_dir ? -EISDIR : 0;
 }
 
+/* What a node holds that is about to go does not count. */
+static void without_draining(struct remote *r, struct meta_kv_found *found)
+{
+	struct meta_node node;
+	uint32_t n = 0;
+
+	for (uint32_t i = 0; i < found->n_holders; i++)
+		if (meta_node_get(r->fs->meta, found->holders[i], &node) &&
+		    !node.self.draining)
+			found->holders[n++] = found->holders[i];
+	found->n_holders = n;
+}
+
 static struct remote_msg message(struct remote *r, const char *path,
 				 uint16_t path_len,
 				 const struct meta_kv_found *found)
@@ -173,6 +195,7 @@ int remote_replicate(struct remote *r, const char *path, uint16_t path_len,
 	if (err)
 		return err;
 	m = message(r, path, path_len, &found);
+	without_draining(r, &found);
 	while (meta_nodes_hosts(r->fs->meta, found.holders, found.n_holders) <
 	       copies) {
 		uint32_t node = choose(r, &c);

@@ -36,6 +36,7 @@ enum remote_type {
 	REMOTE_SHARD_SUM,
 	REMOTE_SHARD_GONE, /* the file was removed; no answer */
 	REMOTE_AHEAD,
+	REMOTE_SHARD_TAKE, /* have all of a checkpoint file */
 };
 
 #define REMOTE_HEAD_BYTES 72u

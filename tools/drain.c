@@ -14,21 +14,20 @@ struct drain_args {
 	bool json, keep;
 };
 
-/* What other nodes hold needs nothing; the last copy is given away. */
+/* What other nodes hold needs nothing; the last copy is given away. This node
+ * does not count any more: it drains. */
 static int act(const struct order *o, const char *path)
 {
-	char value[4096];
+	char state[32];
 	int rc;
 
 	(void)o;
-	if (property_get(path, "state", value, sizeof(value)) < 0 ||
-	    !strcmp(value, "remote"))
+	if (property_get(path, "state", state, sizeof(state)) < 0 ||
+	    !strcmp(state, "remote"))
 		return -EALREADY;
-	if (property_get(path, "holders", value, sizeof(value)) > 0 &&
-	    strchr(value, ' '))
-		return -EALREADY;
-	rc = order_set(path, "copies", "2");
-	return rc == -ENOENT || rc == -ESTALE ? -EALREADY : rc;
+	rc = order_copies(path, 1);
+	return rc == -ENOENT || rc == -ESTALE || rc == -ENODATA ? -EALREADY
+								: rc;
 }
 
 static int unmount(const char *mountpoint)
@@ -40,29 +39,29 @@ static int unmount(const char *mountpoint)
 	return verb_call(&verb_umount, 2, argv);
 }
 
-static int move(const struct drain_args *a, char *kv)
+static int move(const struct drain_args *a, char *kv, char *ckpt)
 {
 	struct order o = {.verb = "given to other nodes",
 			  .label = "draining",
 			  .json = a->json,
 			  .recursive = true,
 			  .act = act};
-	char *paths[] = {kv, NULL};
+	char *paths[] = {kv, ckpt, NULL};
 	int status = order_run(&o, paths);
 
 	if (status == EXIT_NEGATIVE)
 		return verb_fail(EXIT_NEGATIVE,
-				 "%s: %llu blocks could not be given away; "
-				 "still mounted, but takes nothing new; 'kvfs "
+				 "%llu files could not be given away; still "
+				 "mounted, but takes nothing new; 'kvfs "
 				 "umount' gives them up",
-				 kv, (unsigned long long)o.n_failed);
+				 (unsigned long long)o.n_failed);
 	return status;
 }
 
 static int run(void *args, char **operands)
 {
 	const struct drain_args *a = args;
-	char kv[PATH_MAX + 4];
+	char kv[PATH_MAX + 4], ckpt[PATH_MAX + 6];
 	struct mount_entry m;
 	int rc, status;
 
@@ -70,13 +69,14 @@ static int run(void *args, char **operands)
 		return verb_fail(EXIT_NEGATIVE, "%s: no kvfs is mounted there",
 				 operands[0]);
 	snprintf(kv, sizeof(kv), "%s/kv", m.mountpoint);
+	snprintf(ckpt, sizeof(ckpt), "%s/ckpt", m.mountpoint);
 	rc = order_set(kv, "drain", "on");
 	if (rc)
 		return verb_fail(EXIT_TROUBLE, "%s: %s", m.mountpoint,
 				 rc == -EINVAL ? "it is in no cluster; 'kvfs "
 						 "umount' does"
 					       : strerror(-rc));
-	status = move(a, kv);
+	status = move(a, kv, ckpt);
 	return status || a->keep ? status : unmount(m.mountpoint);
 }
 
@@ -86,7 +86,7 @@ static const struct option_spec options[] = {
 	{"keep", 'k', OPTION_FLAG, AT(keep), NULL,
 	 "stay mounted once all is given away"},
 	{"json", 0, OPTION_FLAG, AT(json), NULL,
-	 "one JSON object a line for each block"},
+	 "one JSON object a line for each file"},
 	{}};
 
 const struct verb verb_drain = {
@@ -94,11 +94,13 @@ const struct verb verb_drain = {
 	.operands = "MOUNTPOINT",
 	.summary = "give away what only this node holds, then unmount",
 	.about = "The others are told that this node takes nothing new. "
-		 "Each block that no other node holds is fetched by one that "
-		 "has room; what others hold too needs nothing. Then it is "
-		 "unmounted. Interrupted, it can be run again.\n\n"
-		 "Exit status: 0 drained; 1 some blocks could not be given "
-		 "away, still mounted; 2, 3 as always.",
+		 "Each block, and each file of ckpt/, that no other node "
+		 "holds is fetched by one that does not drain itself; what "
+		 "others hold too needs nothing. Then it is unmounted. "
+		 "Interrupted, it can be run again; mounting again ends it."
+		 "\n\n"
+		 "Exit status: 0 drained; 1 some files could not be given "
+		 "away, or are being written: still mounted; 2, 3 as always.",
 	.options = options,
 	.min_operands = 1,
 	.max_operands = 1,

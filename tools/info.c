@@ -30,10 +30,11 @@ static const struct {
 	const char *name;
 	enum property_kind kind;
 } properties[] = {
-	{"state", TEXT},    {"class", BYTES},	{"generation", NUMBER},
-	{"hits", NUMBER},   {"checksum", TEXT}, {"holders", TEXT},
-	{"parent", TEXT},   {"quota", LIMIT},	{"replicas", NUMBER},
-	{"blocks", NUMBER}, {"bytes", BYTES},	{"version", NUMBER},
+	{"state", TEXT},      {"class", BYTES},	  {"generation", NUMBER},
+	{"hits", NUMBER},     {"checksum", TEXT}, {"holders", TEXT},
+	{"pin", TEXT},	      {"parent", TEXT},	  {"quota", LIMIT},
+	{"replicas", NUMBER}, {"blocks", NUMBER}, {"bytes", BYTES},
+	{"version", NUMBER},  {"shard", BYTES},	  {"shards", TEXT},
 };
 #define N_PROPERTIES (sizeof(properties) / sizeof(*properties))
 
@@ -226,8 +227,11 @@ const struct verb verb_info = {
 	.operands = "PATH...",
 	.summary = "what kvfs knows of a file or a namespace",
 	.about = "For a block: its state (writing, provisional, "
-		 "published), size class, hits, checksum (XXH3-128), "
-		 "generation, holders and parent in its chain. For a "
+		 "published, remote), size class, hits, checksum (XXH3-128), "
+		 "generation, the nodes that hold it, whether it is pinned "
+		 "here, and its parent in its chain. For a file in ckpt/: "
+		 "its version, the checksums of its shards, the nodes that "
+		 "hold any of them, and how many are here. For a "
 		 "namespace: quota, replicas, checksum policy, blocks and "
 		 "bytes. The same values are extended attributes "
 		 "user.kvfs.NAME.\n\n"
@@ -238,6 +242,6 @@ const struct verb verb_info = {
 	.max_operands = -1,
 	.args_bytes = sizeof(struct info_args),
 	.examples = "kvfs info /mnt/kvfs/kv/llama\n"
-		    "kvfs info --json /mnt/kvfs/kv/llama/0a1b.bin",
+		    "kvfs info --json /mnt/kvfs/ckpt/step-1000/model.bin",
 	.run = run,
 };

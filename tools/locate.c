@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "tools/json.h"
 #include "tools/mountinfo.h"
@@ -10,7 +11,7 @@
 #include "tools/term.h"
 #include "tools/verb.h"
 
-#define HOLDERS_BYTES 4096
+#define HOLDERS_BYTES 65536
 
 struct locate_args {
 	bool json;
@@ -29,10 +30,19 @@ static void put_json(const char *path, char *holders)
 		json_put_line(o);
 }
 
+static void put_text(const char *path, const char *holders)
+{
+	char shown[4096];
+
+	printf("%s: %s\n", term_printable(path, shown, sizeof(shown)),
+	       *holders ? holders : "empty: there is nothing to hold");
+}
+
 static int locate(const struct locate_args *a, const char *path)
 {
-	char holders[HOLDERS_BYTES], shown[4096];
+	char holders[HOLDERS_BYTES];
 	struct mount_entry m;
+	struct stat st;
 	ssize_t n;
 
 	if (mountinfo_of(path, &m))
@@ -41,18 +51,18 @@ static int locate(const struct locate_args *a, const char *path)
 				 "is mounted",
 				 path);
 	n = property_get(path, "holders", holders, sizeof(holders));
-	if (n == -ENOENT || n == -ESTALE)
+	if (n == -ENOENT || n == -ESTALE ||
+	    (!n && !lstat(path, &st) && st.st_size))
 		return verb_fail(EXIT_NEGATIVE, "%s: no node has it", path);
 	if (n == -ENODATA)
-		return verb_fail(EXIT_NEGATIVE, "%s: it is no block", path);
+		return verb_fail(EXIT_NEGATIVE, "%s: it is no file", path);
 	if (n < 0)
 		return verb_fail(EXIT_TROUBLE, "%s: %s", path,
 				 strerror((int)-n));
 	if (a->json)
 		put_json(path, holders);
 	else
-		printf("%s: %s\n", term_printable(path, shown, sizeof(shown)),
-		       holders);
+		put_text(path, holders);
 	return EXIT_FINE;
 }
 
@@ -76,16 +86,18 @@ static const struct option_spec options[] = {
 const struct verb verb_locate = {
 	.name = "locate",
 	.operands = "PATH...",
-	.summary = "which nodes hold a block",
-	.about = "As Redis has it now; while it is away, this node's own "
-		 "knowledge.\n\n"
-		 "Exit status: 0 all found; 1 a block is nowhere; 2, 3 as "
+	.summary = "which nodes hold a file",
+	.about = "As Redis has it now; of a block, while Redis is away, this "
+		 "node's own knowledge. A file of ckpt/ is held by those that "
+		 "have any of its shards.\n\n"
+		 "Exit status: 0 all found; 1 a file is nowhere; 2, 3 as "
 		 "always.",
 	.options = options,
 	.min_operands = 1,
 	.max_operands = -1,
 	.args_bytes = sizeof(struct locate_args),
-	.examples = "kvfs locate /mnt/kvfs/kv/llama/8f3a.bin\n"
-		    "kvfs locate --json /mnt/kvfs/kv/llama/*.bin | jq .holders",
+	.examples =
+		"kvfs locate /mnt/kvfs/kv/llama/8f3a.bin\n"
+		"kvfs locate --json /mnt/kvfs/ckpt/step-1000/* | jq .holders",
 	.run = run,
 };

@@ -4,6 +4,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stddef.h>
@@ -16,10 +18,14 @@
 #include "tools/json.h"
 #include "tools/mountinfo.h"
 #include "tools/progress.h"
+#include "tools/property.h"
+#include "tools/term.h"
 #include "tools/verb.h"
 #include "tools/walk.h"
 
 #define QUEUE_MAX 1024
+#define HOLDERS_BYTES 65536
+#define COPIES_STEP_MS 100 /* to ask again whether they are there */
 
 struct item {
 	struct list list;
@@ -44,11 +50,69 @@ int order_set(const char *path, const char *name, const char *value)
 	return lsetxattr(path, full, value, strlen(value), 0) ? -errno : 0;
 }
 
+bool order_is_checkpoint(const char *path)
+{
+	char value[32];
+
+	return property_get(path, "version", value, sizeof(value)) > 0;
+}
+
+int order_fetch(const char *path)
+{
+	char value[32];
+	ssize_t n = property_get(path, "state", value, sizeof(value));
+
+	if (n < 0)
+		return (int)n;
+	if (strcmp(value, "remote") && strcmp(value, "partial"))
+		return -EALREADY;
+	n = property_get(path, "fetch", value, sizeof(value));
+	return n < 0 ? (int)n : 0;
+}
+
+static unsigned n_holders(const char *path)
+{
+	char value[HOLDERS_BYTES];
+	unsigned n = 0;
+
+	if (property_get(path, "holders", value, sizeof(value)) <= 0)
+		return 0;
+	for (const char *p = value; p; p = strchr(p + 1, ' '))
+		n++;
+	return n;
+}
+
+int order_copies(const char *path, uint64_t copies)
+{
+	unsigned before = n_holders(path);
+	bool waited = false;
+	char value[24];
+	int rc;
+
+	snprintf(value, sizeof(value), "%" PRIu64, copies);
+	while ((rc = order_set(path, "copies", value)) == -EINPROGRESS) {
+		waited = true;
+		poll(NULL, 0, COPIES_STEP_MS);
+	}
+	return !rc && !waited && n_holders(path) == before ? -EALREADY : rc;
+}
+
 /* -- what is said of one ------------------------------------------------ */
 
 static const char *result_of(int rc)
 {
 	return !rc ? "done" : rc == -EALREADY ? "nothing" : "failed";
+}
+
+static const char *why(int rc)
+{
+	if (rc == -EBUSY)
+		return "not enough other nodes could take it";
+	if (rc == -ENOENT || rc == -ESTALE || rc == -ENODATA)
+		return "no node has it";
+	if (rc == -ETXTBSY)
+		return "it is being written";
+	return strerror(-rc);
 }
 
 static void put_json(const char *path, int rc)
@@ -57,23 +121,15 @@ static void put_json(const char *path, int rc)
 				 "result", result_of(rc));
 
 	if (rc && rc != -EALREADY)
-		json_object_set_new(json, "why", json_string(strerror(-rc)));
+		json_object_set_new(json, "why", json_string(why(rc)));
 	json_put_line(json);
-}
-
-static const char *why(int rc)
-{
-	if (rc == -EBUSY)
-		return "not enough other nodes could take it";
-	if (rc == -ENOENT || rc == -ESTALE)
-		return "no node has it";
-	return strerror(-rc);
 }
 
 /* Lock held. */
 static void note(struct pool *p, const char *path, int rc)
 {
 	struct order *o = p->o;
+	char shown[PATH_MAX];
 
 	o->n_done += rc == 0;
 	o->n_nothing += rc == -EALREADY;
@@ -82,7 +138,8 @@ static void note(struct pool *p, const char *path, int rc)
 		put_json(path, rc);
 	if (rc && rc != -EALREADY && !o->json) {
 		progress_clear(&p->progress);
-		fprintf(stderr, "%s: %s\n", path, why(rc));
+		verb_fail(EXIT_NEGATIVE, "%s: %s",
+			  term_printable(path, shown, sizeof(shown)), why(rc));
 	}
 	progress_update(&p->progress, o->n_done + o->n_nothing + o->n_failed);
 }
@@ -169,6 +226,24 @@ static void run(struct pool *p, char **paths)
 		pthread_join(threads[--n], NULL);
 }
 
+static bool count_one(void *arg, const struct walk_entry *e)
+{
+	uint64_t *n = arg;
+
+	*n += e->err || e->type == DT_REG;
+	return true;
+}
+
+/* Listing is cheap beside what is done to each. */
+static uint64_t count(const struct order *o, char **paths)
+{
+	uint64_t n = 0;
+
+	for (; *paths; paths++)
+		walk(*paths, o->recursive, count_one, &n);
+	return n;
+}
+
 static int check(char **paths)
 {
 	struct mount_entry m;
@@ -194,6 +269,8 @@ int order_run(struct order *o, char **paths)
 		return status;
 	list_init(&p.queue);
 	progress_start(&p.progress, o->label, 0, PROGRESS_COUNT);
+	if (p.progress.enabled)
+		p.progress.total = count(o, paths);
 	run(&p, paths);
 	progress_finish(&p.progress);
 	if (!o->json && !o->quiet) {

@@ -53,4 +53,14 @@ int order_simple(const struct order_args *a, char **paths, const char *verb,
 /** order_set - set user.kvfs.NAME; 0 or -errno. */
 int order_set(const char *path, const char *name, const char *value);
 
+/** order_fetch - have all of a file on this node; -EALREADY it was. */
+int order_fetch(const char *path);
+
+/** order_copies - have N hosts hold a file; waits, however large it is.
+ *  Returns: 0, -EALREADY they did, -EBUSY too few could, or -errno. */
+int order_copies(const char *path, uint64_t n);
+
+/** order_is_checkpoint - is it a file in ckpt/? */
+bool order_is_checkpoint(const char *path);
+
 #endif

@@ -11,6 +11,8 @@ static int act(const struct order *o, const char *path)
 	char value[8];
 
 	(void)o;
+	if (order_is_checkpoint(path))
+		return order_fetch(path);
 	if (property_get(path, "pin", value, sizeof(value)) > 0 &&
 	    !strcmp(value, "on"))
 		return -EALREADY;

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <errno.h>
 #include <stddef.h>
-#include <stdio.h>
 
 #include "tools/order.h"
 #include "tools/verb.h"
@@ -13,10 +11,7 @@ struct replicate_args {
 
 static int act(const struct order *o, const char *path)
 {
-	char copies[16];
-
-	snprintf(copies, sizeof(copies), "%llu", (unsigned long long)o->n);
-	return order_set(path, "copies", copies);
+	return order_copies(path, o->n);
 }
 
 static int run(void *args, char **operands)
@@ -52,20 +47,20 @@ static const struct replicate_args defaults = {.copies = 2};
 const struct verb verb_replicate = {
 	.name = "replicate",
 	.operands = "PATH...",
-	.summary = "have blocks held by several nodes",
-	.about =
-		"Nodes that have room and do not hold a block yet are asked to "
-		"fetch it. Replicas are as durable as the pools that hold "
-		"them: an eviction or the loss of a node may take one. For "
-		"all blocks of a namespace, as they are stored: setfattr -n "
-		"user.kvfs.replicas."
-		"\n\nExit status: 0 all done; 1 some failed; 2, 3 as always.",
+	.summary = "have files held by several nodes",
+	.about = "Nodes that have room and do not hold a file yet are asked to "
+		 "fetch it; those that drain do not count. In kv/ replicas are "
+		 "as durable as the pools that hold "
+		 "them: an eviction or the loss of a node may take one. For "
+		 "all blocks of a namespace, as they are stored: setfattr -n "
+		 "user.kvfs.replicas."
+		 "\n\nExit status: 0 all done; 1 some failed; 2, 3 as always.",
 	.options = options,
 	.min_operands = 1,
 	.max_operands = -1,
 	.defaults = &defaults,
 	.args_bytes = sizeof(struct replicate_args),
 	.examples = "kvfs replicate -n 3 /mnt/kvfs/kv/llama/8f3a.bin\n"
-		    "kvfs replicate -r /mnt/kvfs/kv/llama",
+		    "kvfs replicate -r /mnt/kvfs/ckpt/step-1000",
 	.run = run,
 };

@@ -59,12 +59,15 @@ a_pinned_block_stays_whatever_is_stored() {
 	done
 	wait_for '[ "$(_state "$(kv 2)/n/pinned")" = remote ]'
 	holds "$(kv 2)/n/pinned" 100000 2
+	rm -f "$(kv 2)/n"/{fill,more}-*
 }
 
 replicate_has_other_nodes_take_a_copy() {
 	put_published "$(kv 1)/n/replica" 300000 3
 	"$KVFS" replicate -n 3 "$(kv 1)/n/replica" >/dev/null
 	wait_for '[ "$(_holders "$(kv 1)/n/replica")" = "node-1 node-2 node-3" ]'
+	expect 'again' "$("$KVFS" replicate -n 3 "$(kv 2)/n/replica")" \
+		'0 replicated, 1 needed nothing'
 	node_stop 1
 	holds "$(kv 2)/n/replica" 300000 3
 	holds "$(kv 3)/n/replica" 300000 3
@@ -90,6 +93,26 @@ a_namespace_with_replicas_copies_what_is_stored() {
 	holds_soon "$(kv 3)/two/a" 200000 5
 	node_mount 1
 	all_know 3
+}
+
+checkpoints_are_prefetched_and_replicated_whole() {
+	local one two three
+	one=$(mnt 1)/ckpt two=$(mnt 2)/ckpt three=$(mnt 3)/ckpt
+	mkdir "$one/c"
+	setfattr -n user.kvfs.shard -v 1M "$one/c"
+	put "$one/c/f" 10000000 1
+	expect 'at first' "$(_state "$two/c/f")" remote
+	expect 'said' "$("$KVFS" prefetch -r "$two/c")" '1 here'
+	expect 'then' "$(_state "$two/c/f")" published
+	expect 'shards' "$("$KVFS" info --json "$two/c/f" | jq -r .shards)" '10 of 10'
+	expect 'again' "$("$KVFS" pin "$two/c/f")" '0 pinned, 1 needed nothing'
+	expect 'said' "$("$KVFS" replicate -n 3 "$one/c/f")" '1 replicated'
+	expect 'elsewhere' "$(_state "$three/c/f")" published
+	expect 'again' "$("$KVFS" replicate -n 3 "$one/c/f")" '0 replicated, 1 needed nothing'
+	"$KVFS" replicate -n 4 "$one/c/f" >/dev/null 2>"$T/err" && fail 'on four nodes?'
+	grep -q '^kvfs replicate: .*not enough other nodes' "$T/err" || fail "$(cat "$T/err")"
+	wait_for '[ "$(_holders "$three/c/f")" = "node-1 node-2 node-3" ]'
+	rm -r "$one/c"
 }
 
 rm_removes_on_all_nodes() {
@@ -119,6 +142,72 @@ drain_gives_away_what_only_this_node_holds() {
 	done
 	node_mount 3
 	all_know 3
+}
+
+a_drain_gives_away_checkpoints_too() {
+	local ckpt
+	ckpt=$(mnt 3)/ckpt
+	mkdir "$ckpt/last"
+	setfattr -n user.kvfs.shard -v 1M "$ckpt/last"
+	put "$ckpt/last/large" 20000000 1
+	put "$ckpt/last/small" 5000 2
+	: >"$ckpt/last/empty"
+	put "$(mnt 1)/ckpt/last/elsewhere" 30000 3
+	hand_start
+	hand open 1 w "$ckpt/last/small"
+	"$KVFS" drain "$(mnt 3)" >"$T/out" 2>"$T/err" && fail 'drained a file that is being written'
+	grep -q 'small: it is being written' "$T/err" || fail "$(cat "$T/err")"
+	hand close 1
+	"$KVFS" drain "$(mnt 3)"
+	is_mounted "$(mnt 3)" && fail 'still mounted'
+	ckpt=$(mnt 1)/ckpt
+	holds "$ckpt/last/large" 20000000 1
+	holds "$ckpt/last/small" 5000 2
+	expect 'size' "$(stat -c %s "$ckpt/last/empty")" 0
+	holds "$ckpt/last/elsewhere" 30000 3
+	node_mount 3
+	all_know 3
+	rm -r "$ckpt/last"
+}
+
+two_nodes_that_drain_at_once_lose_nothing() {
+	local i
+	mkdir "$(kv 2)/n/both"
+	put_published "$(kv 2)/n/both/a" 100000 1
+	put "$(mnt 2)/ckpt/both" 300000 2
+	holds_soon "$(kv 3)/n/both/a" 100000 1
+	holds "$(mnt 3)/ckpt/both" 300000 2
+	published "$(kv 3)/n/both/a"
+	for i in 2 3; do
+		setfattr -n user.kvfs.drain -v on "$(kv $i)"
+	done
+	for i in 1 2 3; do
+		wait_for '[ "$(jq "[.nodes[] | select(.draining)] | length" <"$(mnt $i)/.kvfs/nodes")" = 2 ]'
+	done
+	"$KVFS" drain "$(mnt 2)"
+	"$KVFS" drain "$(mnt 3)"
+	holds_soon "$(kv 1)/n/both/a" 100000 1
+	holds "$(mnt 1)/ckpt/both" 300000 2
+	node_mount 2
+	node_mount 3
+	all_know 3
+	rm "$(mnt 1)/ckpt/both"
+}
+
+nobody_left_to_take_it_keeps_a_node_mounted() {
+	put_published "$(kv 1)/n/alone" 100000 1
+	put "$(mnt 1)/ckpt/alone" 100000 2
+	"$KVFS" drain "$(mnt 2)"
+	"$KVFS" drain "$(mnt 3)"
+	"$KVFS" drain --json "$(mnt 1)" >"$T/out" 2>"$T/err" && fail 'given to whom?'
+	grep -q 'files could not be given away; still mounted' "$T/err" || fail "$(cat "$T/err")"
+	expect 'said' "$(jq -r 'select(.result == "failed") | .why' "$T/out" | sort -u)" 'not enough other nodes could take it'
+	is_mounted "$(mnt 1)" || fail 'it is gone'
+	setfattr -n user.kvfs.drain -v off "$(kv 1)"
+	node_mount 2
+	node_mount 3
+	all_know 3
+	rm "$(mnt 1)/ckpt/alone"
 }
 
 run_tests
