@@ -53,7 +53,7 @@ struct pool_record {
 	uint32_t mode;
 	uint32_t uid, gid;
 	int64_t atime_ns, mtime_ns, ctime_ns;
-	uint64_t last_use; /* the caller's recency counter, kept for restarts */
+	uint64_t last_use; /* the caller's: when, kept for restarts */
 	uint32_t hits;
 	uint32_t parent_frame; /* chain: POOL_NO_FRAME or the parent's frame */
 	uint32_t parent_epoch;
@@ -71,6 +71,8 @@ struct pool_record {
 #define POOL_IS_COPY 4u
 /* A user wants it to stay: never evicted. */
 #define POOL_IS_PINNED 8u
+/* The last copy that another node had: kept by the age that it had there. */
+#define POOL_IS_MOVED 16u
 
 struct pool_ops {
 	/**

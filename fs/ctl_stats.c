@@ -129,6 +129,16 @@ struct sample {
 	  REMOTE(served_bytes))                                                \
 	M(remote_refused_total, counter, "requests of peers refused",          \
 	  REMOTE(serve_refused))                                               \
+	M(remote_offers_total, counter, "last copies offered to peers",        \
+	  REMOTE(offers))                                                      \
+	M(remote_offers_taken_total, counter, "of them taken by the peer",     \
+	  REMOTE(offers_taken))                                                \
+	M(remote_offers_refused_total, counter,                                \
+	  "of them refused or unanswered", REMOTE(offers_refused))             \
+	M(remote_offered_bytes_total, counter, "bytes of those taken",         \
+	  REMOTE(offered_bytes))                                               \
+	M(remote_moved_here_total, counter, "last copies of peers taken in",   \
+	  REMOTE(moved_here))                                                  \
 	M(remote_pinned_bytes, gauge, "pinned while peers fetch",              \
 	  REMOTE(pinned_bytes))                                                \
 	M(remote_quarantined_bytes, gauge,                                     \

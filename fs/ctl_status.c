@@ -223,6 +223,11 @@ static json_t *remote_object(struct fs *fs)
 	COUNT(served_bytes);
 	COUNT(drops_sent);
 	COUNT(drops_received);
+	COUNT(offers);
+	COUNT(offers_taken);
+	COUNT(offers_refused);
+	COUNT(offered_bytes);
+	COUNT(moved_here);
 	COUNT(n_fetching);
 	COUNT(n_serving);
 	COUNT(pinned_bytes);

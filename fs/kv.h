@@ -89,11 +89,19 @@ struct kv_stored {
 };
 #define KV_STORED_MAX 8
 
+/* Why a block is here; by the flags of its record. */
+enum kv_kind {
+	KV_STORED,
+	KV_MOVED, /* another node's last copy, with the age it had there */
+	KV_COPY,  /* fetched from a node that has it still: it goes first */
+	KV_KINDS
+};
+
 struct kv_ns {
 	struct kv_dir dir;
-	struct list all;    /* kv->namespaces */
-	struct list by_use; /* committed files, least recently used first */
-	struct list copies; /* those fetched from other nodes: they go first */
+	struct list all; /* kv->namespaces */
+	/* committed files, least recently used first (KV_MOVED: nearly) */
+	struct list uses[KV_KINDS];
 	uint64_t quota_bytes;
 	uint32_t replicas;
 	bool checksum;
@@ -103,13 +111,14 @@ struct kv_ns {
 	struct kv_stored stored[KV_STORED_MAX];
 	unsigned stored_at; /* the newest of all */
 	uint64_t n_blocks, n_bytes;
-	uint64_t tried; /* kv->evict_round in which nothing of it may go */
+	uint64_t tried[KV_KINDS]; /* kv->evict_round in which none may go */
+	struct list *next; /* kv_next_victims' place in uses[KV_STORED] */
 	_Atomic uint64_t hits, misses, stores, evictions;
 };
 
 struct kv_file {
 	struct kv_node node;
-	struct list by_use; /* committed and linked: in ns->by_use */
+	struct list by_use; /* committed and linked: in ns->uses */
 	struct list excess; /* committed, not trimmed: in kv->excess */
 	struct list stale;  /* the kernel shall forget it: in kv->stale, told */
 	struct kv_ns *ns;
@@ -121,6 +130,7 @@ struct kv_file {
 	bool closed;   /* direct rung: a writer closed; its RELEASE may come */
 	uint8_t told;  /* how often the kernel was told to forget it */
 	bool trimmed;  /* WRITING: nothing preallocated is left */
+	bool offered;  /* since its last use: remote_offer.c has seen it */
 	uint32_t kids; /* chain: blocks that name this one as parent */
 	pid_t writer;  /* thread that created it, while WRITING */
 	uint32_t next_frame, next_epoch; /* what was stored after it; epoch 0:
@@ -140,8 +150,10 @@ struct kv {
 	size_t table_mask;
 	size_t n_nodes;
 	uint64_t last_ino;
-	uint64_t use_clock, evict_round;
-	struct kv_file **by_frame; /* committed files; POOL frames at most */
+	uint64_t use_clock; /* ns: the monotonic clock, no value twice */
+	uint64_t evict_round;
+	uint64_t n_bytes, copy_bytes; /* of blocks; of those KV_COPY */
+	struct kv_file **by_frame;    /* committed files; POOL frames at most */
 	size_t n_by_frame;
 	uint32_t *walk; /* frames, last used first: a refill under way */
 	size_t n_walk;
@@ -278,9 +290,22 @@ uint64_t kv_spare_take(struct kv *kv);
 uint64_t kv_spare_soon(struct kv *kv);
 
 /* kv_evict.c */
+/** kv_use_now - the time of a use that happens now: no other has it. */
+uint64_t kv_use_now(struct kv *kv);
+enum kv_kind kv_kind(struct kv *kv, struct kv_file *f);
 /** kv_use_list - the recency list of its namespace that f belongs to. */
 struct list *kv_use_list(struct kv *kv, struct kv_file *f);
 void kv_touch(struct kv *kv, struct kv_file *f); /* lock held */
+/** kv_set_kind - f is here for another reason now: KV_COPY goes next, KV_MOVED
+ *  keeps its age. Lock held. */
+void kv_set_kind(struct kv *kv, struct kv_file *f, enum kv_kind kind);
+#define KV_ROOM (-1)
+/** kv_victim_age_ms - how long ago what would have to go was used (copies
+ *  aside), or KV_ROOM: nothing need go soon. Lock held. */
+int64_t kv_victim_age_ms(struct kv *kv);
+/** kv_next_victims - blocks that will go soon and that remote_offer.c has not
+ *  seen since their last use: at most n; lock held. */
+unsigned kv_next_victims(struct kv *kv, struct kv_file **out, unsigned n);
 /** kv_enforce_quota - evict from this namespace until it fits; lock held. */
 void kv_enforce_quota(struct kv *kv, struct kv_ns *ns);
 uint64_t kv_reclaim(void *ctx, uint64_t need_bytes);

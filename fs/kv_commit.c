@@ -84,7 +84,11 @@ int kv_count_in(struct kv *kv, struct kv_file *f)
 	list_push_back(kv_use_list(kv, f), &f->by_use);
 	f->ns->n_blocks++;
 	f->ns->n_bytes += r->size_bytes;
+	kv->n_bytes += r->size_bytes;
+	if (kv_kind(kv, f) == KV_COPY)
+		kv->copy_bytes += r->size_bytes;
 	learn_size(f->ns, r->size_bytes);
+	remote_offer_soon(kv);
 	return 0;
 }
 
@@ -98,6 +102,9 @@ void kv_count_out(struct kv *kv, struct kv_file *f)
 	list_remove(&f->excess);
 	f->ns->n_blocks--;
 	f->ns->n_bytes -= r->size_bytes;
+	kv->n_bytes -= r->size_bytes;
+	if (kv_kind(kv, f) == KV_COPY)
+		kv->copy_bytes -= r->size_bytes;
 }
 
 static int commit(struct kv *kv, struct kv_file *f)
@@ -110,7 +117,7 @@ static int commit(struct kv *kv, struct kv_file *f)
 
 	if (n < 0)
 		return n;
-	r->last_use = ++kv->use_clock;
+	r->last_use = kv_use_now(kv);
 	err = reserve_by_frame(kv, f->frame);
 	if (!err)
 		err = pool_commit(kv->fs->pool, f->frame, path, (uint16_t)n);
@@ -286,6 +293,7 @@ static int rename_block(struct call *c, struct kv_file *f)
 	err = pool_rename(kv->fs->pool, f->frame, path, (uint16_t)n);
 	if (!err)
 		err = kv_move(kv, &f->node, to, c->new_name);
+	kv_set_kind(kv, f, KV_STORED); /* nobody else has it by this name */
 	kv_record(kv, f)->generation = 0;
 	f->node.published = false;
 	kv_publish(kv, f);

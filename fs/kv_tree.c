@@ -263,8 +263,8 @@ struct kv_dir *kv_dir_new(struct kv *kv, struct kv_dir *parent,
 
 		dir->ns = ns;
 		ns->checksum = true;
-		list_init(&ns->by_use);
-		list_init(&ns->copies);
+		for (int i = 0; i < KV_KINDS; i++)
+			list_init(&ns->uses[i]);
 		list_push_back(&kv->namespaces, &ns->all);
 	} else {
 		dir->ns = parent->ns;

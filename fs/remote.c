@@ -175,8 +175,13 @@ static void load(void *ctx, struct meta_load *l)
 		.pool_bytes = s.capacity_bytes,
 		.used_bytes = s.committed_bytes + s.writing_bytes,
 		.n_blocks = s.n_committed,
-		.victim_age_ms = -1,
+		.victim_age_ms = KV_ROOM,
 	};
+	if (fs->kv) {
+		pthread_mutex_lock(&fs->kv->lock);
+		l->victim_age_ms = kv_victim_age_ms(fs->kv);
+		pthread_mutex_unlock(&fs->kv->lock);
+	}
 	if (!fs->remote)
 		return;
 	l->n_serving = (uint32_t)atomic_load(&fs->remote->counters.n_serving);
@@ -277,7 +282,9 @@ int remote_open(struct fs *fs)
 				0)) ||
 	    (err = workers_open(&r->servers, "kvfs-serve", REMOTE_SERVERS,
 				0)) ||
-	    (err = open_engine(r))) {
+	    (err = remote_offers_open(r)) || (err = open_engine(r))) {
+		remote_offers_stop(r);
+		remote_offers_close(r);
 		workers_close(r->fetchers);
 		workers_close(r->servers);
 		free(r);
@@ -300,6 +307,7 @@ void remote_stop(struct fs *fs)
 	pthread_mutex_unlock(&r->lock);
 	workers_close(r->fetchers);
 	workers_close(r->servers);
+	remote_offers_stop(r);
 	engine_close(r->engine);
 }
 
@@ -309,6 +317,7 @@ void remote_close(struct fs *fs)
 
 	if (!r)
 		return;
+	remote_offers_close(r);
 	pthread_cond_destroy(&r->changed);
 	pthread_mutex_destroy(&r->lock);
 	pthread_rwlock_destroy(&r->ckpt_lock);

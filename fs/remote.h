@@ -14,6 +14,7 @@
  *      remote_list.c   names of other nodes in a listing
  *      remote_order.c  fetch, pin, replicate, drain: what users ask for
  *      remote_chain.c  fetching ahead
+ *      remote_offer.c  last copies that have to go: to nodes with older ones
  *      remote_wire.c   the messages
  *
  * The way of a remote hit. LOOKUP: no such node here, so Redis is asked
@@ -39,22 +40,22 @@
 #include "engine/engine.h"
 #include "engine/pool.h"
 #include "fs/call.h"
+#include "fs/kv.h"
 #include "fs/remote_wire.h"
 #include "meta/kv.h"
 #include "meta/nodes.h"
 
 struct ckpt;
 struct fs;
-struct kv;
-struct kv_dir;
-struct kv_file;
-struct kv_node;
 
 #define REMOTE_SEEN_NS 100000000LL /* what Redis said is believed so long */
 #define REMOTE_FETCHERS 32
 #define REMOTE_SERVERS 2
 #define REMOTE_EXPECTED 1024 /* names that may be opened next */
 #define REMOTE_UPLOADS_MAX 4 /* of one block at a time */
+#define REMOTE_OLDER                                            \
+	2 /* so many times must a node's blocks be, or it takes \
+	     no last copies of others */
 
 /* Shown in .kvfs/stats and status. */
 struct remote_counters {
@@ -63,6 +64,8 @@ struct remote_counters {
 	_Atomic uint64_t not_here, mismatches, timeouts, busy;
 	_Atomic uint64_t served, serve_refused, served_bytes;
 	_Atomic uint64_t drops_sent, drops_received, taken, ahead;
+	_Atomic uint64_t offers, offers_taken, offers_refused, offered_bytes;
+	_Atomic uint64_t moved_here; /* taken from others' offers */
 	_Atomic uint64_t n_fetching, n_serving;
 	_Atomic uint64_t pinned_bytes, quarantined_bytes;
 	struct hist fetch;
@@ -79,6 +82,7 @@ struct remote {
 	struct list drops;	  /* remote_name.c */
 	int64_t ns_asked_ns;
 	uint64_t pool_bytes;
+	struct remote_offers *offers;
 	_Atomic uint64_t expected[REMOTE_EXPECTED]; /* hashes; remote_chain.c */
 	pthread_rwlock_t ckpt_lock; /* guards ckpt: ckpt_fetch_serve.c */
 	struct ckpt *ckpt;	    /* while it can be asked */
@@ -141,10 +145,11 @@ void remote_node_learn(struct kv *kv, struct kv_dir *dir, const char *name,
 /** remote_node_forget - Redis knows no such name (any more). */
 void remote_node_forget(struct kv *kv, struct kv_node *node);
 void remote_node_stat(const struct kv_file *f, struct stat *st);
-/** remote_node_commit - the frame has the bytes: from KV_REMOTE to a block.
+/** remote_node_commit - the frame has the bytes: from KV_REMOTE to a block
+ *  that was last used so long ago.
  *  Returns: 0, or -errno; the frame is then still the caller's. */
 int remote_node_commit(struct kv *kv, struct kv_file *f, uint32_t frame,
-		       bool copy);
+		       enum kv_kind kind, uint32_t age_ms);
 /** remote_node_attr - user.kvfs.* of such a node: length or -errno. */
 int remote_node_attr(struct kv *kv, struct kv_file *f, const char *name,
 		     char *value, size_t bytes);
@@ -193,6 +198,15 @@ void remote_chain_fetched(struct remote *r, const struct remote_msg *m,
 			  uint32_t holder);
 /** remote_chain_opened - a block with f->lead was opened; kv->lock held. */
 void remote_chain_opened(struct kv *kv, struct kv_file *f);
+
+/* remote_offer.c */
+int remote_offers_open(struct remote *r); /* 0 or -errno */
+/** remote_offers_stop - ends its thread; answers may still come. */
+void remote_offers_stop(struct remote *r);
+void remote_offers_close(struct remote *r);
+/** remote_offer_soon - something came; is the pool full so far that its last
+ *  copies must be thought of? kv->lock held, never waits. */
+void remote_offer_soon(struct kv *kv);
 
 /* remote_serve.c */
 void remote_serve(struct remote *r, struct engine_peer *peer,

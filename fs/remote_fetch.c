@@ -31,7 +31,9 @@ struct remote_fetch {
 	int64_t deadline, started_ns;
 	struct meta_kv_found found;
 	enum engine_priority priority;
-	bool copy, lead;
+	enum kv_kind kind;
+	uint32_t age_ms; /* since its last use, as the giver has it */
+	bool lead;
 	uint32_t frame, from; /* from: the holder that had it */
 	uint16_t path_len;
 	char path[POOL_PATH_MAX + 1];
@@ -180,7 +182,7 @@ static int install(struct remote_fetch *x)
 	int err;
 
 	pthread_mutex_lock(&kv->lock);
-	err = remote_node_commit(kv, x->f, x->frame, x->copy);
+	err = remote_node_commit(kv, x->f, x->frame, x->kind, x->age_ms);
 	pthread_mutex_unlock(&kv->lock);
 	if (err)
 		pool_put(kv->fs->pool, x->frame);
@@ -282,7 +284,7 @@ static struct remote_fetch *begin(struct kv *kv, struct kv_file *f,
 	x->found = f->remote->found;
 	x->deadline = deadline;
 	x->started_ns = clock_now_ns();
-	x->copy = true;
+	x->kind = KV_COPY;
 	x->job.run = fetch;
 	list_init(&x->waiters);
 	f->remote->fetch = x;
@@ -418,7 +420,10 @@ int remote_fetch_msg(struct remote *r, const struct remote_msg *m,
 	if (err)
 		return err == -EEXIST || err == -EALREADY ? 0 : err;
 	x->priority = (enum engine_priority)m->priority;
-	x->copy = m->flags & REMOTE_COPY;
+	x->kind = m->flags & REMOTE_COPY    ? KV_COPY
+		  : m->flags & REMOTE_OFFER ? KV_MOVED
+					    : KV_STORED;
+	x->age_ms = m->age_ms;
 	x->lead = m->flags & REMOTE_LEAD;
 	err = run(x);
 	if (!err)

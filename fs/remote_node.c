@@ -108,7 +108,7 @@ static void fill_record(struct pool_record *r,
 }
 
 int remote_node_commit(struct kv *kv, struct kv_file *f, uint32_t frame,
-		       bool copy)
+		       enum kv_kind kind, uint32_t age_ms)
 {
 	const struct meta_kv_found *found = &f->remote->found;
 	char path[POOL_PATH_MAX + 1];
@@ -119,7 +119,7 @@ int remote_node_commit(struct kv *kv, struct kv_file *f, uint32_t frame,
 	if (n < 0 || f->node.unlinked || f->node.state != KV_REMOTE)
 		return n < 0 ? n : -ENOENT;
 	fill_record(r, found);
-	r->last_use = ++kv->use_clock;
+	r->last_use = kv_use_now(kv) - (uint64_t)age_ms * NS_PER_MS;
 	err = pool_commit(kv->fs->pool, frame, path, (uint16_t)n);
 	if (err)
 		return err;
@@ -129,8 +129,9 @@ int remote_node_commit(struct kv *kv, struct kv_file *f, uint32_t frame,
 		r->flags |= POOL_HAS_CHECKSUM;
 	}
 	r->generation = found->generation;
-	if (copy)
-		r->flags |= POOL_IS_COPY;
+	r->flags |= kind == KV_COPY    ? POOL_IS_COPY
+		    : kind == KV_MOVED ? POOL_IS_MOVED
+				       : 0;
 	err = kv_count_in(kv, f);
 	if (err) {
 		f->frame = POOL_NO_FRAME;

@@ -38,12 +38,18 @@ struct request {
 	char path[];
 };
 
-static void answer(struct request *q, int status)
+static void answer_with(struct request *q, int status, const void *bytes,
+			uint32_t n)
 {
 	/* Refused where the bytes have answered, or the caller is gone. */
-	engine_reply(q->peer, q->request_id, status, NULL, 0);
+	engine_reply(q->peer, q->request_id, status, bytes, n);
 	engine_peer_put(q->peer);
 	free(q);
+}
+
+static void answer(struct request *q, int status)
+{
+	answer_with(q, status, NULL, 0);
 }
 
 static struct kv_file *find(struct kv *kv, const struct remote_msg *m)
@@ -87,7 +93,8 @@ static int pin(struct request *q)
 	if (f->uploads >= REMOTE_UPLOADS_MAX ||
 	    (pinned && pinned + q->msg.size_bytes > r->pool_bytes / PIN_SHARE))
 		return -EAGAIN;
-	kv_touch(kv, f);
+	if (q->msg.priority < ENGINE_REPLICATE) /* somebody there reads it */
+		kv_touch(kv, f);
 	f->node.pins++;
 	f->uploads++;
 	q->f = f;
@@ -205,9 +212,7 @@ static void serve_ahead(struct request *q)
 	if (f)
 		n = remote_chain_answer(q->r, f, out);
 	pthread_mutex_unlock(&kv->lock);
-	engine_reply(q->peer, q->request_id, 0, out, (uint32_t)n);
-	engine_peer_put(q->peer);
-	free(q);
+	answer_with(q, 0, out, (uint32_t)n);
 }
 
 /* -- DROP --------------------------------------------------------------- */
@@ -238,12 +243,47 @@ static void serve_drop(struct request *q)
 
 /* -- TAKE --------------------------------------------------------------- */
 
+static int64_t victim_age(struct kv *kv)
+{
+	scoped_lock(&kv->lock);
+
+	return kv_victim_age_ms(kv);
+}
+
+/* A peer's last copy. It is published from here, too, before the peer hears
+ * that it may let go. */
+static int take_offer(struct request *q)
+{
+	int64_t own = victim_age(q->r->fs->kv);
+	int err;
+
+	if (own != KV_ROOM && own < REMOTE_OLDER * (int64_t)q->msg.age_ms)
+		return -EBUSY;
+	if (atomic_load(&q->r->counters.n_fetching) > REMOTE_FETCHERS / 2)
+		return -EBUSY;
+	err = remote_fetch_msg(q->r, &q->msg, q->msg.holder);
+	if (!err)
+		err = meta_kv_sync(q->r->fs->meta, q->msg.path,
+				   q->msg.path_len);
+	if (!err)
+		atomic_fetch_add(&q->r->counters.moved_here, 1);
+	return err;
+}
+
 /* "Keep a copy of this": who asks is a holder. Runs on a fetcher. */
 static void serve_take(struct job *job)
 {
 	struct request *q = container_of(job, struct request, job);
-	int err = remote_fetch_msg(q->r, &q->msg, q->msg.holder);
+	uint8_t age[REMOTE_AGE_BYTES];
+	int err;
 
+	if (q->msg.flags & REMOTE_OFFER) {
+		err = take_offer(q);
+		remote_age_encode(victim_age(q->r->fs->kv), age);
+		answer_with(q, err, age, sizeof(age));
+		return;
+	}
+	err = remote_fetch_msg(q->r, &q->msg, q->msg.holder);
 	if (!err)
 		atomic_fetch_add(&q->r->counters.taken, 1);
 	answer(q, err);

@@ -35,6 +35,24 @@ static const uint8_t *get64(const uint8_t *p, uint64_t *v)
 	return p + sizeof(*v);
 }
 
+void remote_age_encode(int64_t age_ms, uint8_t out[REMOTE_AGE_BYTES])
+{
+	int64_t v = age_ms + 1;
+
+	put32(out, v < UINT32_MAX ? (uint32_t)v : UINT32_MAX);
+}
+
+int remote_age_decode(const void *bytes, size_t n, int64_t *age_ms)
+{
+	uint32_t v;
+
+	if (n != REMOTE_AGE_BYTES)
+		return -EPROTO;
+	get32(bytes, &v);
+	*age_ms = (int64_t)v - 1;
+	return 0;
+}
+
 size_t remote_encode(const struct remote_msg *m, uint8_t out[REMOTE_MSG_MAX])
 {
 	uint8_t *p = out;
@@ -52,6 +70,7 @@ size_t remote_encode(const struct remote_msg *m, uint8_t out[REMOTE_MSG_MAX])
 	p = put32(p, m->uid);
 	p = put32(p, m->gid);
 	p = put32(p, m->holder);
+	p = put32(p, m->age_ms);
 	p = put64(p, m->segment.id);
 	p = put64(p, m->segment.generation);
 	memcpy(p, m->path, m->path_len);
@@ -97,6 +116,7 @@ int remote_decode(const void *bytes, size_t n, struct remote_msg *m)
 	p = get32(p, &r.uid);
 	p = get32(p, &r.gid);
 	p = get32(p, &r.holder);
+	p = get32(p, &r.age_ms);
 	p = get64(p, &r.segment.id);
 	p = get64(p, &r.segment.generation);
 	r.path = (const char *)p;

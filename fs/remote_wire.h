@@ -9,6 +9,8 @@
  *      FETCH  call: "write this block into that segment"; answer: a status
  *      DROP   call: "its name was removed"; answer: a status
  *      TAKE   call: "fetch this block from me and keep it"; answer: a status
+ *             and, of an OFFER, 4 bytes: ms since the last use of what would
+ *             go next there, plus 1; 0: there is room
  *      AHEAD  call: "what was stored after this?"; answer: up to 8 blocks, each
  *             as below, its length (2) before it
  *
@@ -17,6 +19,7 @@
  *      version 1, flags 1, path length 2, priority 4
  *      generation 8, size 8, checksum 16, mode 4, uid 4, gid 4
  *      holder 4 (TAKE: an incarnation that has it; else 0)
+ *      age 4 (TAKE with flag OFFER: ms since its last use; else 0)
  *      segment id 8, segment generation 8 (FETCH; else 0)
  *      path
  */
@@ -39,7 +42,7 @@ enum remote_type {
 	REMOTE_SHARD_TAKE, /* have all of a checkpoint file */
 };
 
-#define REMOTE_HEAD_BYTES 72u
+#define REMOTE_HEAD_BYTES 76u
 #define REMOTE_MSG_MAX (REMOTE_HEAD_BYTES + POOL_PATH_MAX)
 
 /* One version of a block, and what is to be done with it. */
@@ -47,7 +50,7 @@ struct remote_msg {
 	uint64_t generation, size_bytes;
 	uint64_t checksum[2];
 	uint32_t mode, uid, gid;
-	uint32_t holder;
+	uint32_t holder, age_ms;
 	uint32_t priority; /* enum engine_priority */
 	uint8_t flags;
 	struct engine_segment segment;
@@ -55,8 +58,15 @@ struct remote_msg {
 	const char *path; /* not terminated */
 };
 
-#define REMOTE_LEAD 2u /* here only: kv_file.lead */
-#define REMOTE_COPY 1u /* TAKE: a copy that may go first, no replica */
+#define REMOTE_LEAD 2u	/* here only: kv_file.lead */
+#define REMOTE_COPY 1u	/* TAKE: a copy that may go first, no replica */
+#define REMOTE_OFFER 4u /* TAKE: only if yours are older; ours will go */
+
+/** remote_age_encode, remote_age_decode - the answer to an OFFER; KV_ROOM (-1)
+ *  is room, and an answer that is none says nothing new: -EPROTO. */
+#define REMOTE_AGE_BYTES 4u
+void remote_age_encode(int64_t age_ms, uint8_t out[REMOTE_AGE_BYTES]);
+int remote_age_decode(const void *bytes, size_t n, int64_t *age_ms);
 
 /** remote_encode - returns the length. */
 size_t remote_encode(const struct remote_msg *m, uint8_t out[REMOTE_MSG_MAX]);

@@ -10,7 +10,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	uint8_t again[REMOTE_MSG_MAX];
 	struct remote_msg m;
+	int64_t age;
 
+	if (!remote_age_decode(data, n, &age)) {
+		fuzz_must(age >= -1 && age < UINT32_MAX);
+		remote_age_encode(age, again);
+		fuzz_must(!memcmp(again, data, n));
+	}
 	if (remote_decode(data, n, &m))
 		return 0;
 	/* what was taken is a path, and is written as it was read */
@@ -42,6 +48,10 @@ void fuzz_seeds(void)
 {
 	char longest[POOL_PATH_MAX + 1];
 
+	uint8_t age[REMOTE_AGE_BYTES];
+
+	remote_age_encode(-1, age);
+	fuzz_seed(age, sizeof(age));
 	seed("n/a");
 	seed("llama/0a/1b/0a1b2c.bin");
 	memset(longest, 'x', sizeof(longest));

@@ -1,0 +1,443 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "fs/kv.h"
+#include "fs/remote.h"
+
+/*
+ * Last copies that will have to go, to nodes whose blocks are older.
+ *
+ * Eviction never waits for this. It is done ahead: whenever something comes
+ * and the pool is nearly full, one thread looks at what will go next
+ * (kv_next_victims), asks Redis in one trip who else holds it, and
+ *
+ *      others hold it, too          nothing: it may go
+ *      a copy, and nobody else      it is no copy any more (KV_MOVED)
+ *      a block, and nobody else     is offered to the better of two random
+ *                                   peers: one with room, or whose next victim
+ *                                   was last used at least REMOTE_OLDER times
+ *                                   as long ago
+ *
+ * The peer fetches it like anything else and publishes itself; once it said so
+ * our block is a copy and goes next. Until then it is an ordinary block: if
+ * room is needed sooner it just goes. What came by an offer is not offered on
+ * before somebody has used it (KV_MOVED; one hop).
+ *
+ * How old a peer's blocks are is told by its heartbeats, and, newer, by each
+ * answer to an offer: without these a busy node would go on for three seconds
+ * giving to the peer that was the oldest.
+ */
+
+#define BATCH 32
+#define OUT_MAX 32	   /* offers without an answer */
+#define OUT_SHARE 16	   /* and bytes of them: of the pool, or one block */
+#define ANSWER_NS NS_PER_S /* then the peer is too slow */
+#define LOOKUP_NS (100 * NS_PER_MS)
+#define SILENT_NS (500 * NS_PER_MS)
+#define BUDGET_SHARE 20			     /* of what the link carries */
+#define LINK_BYTES_S (1250ULL * 1000 * 1000) /* where it is not known */
+#define BURST_BYTES (32LL << 20)
+#define HEARD_MAX 64
+
+/* What a peer answered last. */
+struct heard {
+	uint32_t node;
+	int64_t age_ms, at_ns;
+};
+
+struct remote_offers {
+	struct remote *r;
+	struct workers *worker;
+	struct job job;
+	bool queued; /* kv->lock */
+	_Atomic uint32_t n_out;
+	_Atomic uint64_t out_bytes;
+
+	/* The worker's own: */
+	int64_t budget_bytes, budget_ns;
+
+	pthread_mutex_t lock; /* a leaf; guards heard */
+	struct heard heard[HEARD_MAX];
+};
+
+/* A block as it was when it was looked at. */
+struct last_copy {
+	struct kv_file *f; /* valid while by_frame says so */
+	uint32_t frame, epoch;
+	uint64_t last_use;
+	enum kv_kind kind;
+	uint16_t path_len;
+	char path[POOL_PATH_MAX + 1];
+};
+
+/* -- how old is what they have ------------------------------------------ */
+
+struct peer_age {
+	uint32_t node;
+	int64_t age_ms;
+};
+
+static void hear(struct remote_offers *o, uint32_t node, int64_t age_ms)
+{
+	scoped_lock(&o->lock);
+
+	o->heard[node % HEARD_MAX] =
+		(struct heard){node, age_ms, clock_now_ns()};
+}
+
+static int64_t age_of(struct remote_offers *o, const struct meta_node *n)
+{
+	const struct heard *h = &o->heard[n->incarnation % HEARD_MAX];
+	scoped_lock(&o->lock);
+
+	if (h->node == n->incarnation &&
+	    clock_now_ns() - h->at_ns < n->load_age_ms * NS_PER_MS)
+		return h->age_ms;
+	return n->load.victim_age_ms;
+}
+
+static bool is_better(const struct peer_age *a, const struct peer_age *b)
+{
+	if (a->age_ms == KV_ROOM || b->age_ms == KV_ROOM)
+		return a->age_ms == KV_ROOM;
+	return a->age_ms > b->age_ms;
+}
+
+/* Two of those that could, each as likely as the others. */
+struct draw {
+	struct remote_offers *o;
+	struct peer_age two[2];
+	unsigned n;
+};
+
+static bool draw(void *arg, const struct meta_node *node)
+{
+	struct draw *d = arg;
+	unsigned at = d->n;
+
+	if (node->is_self || node->self.draining || !node->self.n_addrs ||
+	    !node->has_load)
+		return true;
+	if (d->n++ >= 2)
+		at = (unsigned)random() % d->n;
+	if (at < 2)
+		d->two[at] = (struct peer_age){node->incarnation,
+					       age_of(d->o, node)};
+	return true;
+}
+
+/* 0: nobody that has room or blocks as much older. */
+static uint32_t peer_for(struct remote_offers *o, int64_t age_ms)
+{
+	struct draw d = {.o = o};
+	struct peer_age best;
+
+	if (!meta_nodes(o->r->fs->meta, draw, &d) || !d.n)
+		return 0;
+	best = d.two[0];
+	if (d.n > 1 && is_better(&d.two[1], &best))
+		best = d.two[1];
+	return best.age_ms == KV_ROOM || best.age_ms >= REMOTE_OLDER * age_ms
+		       ? best.node
+		       : 0;
+}
+
+/* -- how much ----------------------------------------------------------- */
+
+/* A twentieth of the link, of what was saved up a burst at the most. */
+static bool afford(struct remote_offers *o, const struct engine_peer_info *link,
+		   uint64_t bytes)
+{
+	uint64_t rate = link->rate_bytes_s ? link->rate_bytes_s : LINK_BYTES_S;
+	int64_t now = clock_now_ns();
+	double earned = (double)(now - o->budget_ns) / (double)NS_PER_S *
+			(double)(rate / BUDGET_SHARE);
+	int64_t most = (int64_t)(rate / BUDGET_SHARE);
+
+	if (most < BURST_BYTES)
+		most = BURST_BYTES;
+	o->budget_bytes = earned < (double)(most - o->budget_bytes)
+				  ? o->budget_bytes + (int64_t)earned
+				  : most;
+	o->budget_ns = now;
+	if (o->budget_bytes <= 0)
+		return false;
+	o->budget_bytes -= (int64_t)bytes;
+	return true;
+}
+
+static bool may_go_out(struct remote_offers *o, uint64_t bytes)
+{
+	uint64_t out = atomic_load(&o->out_bytes);
+
+	return atomic_load(&o->n_out) < OUT_MAX &&
+	       (!out || out + bytes <= o->r->pool_bytes / OUT_SHARE);
+}
+
+/* -- one offer ---------------------------------------------------------- */
+
+struct offer {
+	struct engine_call call;
+	struct job job;
+	struct remote_offers *o;
+	uint32_t to;
+	uint64_t bytes;
+	struct last_copy last;
+};
+
+static void offer_free(struct offer *x)
+{
+	atomic_fetch_sub(&x->o->n_out, 1);
+	atomic_fetch_sub(&x->o->out_bytes, x->bytes);
+	free(x);
+}
+
+/* It is still that block, not used since. Lock held. */
+static bool is_unused(struct kv *kv, const struct last_copy *l)
+{
+	return l->frame < kv->n_by_frame && kv->by_frame[l->frame] == l->f &&
+	       kv_record(kv, l->f)->epoch == l->epoch &&
+	       kv_record(kv, l->f)->last_use == l->last_use;
+}
+
+/* The peer has it: ours may go. */
+static void settle(struct job *job)
+{
+	struct offer *x = container_of(job, struct offer, job);
+	struct kv *kv = x->o->r->fs->kv;
+
+	pthread_mutex_lock(&kv->lock);
+	if (is_unused(kv, &x->last))
+		kv_set_kind(kv, x->last.f, KV_COPY);
+	pthread_mutex_unlock(&kv->lock);
+	offer_free(x);
+}
+
+/* On a thread of the engine. */
+static void answered(struct engine_call *call, int status, const void *reply,
+		     uint32_t reply_bytes)
+{
+	struct offer *x = container_of(call, struct offer, call);
+	struct remote *r = x->o->r;
+	int64_t age_ms;
+
+	if (!remote_age_decode(reply, reply ? reply_bytes : 0, &age_ms))
+		hear(x->o, x->to, age_ms);
+	if (status) {
+		atomic_fetch_add(&r->counters.offers_refused, 1);
+		offer_free(x);
+		return;
+	}
+	atomic_fetch_add(&r->counters.offers_taken, 1);
+	atomic_fetch_add(&r->counters.offered_bytes, x->bytes);
+	x->job.run = settle;
+	if (!remote_post(r, x->o->worker, &x->job))
+		offer_free(x);
+}
+
+static int send_offer(struct offer *x, struct engine_peer *peer,
+		      const struct meta_kv_found *found, uint32_t age_ms)
+{
+	struct remote_msg m = {
+		.generation = found->generation,
+		.size_bytes = found->size_bytes,
+		.checksum = {found->checksum[0], found->checksum[1]},
+		.mode = found->mode,
+		.uid = found->uid,
+		.gid = found->gid,
+		.holder = meta_node_self(x->o->r->fs->meta),
+		.age_ms = age_ms,
+		.priority = ENGINE_MIGRATE,
+		.flags = REMOTE_OFFER,
+		.path = x->last.path,
+		.path_len = x->last.path_len,
+	};
+	uint8_t bytes[REMOTE_MSG_MAX];
+
+	x->call = (struct engine_call){
+		.type = REMOTE_TAKE,
+		.payload = bytes,
+		.payload_bytes = (uint32_t)remote_encode(&m, bytes),
+		.deadline_ns = clock_now_ns() + ANSWER_NS,
+		.done = answered,
+	};
+	return engine_call_start(peer, &x->call);
+}
+
+static struct offer *offer_new(struct remote_offers *o, uint32_t to,
+			       const struct last_copy *l, uint64_t bytes)
+{
+	struct offer *x = malloc(sizeof(*x));
+
+	if (!x)
+		return NULL;
+	x->o = o;
+	x->to = to;
+	x->bytes = bytes;
+	x->last = *l;
+	atomic_fetch_add(&o->n_out, 1);
+	atomic_fetch_add(&o->out_bytes, bytes);
+	return x;
+}
+
+static bool is_silent(const struct engine_peer_info *link)
+{
+	return link->n_calls && clock_now_ns() - link->heard_ns > SILENT_NS;
+}
+
+static void offer(struct remote_offers *o, const struct last_copy *l,
+		  const struct meta_kv_found *found)
+{
+	int64_t age_ms = (clock_now_ns() - (int64_t)l->last_use) / NS_PER_MS;
+	uint32_t to =
+		may_go_out(o, found->size_bytes) ? peer_for(o, age_ms) : 0;
+	struct engine_peer_info link;
+	struct engine_peer *peer;
+	struct offer *x = NULL;
+
+	if (!to || age_ms > UINT32_MAX || remote_peer(o->r, to, &peer))
+		return;
+	engine_peer_info(peer, &link);
+	if (!is_silent(&link) && afford(o, &link, found->size_bytes))
+		x = offer_new(o, to, l, found->size_bytes);
+	if (x) {
+		atomic_fetch_add(&o->r->counters.offers, 1);
+		if (send_offer(x, peer, found, (uint32_t)age_ms)) {
+			atomic_fetch_add(&o->r->counters.offers_refused, 1);
+			offer_free(x);
+		}
+	}
+	engine_peer_put(peer);
+}
+
+/* -- what will go ------------------------------------------------------- */
+
+static bool only_here(struct remote *r, const struct meta_kv_found *found)
+{
+	return found->n_holders == 1 &&
+	       found->holders[0] == meta_node_self(r->fs->meta);
+}
+
+static void decide(struct remote_offers *o, const struct last_copy *l,
+		   const struct meta_kv_ask *ask)
+{
+	struct kv *kv = o->r->fs->kv;
+
+	if (ask->err || ask->found.is_dir || !only_here(o->r, &ask->found))
+		return;
+	if (l->kind == KV_STORED) {
+		offer(o, l, &ask->found);
+		return;
+	}
+	pthread_mutex_lock(&kv->lock);
+	if (is_unused(kv, l))
+		kv_set_kind(kv, l->f, KV_MOVED);
+	pthread_mutex_unlock(&kv->lock);
+}
+
+/* Lock held. */
+static bool look_at(struct kv *kv, struct kv_file *f, struct last_copy *l)
+{
+	const struct pool_record *r = kv_record(kv, f);
+	int n = kv_path(kv_dir(f->node.parent), f->node.name, l->path);
+
+	l->f = f;
+	l->frame = f->frame;
+	l->epoch = r->epoch;
+	l->last_use = r->last_use;
+	l->kind = kv_kind(kv, f);
+	l->path_len = n > 0 ? (uint16_t)n : 0;
+	return n > 0;
+}
+
+/* Lock held. */
+static unsigned look(struct kv *kv, struct last_copy last[BATCH])
+{
+	struct kv_file *f[BATCH];
+	unsigned n = kv_next_victims(kv, f, BATCH), kept = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		kept += look_at(kv, f[i], &last[kept]);
+	return kept;
+}
+
+static void think(struct job *job)
+{
+	struct remote_offers *o = container_of(job, struct remote_offers, job);
+	struct kv *kv = o->r->fs->kv;
+	cleanup_free struct last_copy *last = calloc(BATCH, sizeof(*last));
+	struct meta_kv_ask asks[BATCH];
+	unsigned n = BATCH;
+
+	while (n == BATCH && !atomic_load(&kv->fs->stopping)) {
+		pthread_mutex_lock(&kv->lock);
+		n = last ? look(kv, last) : 0;
+		o->queued = n == BATCH;
+		pthread_mutex_unlock(&kv->lock);
+		for (unsigned i = 0; i < n; i++)
+			asks[i] = (struct meta_kv_ask){
+				.path = last[i].path,
+				.path_len = last[i].path_len};
+		if (!n ||
+		    meta_kv_lookup_many(kv->fs->meta,
+					clock_now_ns() + LOOKUP_NS, asks, n))
+			break;
+		for (unsigned i = 0; i < n; i++)
+			decide(o, &last[i], &asks[i]);
+	}
+	pthread_mutex_lock(&kv->lock);
+	if (n == BATCH)
+		o->queued = false;
+	pthread_mutex_unlock(&kv->lock);
+}
+
+void remote_offer_soon(struct kv *kv)
+{
+	struct remote *r = kv->fs->remote;
+	struct remote_offers *o = r ? r->offers : NULL;
+
+	if (!o || o->queued || kv_victim_age_ms(kv) == KV_ROOM ||
+	    meta_nodes_alone(kv->fs->meta))
+		return;
+	o->job.run = think;
+	o->queued = remote_post(r, o->worker, &o->job);
+}
+
+/* ----------------------------------------------------------------------- */
+
+int remote_offers_open(struct remote *r)
+{
+	struct remote_offers *o = calloc(1, sizeof(*o));
+	int err;
+
+	if (!o)
+		return -ENOMEM;
+	o->r = r;
+	o->budget_ns = clock_now_ns();
+	o->budget_bytes = BURST_BYTES;
+	pthread_mutex_init(&o->lock, NULL);
+	r->offers = o;
+	err = workers_open(&o->worker, "kvfs-offer", 1, 0);
+	return err;
+}
+
+void remote_offers_stop(struct remote *r)
+{
+	if (!r->offers)
+		return;
+	workers_close(r->offers->worker);
+	r->offers->worker = NULL;
+}
+
+void remote_offers_close(struct remote *r)
+{
+	if (!r->offers)
+		return;
+	pthread_mutex_destroy(&r->offers->lock);
+	free(r->offers);
+	r->offers = NULL;
+}

@@ -1,0 +1,118 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Several nodes are one pool: what goes first, and what goes elsewhere.
+# shellcheck source=tests/mount/cluster_lib.sh
+. "$(dirname "$0")/cluster_lib.sh" || exit 99
+on_each_rung "$@"
+requires_cmd getfattr setfattr
+MiB=1048576
+POOL=64M cluster_up 3
+
+_state() { getfattr --absolute-names --only-values -n user.kvfs.state "$1" 2>/dev/null; }
+_here() { [ "$(_state "$1")" = published ]; }
+_holders() { # PATH: their names, sorted
+	"$KVFS" locate --json "$1" 2>/dev/null | jq -r '.holders | sort | join(" ")'
+}
+_is_held_by() { [[ " $(_holders "$1") " == *" node-$2 "* ]]; } # PATH I
+_count() { node_status "$1" ".remote.$2"; }
+_namespace() { # NAME: seen by all nodes
+	local i
+	mkdir "$(kv 1)/$1"
+	for i in 2 3; do
+		wait_for '[ -d "$(kv '$i')/'"$1"'" ]'
+	done
+}
+_fill() { # I DIR FROM TO: blocks of 1 MiB, their numbers as seeds
+	local k
+	for ((k = $3; k <= $4; k++)); do
+		put_tmp "$(kv "$1")/$2/$k" $MiB $k
+	done
+	wait_for '[ "$(node_status '"$1"' .redis.dirty)" = 0 ]'
+}
+_clear() { # NAME HIGHEST: what is left of it, on all nodes
+	local n
+	eval "\"$KVFS\" rm \"$(kv 1)/$1\"/{1..$2}" >/dev/null 2>&1
+	for n in 1 2 3; do
+		wait_for '[ "$(node_status '$n' .pool.blocks)" = 0 ]'
+	done
+}
+
+a_block_that_another_node_holds_is_not_offered() {
+	local k
+	_namespace both
+	_fill 1 both 1 58
+	"$KVFS" prefetch --quiet "$(kv 2)"/both/*
+	wait_for '[ "$(node_status 2 .redis.dirty)" = 0 ]'
+	_fill 1 both 59 70
+	wait_for '[ "$(_state "$(kv 1)/both/1")" = remote ]'
+	expect 'offers' "$(_count 1 offers)" 0
+	_clear both 70
+}
+
+a_copy_goes_before_what_was_stored_here() {
+	local k
+	_namespace own
+	_namespace other
+	_fill 2 other 1 12
+	_fill 1 own 1 40
+	"$KVFS" prefetch --quiet "$(kv 1)"/other/*
+	_fill 1 own 41 60
+	wait_for '[ "$(_state "$(kv 1)/other/1")" = remote ]'
+	for ((k = 1; k <= 60; k++)); do
+		_here "$(kv 1)/own/$k" || fail "own/$k went"
+	done
+	"$KVFS" rm "$(kv 2)"/other/{1..12} >/dev/null
+	_clear own 60
+}
+
+a_hit_from_afar_keeps_a_block_at_its_owner() {
+	_namespace touch
+	_fill 2 touch 1 50
+	holds "$(kv 3)/touch/1" $MiB 1
+	_fill 2 touch 51 70
+	wait_for '[ "$(_state "$(kv 2)/touch/2")" = remote ] ||
+		[ ! -e "$(kv 2)/touch/2" ]'
+	_here "$(kv 2)/touch/1" || fail 'the block that was read went'
+	_clear touch 70
+}
+
+a_last_copy_that_must_go_is_found_on_another_node() {
+	local k n=60 taken
+	_namespace last
+	_fill 1 last 1 60
+	taken=$(_count 1 offers_taken)
+	while [ "$(_state "$(kv 1)/last/5")" = published ]; do
+		_fill 1 last $((++n)) $n
+		[ $n -lt 120 ] || fail 'nothing is evicted'
+	done
+	[ "$(_count 1 offers_taken)" -gt "$taken" ] || fail 'nothing was taken'
+	expect 'state' "$(_state "$(kv 1)/last/5")" remote
+	_is_held_by "$(kv 1)/last/5" 2 || _is_held_by "$(kv 1)/last/5" 3 ||
+		fail "held by $(_holders "$(kv 1)/last/5")"
+	for ((k = 1; k <= 5; k++)); do
+		[ ! -e "$(kv 1)/last/$k" ] || holds "$(kv 3)/last/$k" $MiB $k
+	done
+	_clear last $n
+}
+
+stopped_peers_do_not_stall_a_writer() {
+	local k
+	_namespace stall
+	_fill 1 stall 1 60
+	node_stop 2
+	node_stop 3
+	# A second each would be far too long.
+	HELPERS=$HELPERS timeout 60 bash -c '
+		for ((k = 61; k <= 160; k++)); do
+			"$HELPERS/pattern" write $k '$MiB' >"$1/$k.tmp" &&
+				mv "$1/$k.tmp" "$1/$k" || exit
+		done' - "$(kv 1)/stall" || fail 'the writer did not come through'
+	for ((k = 130; k <= 160; k++)); do
+		holds "$(kv 1)/stall/$k" $MiB $k
+	done
+	node_cont 2
+	node_cont 3
+	all_know 3
+}
+
+run_tests
