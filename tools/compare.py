@@ -8,8 +8,12 @@
 Redis and memcached are asked over plain sockets with recv_into a buffer that
 is there already, one connection a fetch in flight and one process of this
 client for each: nothing here is slower than a C client would be but the one
-call a block. Mooncake's transfer engine is asked with its own Python binding,
-as its users do: a process that has the memory, a process that reads it.
+call a block. Mooncake's transfer engine and its Store are asked with their own
+Python bindings, as their users do: a process that has the memory, processes
+that read it into buffers which were registered before; the Store with its
+master beside it, which tells each reader where a block is. All of it, kvfs
+too, moves 256 MiB of blocks, so that no cache holds them, into memory that was
+touched before.
 """
 
 import json
@@ -18,6 +22,7 @@ import os
 import resource
 import socket
 import statistics
+import subprocess
 import sys
 import time
 
@@ -163,19 +168,22 @@ def server_slice(kind, port, pid, size, n):
     return run_readers(reader, (kind, port, size), n, size, pid)
 
 
-def run_readers(target, args, n, size, pid):
+def run_readers(target, args, n, size, *pids):
     start, results = multiprocessing.Barrier(n + 1), multiprocessing.Queue()
     readers = [multiprocessing.Process(target=target, daemon=True,
                                        args=(*args, i, n, start, results))
                for i in range(n)]
     for r in readers:
         r.start()
-    start.wait(60)
-    cpu = cpu_of(pid)
-    got = [results.get(timeout=60) for _ in readers]
-    cpu = cpu_of(pid) - cpu + sum(g[3] for g in got)
-    for r in readers:
-        r.join()
+    try:
+        start.wait(60)
+        cpu = sum(map(cpu_of, pids))
+        got = [results.get(timeout=60) for _ in readers]
+        cpu = sum(map(cpu_of, pids)) - cpu + sum(g[3] for g in got)
+    finally:
+        for r in readers:
+            r.join(2)
+            r.kill()
     took = sorted(t for g in got for t in g[0])
     seconds = max(g[2] for g in got) - min(g[1] for g in got)
     return took, len(took) * size, seconds, cpu
@@ -203,7 +211,15 @@ def mooncake_owner(size, pipe):
     if engine.register_memory(address, total):
         raise RuntimeError("mooncake: register_memory failed")
     pipe.send((engine.get_rpc_port(), address, os.getpid()))
-    pipe.recv()
+    wait_end(pipe)
+
+
+def wait_end(pipe):
+    try:
+        pipe.recv()
+    except EOFError:
+        pass
+    os._exit(0)  # its own exit waits for its threads
 
 
 def address_of(memory):
@@ -232,20 +248,97 @@ def mooncake_reader(port, remote, size, first, step, start, results):
     get_for_a_slice(get, first, step, start, results)
 
 
-def mooncake_slice(size, n):
+def with_owner(target, args, measure):
+    """What measure returns while a process of target's has the blocks."""
     here, there = multiprocessing.Pipe()
-    owner = multiprocessing.Process(target=mooncake_owner, daemon=True,
-                                    args=(size, there))
+    owner = multiprocessing.Process(target=target, daemon=True,
+                                    args=(*args, there))
     owner.start()
-    if not here.poll(60):
-        raise RuntimeError("mooncake: its owner does not start")
-    port, remote, pid = here.recv()
+    there.close()
     try:
-        return run_readers(mooncake_reader, (port, remote, size), n, size, pid)
+        if not here.poll(60):
+            raise RuntimeError("mooncake: its owner does not start")
+        return measure(here.recv())
+    except EOFError:
+        raise RuntimeError("mooncake: its owner ended") from None
     finally:
-        here.send("end")
-        owner.join(10)
+        here.close()
+        owner.join(2)
         owner.kill()
+
+
+def mooncake_slice(size, n):
+    return with_owner(mooncake_owner, (size,), lambda told: run_readers(
+        mooncake_reader, (told[0], told[1], size), n, size, told[2]))
+
+
+# -- Mooncake Store ----------------------------------------------------------
+
+
+def store_open(master, segment_bytes, buffer_bytes):
+    from mooncake.store import MooncakeDistributedStore
+    store = MooncakeDistributedStore()
+    if store.setup("127.0.0.1", "P2PHANDSHAKE", segment_bytes, buffer_bytes,
+                   "tcp", "", f"127.0.0.1:{master}"):
+        raise RuntimeError("mooncake: the Store cannot be set up")
+    return store
+
+
+def store_owner(master, size, pipe):
+    quiet()
+    store = store_open(master, 2 * MEMORY_BYTES, 64 << 20)
+    value = os.urandom(size)
+    for i in range(blocks_of(size)):
+        if store.put(f"b{size}.{i}", value):
+            raise RuntimeError("mooncake: the Store refused a block")
+    pipe.send(os.getpid())
+    wait_end(pipe)
+
+
+def store_reader(master, size, first, step, start, results):
+    quiet()
+    store = store_open(master, 0, 16 << 20)
+    memory = Memory(size, step)
+    local = address_of(memory.bytes)
+    if store.register_buffer(local, len(memory.bytes)):
+        raise RuntimeError("mooncake: register_buffer failed")
+    n = blocks_of(size)
+
+    def get(i):
+        if store.get_into(f"b{size}.{i % n}",
+                          local + memory.offset(i // step), size) != size:
+            raise RuntimeError("mooncake: a block is not there")
+
+    get(first)
+    get_for_a_slice(get, first, step, start, results)
+    results.close()
+    results.join_thread()
+    os._exit(0)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def store_slice(size, n):
+    """A master of its own: one that outlives an owner goes on naming it."""
+    import mooncake
+    port = free_port()
+    path = os.path.join(os.path.dirname(mooncake.__file__), "mooncake_master")
+    with subprocess.Popen(
+            [path, "--rpc_port", str(port), "--rpc_address", "127.0.0.1",
+             "--metrics_host", "127.0.0.1", "--metrics_port",
+             str(free_port()), "--enable_metric_reporting=false"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as master:
+        try:
+            connect(port).close()
+            return with_owner(
+                store_owner, (port, size), lambda pid: run_readers(
+                    store_reader, (port, size), n, size, pid, master.pid))
+        finally:
+            master.kill()
 
 
 # -- a round, and all of them ------------------------------------------------
@@ -256,6 +349,8 @@ def slice_of(name, port, pid, size, n):
         return server_slice(Redis, port, pid, size, n)
     if name == "memcached_get":
         return server_slice(Memcached, port, pid, size, n)
+    if name == "mooncake_store":
+        return store_slice(size, n)
     return mooncake_slice(size, n)
 
 
@@ -279,7 +374,7 @@ def round_run(sizes, threads, others):
                     put_slice(name, int(port), int(pid), size, n)
                 except Exception as e:
                     print(f"compare: {name}, {size_text(size)}, {n} at once: "
-                          f"{e or type(e).__name__}; left out",
+                          f"{str(e) or type(e).__name__}; left out",
                           file=sys.stderr)
 
 
@@ -298,22 +393,26 @@ def medians(lines):
     return sets
 
 
+AHEAD = {"engine_fetch": "kvfs_ahead", "mount_fetch": "kvfs_mount_ahead"}
+
+
 def add_ratios(sets):
-    """x_iperf3 of the others, and how far engine_fetch is ahead of each."""
+    """x_iperf3 of the others, and how far kvfs is ahead of each."""
     for (size, op, n), m in sets.items():
         best = max((o["mib_s"] for (s, name, _), o in sets.items()
                     if s == size and name == "iperf3"), default=None)
         if best and m["x_iperf3"] is None:
             m["x_iperf3"] = m["mib_s"] / best
-        kvfs = sets.get((size, "engine_fetch", n))
-        m["kvfs_ahead"] = (kvfs["mib_s"] / m["mib_s"]
-                           if kvfs and op != "iperf3" and
-                           op not in ("engine_fetch", "mount_fetch") else None)
+        for ours in ("engine_fetch", "mount_fetch"):
+            kvfs = sets.get((size, ours, n))
+            m[AHEAD[ours]] = (kvfs["mib_s"] / m["mib_s"] if kvfs and op not in
+                              ("iperf3", "engine_fetch", "mount_fetch")
+                              else None)
 
 
 def report_table(sets):
     heads = ("size", "what", "at once", "p50 us", "p99 us", "MiB/s",
-             "CPU s/GB", "x iperf3", "kvfs is ahead")
+             "CPU s/GB", "x iperf3", "kvfs ahead", "its mount ahead")
     rows = [heads]
     for (size, op, n), m in sorted(sets.items(), key=lambda kv: kv[0][0]):
         def figure(field, digits):
@@ -322,8 +421,8 @@ def report_table(sets):
         rows.append((size_text(size), op, str(n), figure("p50_us", 0),
                      figure("p99_us", 0), figure("mib_s", 0),
                      figure("cpu_s_per_gb", 3), figure("x_iperf3", 2),
-                     figure("kvfs_ahead", 2) + "x"
-                     if m["kvfs_ahead"] else ""))
+                     *(figure(field, 2) + "x" if m[field] else ""
+                       for field in AHEAD.values())))
     widths = [max(len(r[i]) for r in rows) for i in range(len(heads))]
     for r in rows:
         print("  ".join(c.ljust(w) if i == 1 else c.rjust(w)

@@ -108,12 +108,16 @@ compare_refuses_wrong_arguments() {
 }
 
 compare_makes_one_table_of_what_is_there() {
-	requires_cmd python3 redis-server
-	timeout 100 "$srcdir/tools/compare" --sizes 64K --threads 1 --rounds 1 \
-		--json >"$T/out" 2>"$T/err" || fail "$(cat "$T/err")"
-	jq -es 'any(.[]; .op == "redis_get" and .kvfs_ahead > 0) and
-		any(.[]; .op == "engine_fetch")' "$T/out" >/dev/null ||
+	requires_cmd python3
+	timeout 100 "$srcdir/tools/compare" --remote "$(mnt 1)" "$(mnt 2)" \
+		--sizes 64K --threads 1 --rounds 1 --json >"$T/out" \
+		2>"$T/err" || fail "$(cat "$T/err")"
+	jq -es 'any(.[]; .op == "redis_get" and .kvfs_ahead > 0 and
+			.kvfs_mount_ahead > 0) and
+		any(.[]; .op == "mount_fetch")' "$T/out" >/dev/null ||
 		fail "$(cat "$T/out" "$T/err")"
+	# What is not here is named.
+	grep -q mooncake_te "$T/out" || grep -q 'pip install' "$T/err"
 }
 
 run_tests
