@@ -108,6 +108,11 @@ struct sample {
 	  REMOTE(lookups))                                                     \
 	M(remote_lookup_hits_total, counter, "of them held by other nodes",    \
 	  REMOTE(lookup_hits))                                                 \
+	M(remote_lookups_unsure_total, counter,                                \
+	  "lookups that Redis did not answer in time", REMOTE(lookups_unsure)) \
+	M(remote_lookups_late_total, counter,                                  \
+	  "lookups that such an answer answered when it had come",             \
+	  REMOTE(lookups_late))                                                \
 	M(remote_hits_total, counter, "opens that a fetch answered",           \
 	  REMOTE(hits))                                                        \
 	M(remote_fetches_total, counter, "blocks fetched", REMOTE(fetches))    \

@@ -78,7 +78,7 @@ static void open_far(struct call *c)
 		n = kv_path(kv_dir(dir->node.parent), dir->node.name, path);
 	pthread_mutex_unlock(&kv->lock);
 	if (dir->node.type == KV_ROOT)
-		remote_learn_namespaces(c->fs);
+		remote_learn_namespaces(c->fs, c->deadline);
 	else if (n > 0)
 		handle_of(c)->far =
 			remote_list_take(c->fs, path, (uint16_t)n, c->deadline);

@@ -30,7 +30,7 @@ struct batch {
 	struct kv_exists *e;
 	struct kv *kv;
 	bool others;  /* another node may hold what is not here */
-	bool missing; /* a directory that Redis was asked for got no answer */
+	bool missing; /* Redis did not answer for a directory */
 	char *text;   /* of the paths */
 	struct path *paths;
 	struct path *dirs; /* to be asked for; KV_EXISTS_MAX at most */
@@ -208,8 +208,8 @@ static void ask_for_dirs(struct batch *b)
 	for (; n < b->n_dirs; n++)
 		b->asks[n] = (struct meta_kv_ask){.path = b->dirs[n].text,
 						  .path_len = b->dirs[n].len};
-	b->missing = meta_kv_lookup_many(b->e->fs->meta, b->e->deadline,
-					 b->asks, n) != 0;
+	b->missing |= meta_kv_lookup_many(b->e->fs->meta, b->e->deadline,
+					  b->asks, n) != 0;
 	for (unsigned i = 0; i < n;) {
 		scoped_lock(&b->kv->lock);
 		for (unsigned end = i + LOCK_STEP; i < n && i < end; i++)
@@ -288,7 +288,7 @@ static void ask_for_names(struct batch *b)
 		if (is_asked_for(&b->paths[i]))
 			take_answer(b, &e->out[i], &b->asks[n++]);
 		else if (b->paths[i].reach == REACH_UNKNOWN)
-			e->out[i].unsure = b->missing || !meta_up(e->fs->meta);
+			e->out[i].unsure = b->missing;
 	}
 }
 
@@ -330,7 +330,7 @@ static bool namespace_is_known(struct batch *b)
 static void run(struct batch *b)
 {
 	if (b->others && !namespace_is_known(b))
-		remote_learn_namespaces(b->e->fs);
+		b->missing = !remote_learn_namespaces(b->e->fs, b->e->deadline);
 	look_at_all(b, false);
 	if (!b->others)
 		return;

@@ -92,8 +92,8 @@ void kv_do_lookup(struct call *c)
 		remote_lookup(c);
 		return;
 	}
-	if (hidden)
-		e.entry_timeout = 0; /* it is there for its writer */
+	if (hidden || remote_is_unsure(c))
+		e.entry_timeout = 0; /* it is there, perhaps, for others */
 	count_lookup(dir, node, c->name, &c->fs->counters);
 	if (node)
 		kv_entry(kv, node, &e);

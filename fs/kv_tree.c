@@ -401,7 +401,7 @@ int kv_open(struct kv **out, struct fs *fs)
 		kv_close(kv);
 		return -ENOMEM;
 	}
-	err = meta_namespace_each(fs->meta, add_namespace, kv);
+	err = meta_namespace_each(fs->meta, 0, add_namespace, kv);
 	if (err) {
 		log_error("kv: namespaces: cannot be read from Redis: %s",
 			  strerror(-err));

@@ -321,6 +321,7 @@ void remote_close(struct fs *fs)
 	pthread_cond_destroy(&r->changed);
 	pthread_mutex_destroy(&r->lock);
 	pthread_rwlock_destroy(&r->ckpt_lock);
+	remote_late_free(r);
 	free(r);
 	fs->remote = NULL;
 }

@@ -53,13 +53,15 @@ struct fs;
 #define REMOTE_SERVERS 2
 #define REMOTE_EXPECTED 1024 /* names that may be opened next */
 #define REMOTE_UPLOADS_MAX 4 /* of one block at a time */
-#define REMOTE_OLDER                                            \
-	2 /* so many times must a node's blocks be, or it takes \
-	     no last copies of others */
+#define REMOTE_OLDER                                                          \
+	2		/* so many times must a node's blocks be, or it takes \
+			   no last copies of others */
+#define REMOTE_LATE 256 /* answers that came too late; a power of 2 */
 
 /* Shown in .kvfs/stats and status. */
 struct remote_counters {
 	_Atomic uint64_t lookups, lookup_hits, hits;
+	_Atomic uint64_t lookups_unsure, lookups_late; /* see remote_name.c */
 	_Atomic uint64_t fetches, fetch_failed, fetch_bytes;
 	_Atomic uint64_t not_here, mismatches, timeouts, busy;
 	_Atomic uint64_t served, serve_refused, served_bytes;
@@ -76,11 +78,15 @@ struct remote {
 	struct engine *engine;
 	struct workers *fetchers; /* each waits for one fetch at a time */
 	struct workers *servers;  /* what peers ask: needs kv->lock */
-	pthread_mutex_t lock;	  /* guards stopped, n_calls, drops, ns_asked */
-	pthread_cond_t changed;	  /* a drop was answered, a call has ended */
+	pthread_mutex_t lock;	  /* guards what follows */
+	pthread_cond_t changed;	  /* a drop was answered, a call has ended, the
+				     namespaces are here */
 	bool stopped;		  /* nothing new is begun */
 	struct list drops;	  /* remote_name.c */
-	int64_t ns_asked_ns;
+	struct job ns_job;	  /* the namespaces are asked for */
+	bool ns_asking;
+	int64_t ns_asked_ns; /* when Redis listed them last; 0: it did not */
+	struct remote_lookup *late[REMOTE_LATE]; /* by the name's hash */
 	uint64_t pool_bytes;
 	struct remote_offers *offers;
 	_Atomic uint64_t expected[REMOTE_EXPECTED]; /* hashes; remote_chain.c */
@@ -127,10 +133,16 @@ bool remote_should_ask(struct call *c, struct kv_dir *dir,
 /** remote_lookup - ask, then run kv_do_lookup again with c->flags set; it
  *  answers. No lock held. */
 void remote_lookup(struct call *c);
-#define REMOTE_ASKED 1u /* c->flags of such a LOOKUP */
-/** remote_learn_namespaces - those made elsewhere; waits for Redis, at most
- *  every 100 ms. No lock held. */
-void remote_learn_namespaces(struct fs *fs);
+#define REMOTE_ASKED 1u	 /* c->flags of such a LOOKUP */
+#define REMOTE_UNSURE 2u /* and Redis did not answer */
+/** remote_is_unsure - is what is not here only not known? Such a miss is not
+ *  remembered. */
+bool remote_is_unsure(struct call *c);
+/** remote_learn_namespaces - those made elsewhere; waits for Redis until the
+ *  deadline, asks at most every 100 ms. No lock held; not on a fetcher.
+ *  Returns: false, it did not answer. */
+bool remote_learn_namespaces(struct fs *fs, int64_t deadline);
+void remote_late_free(struct remote *r);
 /** remote_unlink - a name goes on all nodes; runs on a worker and answers. */
 void remote_unlink(struct call *c);
 /** remote_tell_removed - these hold what its user removed: DROP. Never waits;

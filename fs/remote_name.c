@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -11,6 +12,11 @@
 /*
  * Names that other nodes hold: LOOKUP asks Redis once, without waiting; unlink
  * makes a tombstone and tells the holders.
+ *
+ * The kernel holds a directory's lock over a LOOKUP, so it is answered after
+ * 20 ms with what is known here. That is a miss which the kernel does not
+ * remember, and the answer that comes late is kept for 100 ms for who asks
+ * again.
  */
 
 #define NAMESPACES_NS 100000000LL /* asked for no more often */
@@ -21,7 +27,7 @@ bool remote_should_ask(struct call *c, struct kv_dir *dir, struct kv_node *node)
 
 	if (!c->fs->remote || (c->flags & REMOTE_ASKED) || dir->node.unlinked ||
 	    kv_name_is_temp(c->name) || !remote_active(c->fs) ||
-	    !meta_up(c->fs->meta))
+	    !meta_up_lookup(c->fs->meta))
 		return false;
 	if (!node)
 		return true;
@@ -32,13 +38,66 @@ bool remote_should_ask(struct call *c, struct kv_dir *dir, struct kv_node *node)
 	       clock_now_ns() - known->seen_ns >= REMOTE_SEEN_NS;
 }
 
-/* -- LOOKUP ------------------------------------------------------------- */
+bool remote_is_unsure(struct call *c)
+{
+	if (!c->fs->remote || kv_name_is_temp(c->name) || !remote_active(c->fs))
+		return false;
+	if (c->flags & REMOTE_ASKED)
+		return c->flags & REMOTE_UNSURE;
+	return !meta_up_lookup(c->fs->meta);
+}
 
-struct lookup {
-	struct call *c;
+/* -- answers that came too late ----------------------------------------- */
+
+struct remote_lookup {
+	struct call *c; /* NULL: answered, and the answer is yet to come */
+	struct remote *r;
+	int64_t came_ns;
 	struct meta_kv_ask ask;
 	char path[POOL_PATH_MAX + 1];
 };
+
+static struct remote_lookup **late_slot(struct remote *r, const char *path,
+					size_t n)
+{
+	return &r->late[XXH3_64bits(path, n) % REMOTE_LATE];
+}
+
+static void late_put(struct remote_lookup *l)
+{
+	struct remote_lookup **slot, *old;
+
+	l->came_ns = clock_now_ns();
+	pthread_mutex_lock(&l->r->lock);
+	slot = late_slot(l->r, l->path, l->ask.path_len);
+	old = *slot;
+	*slot = l;
+	pthread_mutex_unlock(&l->r->lock);
+	free(old);
+}
+
+/* The one of this name, for whoever frees it; NULL: none. */
+static struct remote_lookup *late_take(struct remote *r, const char *path,
+				       size_t n)
+{
+	struct remote_lookup **slot, *l;
+	scoped_lock(&r->lock);
+
+	slot = late_slot(r, path, n);
+	l = *slot;
+	if (!l || l->ask.path_len != n || memcmp(l->path, path, n))
+		return NULL;
+	*slot = NULL;
+	return l;
+}
+
+void remote_late_free(struct remote *r)
+{
+	for (unsigned i = 0; i < REMOTE_LATE; i++)
+		free(r->late[i]);
+}
+
+/* -- LOOKUP ------------------------------------------------------------- */
 
 /* Addresses are what makes a holder one that can be asked. */
 static void drop_unreachable(struct fs *fs, struct meta_kv_found *found)
@@ -83,44 +142,86 @@ static void learn(struct call *c, struct meta_kv_ask *ask)
  * answered from there, also that of others. It is the ring's, perhaps. */
 static __thread bool sending;
 
+static void set_unsure(struct call *c)
+{
+	c->flags |= REMOTE_UNSURE;
+	atomic_fetch_add(&c->fs->remote->counters.lookups_unsure, 1);
+}
+
 /* On a thread of meta's. */
 static void looked_up(void *ctx, int err)
 {
-	struct lookup *l = ctx;
+	struct remote_lookup *l = ctx;
 	struct call *c = l->c;
 
+	if (!c) { /* answered long since */
+		if (err)
+			free(l);
+		else
+			late_put(l);
+		return;
+	}
+	l->c = NULL;
 	if (err)
-		l->ask.err = err;
-	learn(c, &l->ask);
-	free(l);
+		set_unsure(c);
+	else
+		learn(c, &l->ask);
+	if (err != -EINPROGRESS)
+		free(l);
 	if (sending)
 		call_defer(c, kv_do_lookup);
 	else
 		kv_do_lookup(c);
 }
 
+static int send_lookup(struct remote_lookup *l)
+{
+	int err;
+
+	sending = true;
+	err = meta_kv_lookup_send(l->r->fs->meta,
+				  clock_now_ns() + META_KV_LOOKUP_NS, &l->ask,
+				  1, true, looked_up, l);
+	sending = false;
+	return err;
+}
+
+/* By what came too late for the call before this one. */
+static bool is_answered(struct call *c, struct remote_lookup *l)
+{
+	struct remote *r = l->r;
+	struct remote_lookup *late = late_take(r, l->path, l->ask.path_len);
+	bool fresh = late && clock_now_ns() - late->came_ns < REMOTE_SEEN_NS;
+
+	if (fresh) {
+		learn(c, &late->ask);
+		atomic_fetch_add(&r->counters.lookups_late, 1);
+	}
+	free(late);
+	return fresh;
+}
+
 static void ask_for_block(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
-	struct lookup *l = calloc(1, sizeof(*l));
+	struct remote_lookup *l = calloc(1, sizeof(*l));
 	int n = -ENOMEM;
 
 	if (l) {
 		l->c = c;
+		l->r = c->fs->remote;
+		l->ask.path = l->path;
 		pthread_mutex_lock(&kv->lock);
 		n = kv_path(kv_dir(kv_node(c->inode)), c->name, l->path);
 		pthread_mutex_unlock(&kv->lock);
 	}
 	if (n > 0) {
-		l->ask.path = l->path;
 		l->ask.path_len = (uint16_t)n;
-		sending = true;
-		n = meta_kv_lookup_send(c->fs->meta,
-					clock_now_ns() + META_KV_LOOKUP_NS,
-					&l->ask, 1, looked_up, l);
-		sending = false;
-		if (!n)
-			return;
+		if (!is_answered(c, l)) {
+			if (!send_lookup(l))
+				return;
+			set_unsure(c);
+		}
 	}
 	free(l);
 	/* With what is known here; not from the ring's thread, see call_keep.
@@ -147,26 +248,51 @@ static void add_namespace(void *arg, const char *name,
 	dir->ns->checksum = m->checksum;
 }
 
-static bool may_ask_again(struct remote *r)
+/* With the mount's deadline, whoever waits for it less long. */
+static void list_namespaces(struct job *job)
 {
-	int64_t now = clock_now_ns();
+	struct remote *r = container_of(job, struct remote, ns_job);
+	int err = meta_namespace_each(r->fs->meta, 0, add_namespace, r->fs->kv);
 	scoped_lock(&r->lock);
 
-	if (r->ns_asked_ns && now - r->ns_asked_ns < NAMESPACES_NS)
+	r->ns_asking = false;
+	r->ns_asked_ns = err ? 0 : clock_now_ns();
+	pthread_cond_broadcast(&r->changed);
+}
+
+/* One asks for all. Lock held. Returns: false, nobody can be asked. */
+static bool start_listing(struct remote *r)
+{
+	if (r->stopped || !meta_up_lookup(r->fs->meta))
 		return false;
-	r->ns_asked_ns = now;
+	if (r->ns_asking)
+		return true;
+	r->ns_asking = true;
+	r->ns_job.run = list_namespaces;
+	workers_post(r->fetchers, &r->ns_job);
 	return true;
 }
 
-void remote_learn_namespaces(struct fs *fs)
+bool remote_learn_namespaces(struct fs *fs, int64_t deadline)
 {
-	if (may_ask_again(fs->remote) && meta_up(fs->meta))
-		meta_namespace_each(fs->meta, add_namespace, fs->kv);
+	struct timespec until = clock_timespec(deadline);
+	struct remote *r = fs->remote;
+	scoped_lock(&r->lock);
+
+	if (r->ns_asked_ns && clock_now_ns() - r->ns_asked_ns < NAMESPACES_NS)
+		return true;
+	if (!start_listing(r))
+		return false;
+	while (r->ns_asking && !r->stopped)
+		if (pthread_cond_timedwait(&r->changed, &r->lock, &until))
+			return false;
+	return r->ns_asked_ns != 0;
 }
 
 static void ask_for_namespace(struct call *c)
 {
-	remote_learn_namespaces(c->fs);
+	if (!remote_learn_namespaces(c->fs, clock_now_ns() + META_KV_LOOKUP_NS))
+		set_unsure(c);
 	kv_do_lookup(c);
 }
 
@@ -338,6 +464,8 @@ static int remove_here(struct call *c, char path[POOL_PATH_MAX + 1], int *len)
 	if (kv_is_dir(node))
 		return EISDIR;
 	*len = kv_path(dir, c->name, path);
+	if (*len > 0)
+		free(late_take(c->fs->remote, path, (size_t)*len));
 	if (node->state == KV_REMOTE)
 		kv_retract_remote(kv, kv_file(node));
 	kv_drop(kv, kv_file(node), true);

@@ -147,15 +147,18 @@ int meta_kv_lookup_many(struct meta *m, int64_t deadline,
 
 /**
  * meta_kv_lookup_send - the same, without waiting
- * @done: exactly once, on a thread of meta's or, before this returns, on the
- *        caller's; err as meta_kv_lookup_many returns it; must not wait; may
- *        send another
+ * @patient: with an answer that comes too late do something all the same
+ * @done: on a thread of meta's or, before this returns, on the caller's; err
+ *        as meta_kv_lookup_many returns it; must not wait; may send another.
+ *        Exactly once; but where it is patient and the deadline has passed
+ *        first with -EINPROGRESS, and once more when the answer has come: the
+ *        asks are not the caller's in between
  *
  * Returns: 0, or (done is then never called) -EIO while the breaker is open,
  *          -E2BIG more than 2,000 names, -ENOMEM.
  */
 int meta_kv_lookup_send(struct meta *m, int64_t deadline,
-			struct meta_kv_ask *asks, unsigned n,
+			struct meta_kv_ask *asks, unsigned n, bool patient,
 			void (*done)(void *ctx, int err), void *ctx);
 
 /**
@@ -197,8 +200,9 @@ int meta_namespace_put(struct meta *m, const char *name,
 /** meta_namespace_remove - forget a namespace; 0, -ENOENT or -EIO. */
 int meta_namespace_remove(struct meta *m, const char *name);
 
-/** meta_namespace_each - all of them, at mount; 0 or -errno. */
-int meta_namespace_each(struct meta *m,
+/** meta_namespace_each - all of them, as Redis has them: one round trip.
+ *  @deadline: monotonic ns; 0: the configured one from now. 0 or -errno. */
+int meta_namespace_each(struct meta *m, int64_t deadline,
 			void (*fn)(void *arg, const char *name,
 				   const struct meta_namespace *ns),
 			void *arg);

@@ -12,13 +12,13 @@
 #include "base/list.h"
 #include "meta/internal.h"
 #include "meta/kv.h"
+#include "meta/kv_find_impl.h"
 #include "meta/namespace.h"
-#include "meta/record.h"
 
 /*
- * Lookups. A request is n names of one caller; a trip is what goes to Redis in
- * one write and comes back in one read: the names of one or more requests,
- * those of one bucket in one HMGET.
+ * Lookups. A request is n names of one caller; a trip (kv_trip.c) is what goes
+ * to Redis in one write and comes back in one read: the names of one or more
+ * requests, those of one bucket in one HMGET.
  *
  *      request ──▶ pending ──▶ trip (at most TRIPS_MAX at a time) ──▶ done
  *         │                      ▲
@@ -26,72 +26,17 @@
  *
  * The thread also ends requests whose deadline has passed. Their asks are the
  * caller's again then: a late reply finds the request finished and leaves
- * them alone.
+ * them alone. A patient caller is told that it is late, and told again when
+ * the reply has come: his asks wait for it on the list `late`.
+ *
+ * A machine may be so busy that a reply is there in time and nobody reads it.
+ * Then Redis is not late, we are: once, the deadline is put off.
  */
-
-#define TRIPS_MAX 4u
-#define TRIP_NAMES 2000u
-#define HMGET_NAMES 200u
-#define REST_MAX 4096u
-
-struct request {
-	struct list link; /* all; the pending ones in `pending` as well */
-	struct list wait;
-	struct meta_kv_ask *asks; /* the caller's, until finished */
-	unsigned n;
-	unsigned refs; /* the trip's items, and one until it is finished */
-	unsigned left; /* names without an answer */
-	int64_t deadline;
-	bool finished;
-	bool sent;    /* Redis has been asked */
-	bool unknown; /* a namespace that is not known here */
-	int err;
-	void (*done)(void *ctx, int err);
-	void *ctx;
-};
-
-/* One name of a trip, with all that is needed after its request is finished. */
-struct item {
-	struct request *r;
-	unsigned ask;
-	const char *path; /* good while the trip is made */
-	uint16_t ns_len, path_len;
-	struct key_place place;
-};
-
-struct hmget {
-	struct trip *trip;
-	unsigned first, n; /* items */
-};
-
-struct trip {
-	struct kv_find *f;
-	unsigned n_items, n_hmgets;
-	unsigned left; /* replies owed, and one while it is being sent */
-	struct hmget *hmgets;
-	struct item items[];
-};
-
-struct kv_find {
-	struct meta *m;
-	/* Guards all below but the counters; before members.c's. */
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	struct list all;     /* not finished */
-	struct list pending; /* to be sent */
-	struct list unknown; /* the thread asks for their namespaces */
-	unsigned n_trips;
-	int64_t wake_ns; /* when the thread looks next; it alone writes it */
-	bool stop;
-	pthread_t thread;
-	bool has_thread;
-	_Atomic uint64_t n_names, n_trips_all;
-};
 
 /* --- requests ---------------------------------------------------------- */
 
 /* The caller holds the lock; it calls done after letting it go. */
-static void unref(struct request *r)
+void kv_find_unref(struct request *r)
 {
 	if (--r->refs == 0)
 		free(r);
@@ -105,25 +50,39 @@ static void finish(struct request *r)
 	list_remove(&r->wait);
 }
 
+static void end(struct request *r, struct list *finished)
+{
+	finish(r);
+	list_push_back(finished, &r->link);
+}
+
+/* He knows; the reply may have come meanwhile. */
+static void told_late(struct kv_find *f, struct request *r,
+		      struct list *finished)
+{
+	r->telling = false;
+	if (!r->left)
+		end(r, finished);
+	else
+		list_push_back(&f->late, &r->link);
+}
+
 /* Those that are finished, to be told without the lock. */
-static void tell(struct kv_find *f, struct list *finished)
+void kv_find_tell(struct kv_find *f, struct list *finished)
 {
 	struct list *l;
 
 	while ((l = list_pop_front(finished))) {
 		struct request *r = container_of(l, struct request, link);
 
-		r->done(r->ctx, r->err);
+		r->done(r->ctx, r->telling ? -EINPROGRESS : r->err);
 		pthread_mutex_lock(&f->lock);
-		unref(r);
+		if (r->telling)
+			told_late(f, r, finished);
+		else
+			kv_find_unref(r);
 		pthread_mutex_unlock(&f->lock);
 	}
-}
-
-static void end(struct request *r, struct list *finished)
-{
-	finish(r);
-	list_push_back(finished, &r->link);
 }
 
 static void end_unanswered(struct request *r, struct list *finished)
@@ -135,291 +94,14 @@ static void end_unanswered(struct request *r, struct list *finished)
 	end(r, finished);
 }
 
-static void answer(struct request *r, unsigned ask, int err,
-		   struct list *finished)
+void kv_find_answer(struct request *r, unsigned ask, int err,
+		    struct list *finished)
 {
 	r->asks[ask].err = err;
 	if (err == -EIO)
 		r->err = -EIO;
-	if (--r->left == 0)
+	if (--r->left == 0 && !r->telling)
 		end(r, finished);
-}
-
-/* --- replies: on the connection's thread ------------------------------- */
-
-static int found_file(struct meta *m, const struct redis_reply *reply,
-		      struct meta_kv_found *f)
-{
-	struct record r;
-	const char *p;
-	size_t n;
-
-	if (redis_reply_str(reply, &p, &n) || record_decode(p, n, &r))
-		return -ENOENT;
-	*f = (struct meta_kv_found){.generation = r.generation,
-				    .size_bytes = r.size_bytes,
-				    .checksum = {r.checksum[0], r.checksum[1]},
-				    .mode = r.mode,
-				    .uid = r.uid,
-				    .gid = r.gid};
-	for (uint32_t i = 0; i < r.n_holders; i++)
-		if (meta_node_is_live(m, r.holders[i]))
-			f->holders[f->n_holders++] = r.holders[i];
-	return f->n_holders ? 0 : -ENOENT;
-}
-
-static int found_dir(const struct redis_reply *reply, struct meta_kv_found *f)
-{
-	const char *p;
-	size_t n;
-
-	memset(f, 0, sizeof(*f));
-	f->is_dir = true;
-	if (redis_reply_str(reply, &p, &n))
-		return -ENOENT;
-	return record_dir_decode(p, n, &f->mode, &f->uid, &f->gid) ? -ENOENT
-								   : 0;
-}
-
-static int found(struct meta *m, const struct redis_reply *reply, unsigned i,
-		 struct meta_kv_found *f)
-{
-	int err = found_file(m, redis_reply_at(reply, 2 * (size_t)i), f);
-
-	return err ? found_dir(redis_reply_at(reply, 2 * (size_t)i + 1), f) : 0;
-}
-
-static void trip_unref(struct kv_find *f, struct trip *t)
-{
-	if (--t->left)
-		return;
-	f->n_trips--;
-	free(t->hmgets);
-	free(t);
-}
-
-static void hmget_settle(struct hmget *h, int err,
-			 const struct redis_reply *reply)
-{
-	struct trip *t = h->trip;
-	struct kv_find *f = t->f;
-	struct list finished;
-
-	list_init(&finished);
-	if (!err)
-		err = meta_reply_errno(reply);
-	if (!err && redis_reply_count(reply) != 2 * (size_t)h->n)
-		err = -EPROTO;
-	pthread_mutex_lock(&f->lock);
-	for (unsigned i = 0; i < h->n; i++) {
-		struct item *item = &t->items[h->first + i];
-		struct request *r = item->r;
-
-		if (!r->finished)
-			answer(r, item->ask,
-			       err ? -EIO
-				   : found(f->m, reply, i,
-					   &r->asks[item->ask].found),
-			       &finished);
-		unref(r);
-	}
-	trip_unref(f, t);
-	pthread_mutex_unlock(&f->lock);
-	tell(f, &finished);
-}
-
-static void pump(struct kv_find *f);
-
-static void hmget_done(void *ctx, int err, struct redis_reply *reply)
-{
-	struct hmget *h = ctx;
-	struct kv_find *f = h->trip->f;
-
-	hmget_settle(h, err, reply);
-	pump(f);
-}
-
-/* --- trips ------------------------------------------------------------- */
-
-static int by_bucket(const void *a, const void *b)
-{
-	const struct item *x = a, *y = b;
-	int order;
-
-	if (x->ns_len != y->ns_len)
-		return x->ns_len < y->ns_len ? -1 : 1;
-	order = memcmp(x->path, y->path, x->ns_len);
-	if (order)
-		return order;
-	if (x->place.group != y->place.group)
-		return x->place.group < y->place.group ? -1 : 1;
-	return x->place.sub < y->place.sub ? -1 : x->place.sub > y->place.sub;
-}
-
-/* The items' runs of one bucket. */
-static int hmgets_make(struct trip *t)
-{
-	struct hmget *h = NULL;
-
-	t->hmgets = calloc(t->n_items, sizeof(*t->hmgets));
-	if (!t->hmgets)
-		return -ENOMEM;
-	qsort(t->items, t->n_items, sizeof(*t->items), by_bucket);
-	for (unsigned i = 0; i < t->n_items; i++) {
-		if (!h || h->n == HMGET_NAMES ||
-		    by_bucket(&t->items[h->first], &t->items[i]) != 0) {
-			h = &t->hmgets[t->n_hmgets++];
-			*h = (struct hmget){.trip = t, .first = i};
-		}
-		h->n++;
-	}
-	return 0;
-}
-
-static void hmget_format(struct redis_cmd *c, struct meta *m,
-			 const struct hmget *h)
-{
-	const struct item *item = &h->trip->items[h->first];
-	char tag[KEY_TAG_MAX], dir[REST_MAX + 1];
-
-	key_tag_kv(tag, item->path, item->ns_len, item->place.group);
-	redis_cmd_str(c, "HMGET");
-	meta_cmd_key(c, m, tag, "b%u", item->place.sub);
-	for (unsigned i = 0; i < h->n; i++, item++) {
-		const char *rest = item->path + item->ns_len + 1;
-		size_t n = item->path_len - item->ns_len - 1u;
-
-		memcpy(dir, rest, n);
-		dir[n] = '/';
-		redis_cmd_bin(c, rest, n);
-		redis_cmd_bin(c, dir, n + 1);
-	}
-}
-
-/* The names of the first pending requests; NULL: none, or no memory. */
-static struct trip *trip_make(struct kv_find *f)
-{
-	struct trip *t = malloc(sizeof(*t) + TRIP_NAMES * sizeof(*t->items));
-
-	if (!t)
-		return NULL;
-	*t = (struct trip){.f = f, .left = 1};
-	while (!list_empty(&f->pending)) {
-		struct request *r =
-			container_of(f->pending.next, struct request, wait);
-
-		if (t->n_items + r->left > TRIP_NAMES)
-			break;
-		list_remove(&r->wait);
-		r->sent = true;
-		for (unsigned i = 0; i < r->n; i++) {
-			struct meta_kv_ask *a = &r->asks[i];
-			const char *slash = memchr(a->path, '/', a->path_len);
-
-			if (a->err != -EINPROGRESS)
-				continue;
-			r->refs++;
-			t->items[t->n_items++] = (struct item){
-				.r = r,
-				.ask = i,
-				.path = a->path,
-				.ns_len = (uint16_t)(slash - a->path),
-				.path_len = a->path_len,
-				.place = {.group = a->found.mode,
-					  .sub = a->found.uid}};
-		}
-	}
-	return t;
-}
-
-/*
- * The commands are made under the lock, while the paths are good for sure: a
- * request that ends meanwhile takes them away.
- */
-static unsigned commands_make(struct kv_find *f, struct trip *t,
-			      struct redis_cmd **cmds)
-{
-	if (hmgets_make(t))
-		return 0;
-	*cmds = calloc(t->n_hmgets, sizeof(**cmds));
-	if (!*cmds)
-		return 0;
-	for (unsigned i = 0; i < t->n_hmgets; i++)
-		hmget_format(&(*cmds)[i], f->m, &t->hmgets[i]);
-	t->left += t->n_hmgets;
-	return t->n_hmgets;
-}
-
-/* What could not be asked. */
-static void items_fail(struct trip *t, struct list *finished)
-{
-	for (unsigned i = 0; i < t->n_items; i++) {
-		struct request *r = t->items[i].r;
-
-		if (!r->finished)
-			answer(r, t->items[i].ask, -EIO, finished);
-		unref(r);
-	}
-}
-
-static void trip_send(struct kv_find *f, struct trip *t, struct redis_cmd *cmds,
-		      unsigned n)
-{
-	struct redis *link = f->m->links[META_LOOKUP];
-	int err = 0;
-
-	redis_hold(link);
-	for (unsigned i = 0; i < n; i++) {
-		struct hmget *h = &t->hmgets[i];
-
-		/* the tag chooses the server: one for all today */
-		if (!err)
-			err = meta_send(f->m, META_LOOKUP, "", &cmds[i],
-					hmget_done, h);
-		if (err)
-			hmget_settle(h, err, NULL);
-		redis_cmd_fini(&cmds[i]);
-	}
-	redis_release(link);
-	free(cmds);
-	pthread_mutex_lock(&f->lock);
-	trip_unref(f, t);
-	pthread_mutex_unlock(&f->lock);
-}
-
-/* Returns: false if nothing waits, or too much is under way. */
-static bool pump_once(struct kv_find *f)
-{
-	struct redis_cmd *cmds = NULL;
-	struct list finished;
-	struct trip *t;
-	unsigned n;
-
-	list_init(&finished);
-	pthread_mutex_lock(&f->lock);
-	if (f->stop || f->n_trips >= TRIPS_MAX || list_empty(&f->pending) ||
-	    !(t = trip_make(f))) {
-		pthread_mutex_unlock(&f->lock);
-		return false;
-	}
-	f->n_trips++;
-	f->n_trips_all++;
-	n = commands_make(f, t, &cmds);
-	if (!n) {
-		items_fail(t, &finished);
-		trip_unref(f, t);
-	}
-	pthread_mutex_unlock(&f->lock);
-	if (n)
-		trip_send(f, t, cmds, n);
-	tell(f, &finished);
-	return true;
-}
-
-static void pump(struct kv_find *f)
-{
-	while (pump_once(f))
-		;
 }
 
 /* --- where names live -------------------------------------------------- */
@@ -436,7 +118,7 @@ static int place(struct meta *m, struct meta_kv_ask *a)
 	struct key_place p;
 	uint32_t n_sub;
 
-	if (!ns_len || !rest_len || rest_len >= REST_MAX)
+	if (!ns_len || !rest_len || rest_len >= KV_REST_MAX)
 		return -ENOENT;
 	n_sub = meta_namespace_subs_known(m, a->path, ns_len);
 	if (!n_sub)
@@ -466,6 +148,30 @@ static void places(struct meta *m, struct request *r, bool last)
 
 /* --- the thread -------------------------------------------------------- */
 
+/* Its reply has come, and only has to be read: it gets as long again. */
+static bool is_answered(struct kv_find *f, struct request *r, int64_t now)
+{
+	if (!r->sent_ns || r->deferred ||
+	    !redis_readable(f->m->links[META_LOOKUP]))
+		return false;
+	r->deferred = true;
+	r->deadline = now + META_KV_LOOKUP_NS;
+	return true;
+}
+
+static void expire_one(struct kv_find *f, struct request *r,
+		       struct list *finished)
+{
+	f->n_late++;
+	if (!r->patient || !r->sent_ns) {
+		end_unanswered(r, finished);
+		return;
+	}
+	r->telling = true;
+	list_remove(&r->link);
+	list_push_back(finished, &r->link);
+}
+
 /* Late ones end; returns when the next one would. */
 static int64_t expire(struct kv_find *f, struct list *finished, bool *overdue)
 {
@@ -474,12 +180,12 @@ static int64_t expire(struct kv_find *f, struct list *finished, bool *overdue)
 	list_for_each_safe (l, &f->all) {
 		struct request *r = container_of(l, struct request, link);
 
-		if (r->deadline > now) {
+		if (r->deadline > now || is_answered(f, r, now)) {
 			next = r->deadline < next ? r->deadline : next;
 			continue;
 		}
-		*overdue |= r->sent;
-		end_unanswered(r, finished);
+		*overdue |= r->sent_ns != 0;
+		expire_one(f, r, finished);
 	}
 	return next;
 }
@@ -535,8 +241,8 @@ static void unknown_ask(struct kv_find *f, struct list *unknown, int64_t until)
 		places(f->m, r, !err);
 		unknown_go_on(f, r, err, &finished);
 	}
-	tell(f, &finished);
-	pump(f);
+	kv_find_tell(f, &finished);
+	kv_find_pump(f);
 }
 
 /* Returns: false at the end. */
@@ -572,8 +278,9 @@ static void *find_thread(void *arg)
 	list_init(&unknown);
 	while (thread_wait(f, &unknown, &finished, &overdue)) {
 		if (overdue)
-			redis_suspect(f->m->links[META_LOOKUP]);
-		tell(f, &finished);
+			redis_suspect(f->m->links[META_LOOKUP],
+				      clock_now_ns() - META_KV_LOOKUP_NS / 2);
+		kv_find_tell(f, &finished);
 		if (!list_empty(&unknown))
 			unknown_ask(f, &unknown, f->wake_ns);
 	}
@@ -594,14 +301,14 @@ static void request_add(struct kv_find *f, struct request *r)
 }
 
 int meta_kv_lookup_send(struct meta *m, int64_t deadline,
-			struct meta_kv_ask *asks, unsigned n,
+			struct meta_kv_ask *asks, unsigned n, bool patient,
 			void (*done)(void *ctx, int err), void *ctx)
 {
 	struct kv_find *f = m->find;
 	struct request *r;
 	bool stop;
 
-	if (n > TRIP_NAMES)
+	if (n > KV_TRIP_NAMES)
 		return -E2BIG;
 	if (!redis_up(m->links[META_LOOKUP]))
 		return -EIO;
@@ -612,6 +319,7 @@ int meta_kv_lookup_send(struct meta *m, int64_t deadline,
 			      .n = n,
 			      .refs = 1,
 			      .deadline = meta_deadline(m, deadline),
+			      .patient = patient,
 			      .done = done,
 			      .ctx = ctx};
 	list_init(&r->link);
@@ -634,7 +342,7 @@ int meta_kv_lookup_send(struct meta *m, int64_t deadline,
 		free(r);
 		return -EIO;
 	}
-	pump(f);
+	kv_find_pump(f);
 	return 0;
 }
 
@@ -661,7 +369,7 @@ static int send_and_wait(struct meta *m, int64_t deadline,
 {
 	struct waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER,
 			   .cond = PTHREAD_COND_INITIALIZER};
-	int err = meta_kv_lookup_send(m, deadline, asks, n, wake, &w);
+	int err = meta_kv_lookup_send(m, deadline, asks, n, false, wake, &w);
 
 	if (err) {
 		for (unsigned i = 0; i < n; i++)
@@ -680,8 +388,8 @@ int meta_kv_lookup_many(struct meta *m, int64_t deadline,
 	int err = 0;
 
 	deadline = meta_deadline(m, deadline);
-	for (unsigned at = 0; at < n; at += TRIP_NAMES) {
-		unsigned some = n - at < TRIP_NAMES ? n - at : TRIP_NAMES;
+	for (unsigned at = 0; at < n; at += KV_TRIP_NAMES) {
+		unsigned some = n - at < KV_TRIP_NAMES ? n - at : KV_TRIP_NAMES;
 		int e = send_and_wait(m, deadline, asks + at, some);
 
 		err = err ? err : e;
@@ -715,6 +423,7 @@ int meta_kv_find_open(struct meta *m)
 	list_init(&f->all);
 	list_init(&f->pending);
 	list_init(&f->unknown);
+	list_init(&f->late);
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -748,8 +457,11 @@ void meta_kv_find_stop(struct meta *m)
 	list_for_each_safe (l, &f->all)
 		end_unanswered(container_of(l, struct request, link),
 			       &finished);
+	list_for_each_safe (l, &f->late)
+		end_unanswered(container_of(l, struct request, link),
+			       &finished);
 	pthread_mutex_unlock(&f->lock);
-	tell(f, &finished);
+	kv_find_tell(f, &finished);
 }
 
 void meta_kv_find_close(struct meta *m)
@@ -768,4 +480,5 @@ void meta_kv_find_stats(struct meta *m, struct meta_stats *s)
 {
 	s->n_lookups = m->find->n_names;
 	s->n_lookup_trips = m->find->n_trips_all;
+	s->n_lookups_late = m->find->n_late;
 }

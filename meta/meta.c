@@ -335,6 +335,11 @@ bool meta_up(struct meta *m)
 	return true;
 }
 
+bool meta_up_lookup(struct meta *m)
+{
+	return redis_up(m->links[META_LOOKUP]);
+}
+
 static void links_stats(struct meta *m, struct meta_stats *s)
 {
 	for (int i = 0; i < META_LINKS; i++) {

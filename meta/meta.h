@@ -15,7 +15,8 @@
  *      namespace.c the namespaces' records
  *      kv.c        the dirty set (kv.h); kv_send.c publishes it, kv_audit.c
  *                  compares it with Redis and sweeps dead holders
- *      kv_find.c   lookups, many in a round trip; kv_list.c the listing
+ *      kv_find.c   lookups, kv_trip.c many of them in a round trip;
+ *                  kv_list.c the listing
  *      ckpt.c      the ckpt tree, one script call per operation (ckpt.h);
  *                  ckpt_shards.c who has which shards, ckpt_lock.c locks
  *      ckpt_log.c  ckpt's truth: log, snapshot, reload
@@ -64,6 +65,7 @@ struct meta_stats {
 	uint64_t n_retracted, n_tombstoned, n_audits, n_refills;
 	uint64_t n_lookups;	 /* names asked for */
 	uint64_t n_lookup_trips; /* round trips that took */
+	uint64_t n_lookups_late; /* not answered by their deadline */
 	uint64_t n_swept;	 /* records cleaned of dead holders */
 	uint64_t n_listings;	 /* snapshots of a namespace taken */
 	uint64_t n_commands, n_timeouts, n_reconnects, n_redis_restarts;
@@ -106,5 +108,8 @@ void meta_stats(struct meta *m, struct meta_stats *stats);
 
 /** meta_up - would a command be tried now? (the breaker's state) */
 bool meta_up(struct meta *m);
+
+/** meta_up_lookup - would a lookup? Publishing has a connection of its own. */
+bool meta_up_lookup(struct meta *m);
 
 #endif

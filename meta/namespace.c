@@ -465,14 +465,14 @@ int meta_namespace_remove(struct meta *m, const char *name)
 	return removed ? 0 : -ENOENT;
 }
 
-int meta_namespace_each(struct meta *m,
+int meta_namespace_each(struct meta *m, int64_t deadline,
 			void (*fn)(void *arg, const char *name,
 				   const struct meta_namespace *ns),
 			void *arg)
 {
 	cleanup_free struct entry *all = NULL;
 	size_t count;
-	int err = fetch_all(m, 0, true);
+	int err = fetch_all(m, deadline, true);
 
 	if (err)
 		return public_err(err);

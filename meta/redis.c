@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -288,12 +289,24 @@ void redis_release(struct redis *r)
 		wake(r);
 }
 
-void redis_suspect(struct redis *r)
+void redis_suspect(struct redis *r, int64_t since)
 {
+	struct list *oldest;
 	scoped_lock(&r->lock);
+
 	atomic_fetch_add(&r->n_timeouts, 1);
-	if (r->n_calls)
+	oldest = r->calls.next;
+	if (oldest != &r->calls &&
+	    container_of(oldest, struct call, link)->sent_ns <= since)
 		breaker_open(r);
+}
+
+bool redis_readable(struct redis *r)
+{
+	int n = 0;
+	scoped_lock(&r->lock);
+
+	return r->fd >= 0 && !ioctl(r->fd, FIONREAD, &n) && n > 0;
 }
 
 bool redis_up(struct redis *r)

@@ -183,8 +183,13 @@ int redis_send(struct redis *r, const struct redis_cmd *cmd,
 void redis_hold(struct redis *r);
 void redis_release(struct redis *r);
 
-/** redis_suspect - a reply of redis_send is overdue: open the breaker. */
-void redis_suspect(struct redis *r);
+/** redis_suspect - a reply of redis_send is overdue: open the breaker, if
+ *  nothing came for what was sent before since (monotonic ns). */
+void redis_suspect(struct redis *r, int64_t since);
+
+/** redis_readable - bytes have come that the connection's thread has not read
+ *  yet. */
+bool redis_readable(struct redis *r);
 
 /** redis_up - the breaker is closed. Threads: any. */
 bool redis_up(struct redis *r);

@@ -229,6 +229,43 @@ a_slow_redis_costs_time_and_misses_only() {
 	done
 }
 
+_count() { awk -v n="kvfs_$1" '$1 == n { print $2 }' "$(mnt 2)/.kvfs/stats"; }
+
+a_miss_that_redis_did_not_confirm_is_not_remembered() {
+	local asked i
+	kill -STOP "$(cat "$KVFS_CLUSTER/redis/pid")"
+	wait_for '[ ! -e "$(kv 2)/n/miss-0" ] &&
+		[ "$(node_status 2 .redis.up)" = false ]'
+	asked=$(_count 'latency_seconds_count{op="lookup"}')
+	for i in 1 2 3 4 5; do # the kernel remembers none of them
+		[ ! -e "$(kv 2)/n/miss-1" ]
+	done
+	asked=$(($(_count 'latency_seconds_count{op="lookup"}') - asked))
+	kill -CONT "$(cat "$KVFS_CLUSTER/redis/pid")"
+	wait_for '[ "$(node_status 2 .redis.up)" = true ]' 20
+	[ $asked -ge 5 ] || fail "asked $asked times of 5"
+}
+
+# Once: node 1 stored it, Redis is slow to tell node 2, and it asks again.
+_is_found_late() {
+	local late path n=$((tries++))
+	path=$(kv 2)/n/late-$n
+	put_published "$(kv 1)/n/late-$n" 5000 1
+	late=$(_count remote_lookups_late_total)
+	kill -STOP "$(cat "$KVFS_CLUSTER/redis/pid")"
+	[ ! -e "$path" ] || fail 'who said so?'
+	kill -CONT "$(cat "$KVFS_CLUSTER/redis/pid")"
+	wait_for '[ -e "'"$path"'" ]'
+	[ "$(_count remote_lookups_late_total)" -gt "$late" ]
+}
+
+an_answer_that_comes_too_late_answers_who_asks_again() {
+	local tries=0
+	# it is kept for 100 ms, which a busy machine may sleep through
+	wait_for _is_found_late 30
+	[ "$(_count remote_lookups_unsure_total)" -ge 1 ]
+}
+
 a_wiped_redis_is_filled_again_by_all() {
 	local i
 	for i in 1 2 3; do

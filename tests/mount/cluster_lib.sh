@@ -87,8 +87,8 @@ published() { # PATH: waits until Redis said that this block is the one
 put_published() { put_tmp "$@" && published "$1"; } # PATH SIZE SEED
 is_gone() { [ ! -e "$1" ]; }
 _holds_now() { { "$HELPERS/pattern" check "$3" "$2" <"$1"; } 2>/dev/null; }
-# A lookup that Redis does not answer in 20 ms is a miss, and so is one while a
-# node's state is not yet known to all.
+# A lookup that Redis does not answer in 20 ms is a miss (the next one may not
+# be), and so is one while a node's state is not yet known to all.
 holds_soon() { # PATH SIZE SEED [SECONDS]
 	wait_for "_holds_now '$1' $2 $3" "${4:-10}"
 }

@@ -739,7 +739,7 @@ START_TEST(namespaces_are_shared_changed_and_removed)
 			 -EEXIST);
 	ns.quota_bytes = 77;
 	ck_assert_int_eq(meta_namespace_put(b->meta, "models", &ns, false), 0);
-	ck_assert_int_eq(meta_namespace_each(a->meta, name_count, &n), 0);
+	ck_assert_int_eq(meta_namespace_each(a->meta, 0, name_count, &n), 0);
 	ck_assert_int_eq(n, 1);
 
 	node_store(a, "models/x", 1);
@@ -763,13 +763,13 @@ START_TEST(namespaces_outlive_a_store_that_is_lost)
 	store = node_stats(a).store_id;
 	server_text("FLUSHALL");
 	WAIT_FOR(node_stats(a).store_id != store);
-	WAIT_FOR(!meta_namespace_each(a->meta, name_count, &n) && n);
+	WAIT_FOR(!meta_namespace_each(a->meta, 0, name_count, &n) && n);
 
 	node_down(a);
 	server_text("FLUSHALL");
 	ck_assert_int_eq(node_open(a), 0);
 	n = 0;
-	ck_assert_int_eq(meta_namespace_each(a->meta, name_count, &n), 0);
+	ck_assert_int_eq(meta_namespace_each(a->meta, 0, name_count, &n), 0);
 	ck_assert_int_eq(n, 1);
 	node_free(a);
 }

@@ -409,7 +409,7 @@ START_TEST(lookups_of_one_name_that_come_together_leave_together)
 	server_signal(SIGSTOP);
 	for (unsigned i = 0; i < n; i++)
 		ck_assert_int_eq(meta_kv_lookup_send(b->meta, 0, &asks[i], 1,
-						     lookup_done, NULL),
+						     false, lookup_done, NULL),
 				 0);
 	server_signal(SIGCONT);
 	WAIT_FOR(n_done == n);
@@ -438,7 +438,7 @@ START_TEST(a_late_answer_is_no_answer_and_the_next_does_not_wait)
 	start = clock_now_ns();
 	for (unsigned i = 0; i < 50; i++)
 		meta_kv_lookup_send(b->meta, start + META_KV_LOOKUP_NS,
-				    &asks[i], 1, lookup_done, NULL);
+				    &asks[i], 1, false, lookup_done, NULL);
 	WAIT_FOR(n_done == 50);
 	ck_assert_uint_eq(n_failed, 50);
 	ck_assert_int_ge(clock_now_ns() - start, META_KV_LOOKUP_NS);
@@ -449,6 +449,101 @@ START_TEST(a_late_answer_is_no_answer_and_the_next_does_not_wait)
 	server_signal(SIGCONT);
 	WAIT_FOR(redis_up(b->meta->links[META_LOOKUP]));
 	ck_assert_int_eq(node_lookup(b, "ns/dir/1", &f), 0);
+	nodes_down();
+}
+END_TEST
+
+static _Atomic int late_err[2];
+static _Atomic unsigned n_late;
+
+static void late_done(void *ctx, int err)
+{
+	(void)ctx;
+	late_err[n_late % 2] = err;
+	n_late++;
+}
+
+START_TEST(who_is_patient_has_the_late_answer_too)
+{
+	struct meta_kv_ask *asks;
+	struct meta_kv_found f;
+	uint64_t late;
+
+	nodes_up();
+	asks = asks_new(2, 1); /* ns/dir/1 is not there */
+	ck_assert_int_eq(node_lookup(b, asks[0].path, &f), 0);
+	late = node_stats(b).n_lookups_late;
+	n_late = 0;
+	server_signal(SIGSTOP);
+	ck_assert_int_eq(meta_kv_lookup_send(b->meta,
+					     clock_now_ns() + META_KV_LOOKUP_NS,
+					     asks, 2, true, late_done, NULL),
+			 0);
+	WAIT_FOR(n_late == 1);
+	ck_assert_int_eq(late_err[0], -EINPROGRESS);
+	ck_assert(!redis_up(b->meta->links[META_LOOKUP]));
+	server_signal(SIGCONT);
+	WAIT_FOR(n_late == 2);
+	ck_assert_int_eq(late_err[1], 0);
+	ck_assert_int_eq(asks[0].err, 0);
+	ck_assert_uint_eq(asks[0].found.checksum[0], 1);
+	ck_assert_int_eq(asks[1].err, -ENOENT);
+	/* the answer itself closed the breaker */
+	ck_assert(redis_up(b->meta->links[META_LOOKUP]));
+	ck_assert_uint_eq(node_stats(b).n_lookups_late, late + 1);
+	asks_free(asks, 2);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(who_is_patient_hears_that_no_answer_will_come)
+{
+	struct meta_kv_ask *asks;
+	struct meta_kv_found f;
+
+	nodes_up();
+	asks = asks_new(1, 1);
+	ck_assert_int_eq(node_lookup(b, asks[0].path, &f), 0);
+	n_late = 0;
+	server_signal(SIGSTOP);
+	meta_kv_lookup_send(b->meta, clock_now_ns() + META_KV_LOOKUP_NS, asks,
+			    1, true, late_done, NULL);
+	WAIT_FOR(n_late == 1);
+	ck_assert_int_eq(late_err[0], -EINPROGRESS);
+	server_stop(); /* SIGKILL */
+	WAIT_FOR(n_late == 2);
+	ck_assert_int_eq(late_err[1], -EIO);
+	ck_assert_int_eq(asks[0].err, -EIO);
+	asks_free(asks, 1);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(what_was_sent_a_moment_ago_is_not_suspected)
+{
+	struct redis *link;
+	struct meta_kv_ask *asks;
+	struct meta_kv_found f;
+	int64_t start;
+
+	nodes_up();
+	link = b->meta->links[META_LOOKUP];
+	asks = asks_new(1, 1);
+	ck_assert_int_eq(node_lookup(b, asks[0].path, &f), 0);
+	n_done = n_failed = 0;
+	start = clock_now_ns();
+	server_signal(SIGSTOP);
+	ck_assert_int_eq(meta_kv_lookup_send(b->meta, 0, asks, 1, false,
+					     lookup_done, NULL),
+			 0);
+	redis_suspect(link, start - 1);
+	ck_assert(redis_up(link));
+	redis_suspect(link, clock_now_ns());
+	ck_assert(!redis_up(link));
+	server_signal(SIGCONT);
+	WAIT_FOR(n_done == 1);
+	ck_assert(redis_up(link));
+	asks_free(asks, 1);
 	nodes_down();
 }
 END_TEST
@@ -468,7 +563,7 @@ START_TEST(a_lost_connection_answers_every_lookup)
 	server_signal(SIGSTOP);
 	for (unsigned i = 0; i < 100; i++)
 		ck_assert_int_eq(meta_kv_lookup_send(b->meta, 0, &asks[i], 1,
-						     lookup_done, NULL),
+						     false, lookup_done, NULL),
 				 0);
 	server_stop(); /* SIGKILL */
 	WAIT_FOR(n_done == 100);
@@ -602,10 +697,13 @@ int main(void)
 		    a_thousand_names_are_asked_for_in_one_round_trip,
 		    lookups_of_one_name_that_come_together_leave_together,
 		    a_late_answer_is_no_answer_and_the_next_does_not_wait,
+		    who_is_patient_has_the_late_answer_too,
+		    who_is_patient_hears_that_no_answer_will_come,
+		    what_was_sent_a_moment_ago_is_not_suspected,
 		    a_lost_connection_answers_every_lookup,
 		    a_namespace_made_elsewhere_is_found_by_a_lookup,
 	    },
-	    5);
+	    8);
 	add(s, "listing",
 	    (const TTest *const[]){
 		    a_listing_shows_what_all_live_nodes_hold,

@@ -268,7 +268,7 @@ START_TEST(names_that_could_not_be_sent_are_not_taken_for_sent)
 	node_sync(a, "ns/x");
 	/* a's connection is gone, and what it stores waits for another */
 	server_signal(SIGSTOP);
-	WAIT_FOR((redis_suspect(a->meta->links[META_PUBLISH]),
+	WAIT_FOR((redis_suspect(a->meta->links[META_PUBLISH], clock_now_ns()),
 		  node_store(a, "ns/other", 1), meta_kv_wake(a->meta),
 		  !redis_up(a->meta->links[META_PUBLISH])));
 	node_store(a, "ns/x", 6);
