@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/size.h"
+#include "tools/deal.h"
 #include "tools/progress.h"
 #include "tools/replay.h"
 #include "tools/simulate.h"
@@ -21,9 +22,20 @@
 
 struct replay_args {
 	const char *dir, *name;
-	uint64_t block_bytes, capacity, limit;
-	double speed;
+	uint64_t block_bytes, capacity, limit, nodes;
+	double speed, skew;
 	bool simulate, keep, json;
+};
+
+/* A folder to replay into; several are mounts of one cluster. */
+struct place {
+	struct target at;
+	struct block_dir dir;
+};
+
+struct places {
+	struct place *all;
+	unsigned n;
 };
 
 static volatile sig_atomic_t stopped;
@@ -112,9 +124,10 @@ static void wait_for(int64_t when_ns, struct progress *p, uint64_t done)
 	}
 }
 
-static int trace_replay(struct block_dir *d, const struct trace *t,
-			double speed, struct replay_result *r)
+static int trace_replay(const struct replay_args *a, struct places *ps,
+			const struct trace *t, struct replay_result *r)
 {
+	struct deal deal = {.n_nodes = ps->n, .skew = a->skew};
 	int64_t start = clock_now_ns();
 	struct progress p;
 	int err = 0;
@@ -123,11 +136,12 @@ static int trace_replay(struct block_dir *d, const struct trace *t,
 	for (size_t i = 0; i < t->n_requests && !stopped && !err; i++) {
 		const struct trace_request *q = &t->requests[i];
 
-		if (speed > 0)
+		if (a->speed > 0)
 			wait_for(start + (int64_t)((double)q->timestamp_ms *
-						   1e6 / speed),
+						   1e6 / a->speed),
 				 &p, r->block_refs);
-		err = request_replay(d, trace_ids(t, q), q->n_ids, r);
+		err = request_replay(&ps->all[deal_next(&deal)].dir,
+				     trace_ids(t, q), q->n_ids, r);
 		progress_update(&p, r->block_refs);
 	}
 	progress_finish(&p);
@@ -150,24 +164,41 @@ static int quota_set(const struct target *t, uint64_t blocks, size_t bytes)
 			 t->path, strerror(errno));
 }
 
-/* What fits: the quota, or the whole filesystem where that is smaller. */
-static uint64_t capacity_find(const char *path, uint64_t quota_blocks,
+/* What fits: the quota, or the whole filesystems where that is smaller. */
+static uint64_t capacity_find(const struct places *ps, uint64_t quota_blocks,
 			      size_t block_bytes)
 {
 	struct statvfs s;
-	uint64_t fits;
+	uint64_t fits = 0;
 
-	if (statvfs(path, &s) < 0)
-		return quota_blocks;
-	fits = s.f_blocks * s.f_frsize / block_bytes;
+	for (unsigned i = 0; i < ps->n; i++) {
+		if (statvfs(ps->all[i].at.path, &s) < 0)
+			return quota_blocks;
+		fits += s.f_blocks * s.f_frsize / block_bytes;
+	}
 	if (quota_blocks && quota_blocks <= fits)
 		return quota_blocks;
 	if (quota_blocks)
 		log_warn("replay: %s: %llu blocks were asked for and the pool "
 			 "holds %llu",
-			 path, (unsigned long long)quota_blocks,
+			 ps->all[0].at.path, (unsigned long long)quota_blocks,
 			 (unsigned long long)fits);
 	return fits;
+}
+
+/* What one node of all this capacity would have hit. */
+static int one_node(const struct trace *t, struct replay_result *r)
+{
+	struct simulate_config c = {.n_nodes = 1,
+				    .capacity = r->capacity_blocks};
+	struct simulate_result s;
+
+	if (r->nodes < 2 || stopped)
+		return 0;
+	if (simulate(t, &c, &s))
+		return EXIT_TROUBLE;
+	r->one_node_hits = s.block_hits;
+	return 0;
 }
 
 /* -- the verb ----------------------------------------------------------- */
@@ -175,19 +206,25 @@ static uint64_t capacity_find(const char *path, uint64_t quota_blocks,
 static int run_simulated(const struct replay_args *a, const struct trace *t,
 			 struct replay_result *r)
 {
+	struct simulate_config c = {.n_nodes =
+					    a->nodes ? (unsigned)a->nodes : 1,
+				    .capacity = a->capacity,
+				    .skew = a->skew,
+				    .speed = a->speed};
 	int64_t start = clock_now_ns();
 	struct simulate_result s;
 
-	if (simulate_lru(t, a->capacity, &s))
+	if (simulate(t, &c, &s))
 		return EXIT_TROUBLE;
 	r->requests = t->n_requests;
 	r->block_refs = s.block_refs;
 	r->block_hits = s.block_hits;
 	r->stores = s.stores;
 	r->seconds = (double)(clock_now_ns() - start) / NS_PER_S;
-	r->capacity_blocks = a->capacity;
+	r->nodes = c.n_nodes;
+	r->capacity_blocks = a->capacity * c.n_nodes;
 	r->simulated = true;
-	return EXIT_FINE;
+	return one_node(t, r);
 }
 
 static int dir_clear(struct block_dir *d)
@@ -204,53 +241,118 @@ static int dir_clear(struct block_dir *d)
 			 d->path, others);
 }
 
-static int replay_in(const struct replay_args *a, const struct target *at,
-		     struct block_dir *d, const struct trace *t,
-		     struct replay_result *r)
+static int each_clear(struct places *ps)
 {
-	int status = a->keep ? 0 : dir_clear(d);
+	int status = 0;
 
-	if (!status && a->capacity)
-		status = quota_set(at, a->capacity, d->block_bytes);
-	if (status)
-		return status;
-	r->capacity_blocks =
-		capacity_find(at->path, a->capacity, d->block_bytes);
-	if (trace_replay(d, t, a->speed, r))
-		status = EXIT_TROUBLE;
-	if (a->keep)
-		return status;
-	if (block_dir_sweep(d) < 0)
-		return EXIT_TROUBLE;
-	if (d->made)
-		rmdir(d->path);
-	else if (a->capacity)
-		removexattr(d->path, "user.kvfs.quota");
+	for (unsigned i = 0; i < ps->n && !status; i++)
+		status = dir_clear(&ps->all[i].dir);
 	return status;
 }
 
-static int run_real(const struct replay_args *a, const struct trace *t,
-		    struct replay_result *r)
+static int leave_clean(const struct replay_args *a, struct places *ps)
 {
-	struct target at;
-	struct block_dir d;
-	int status;
+	for (unsigned i = 0; i < ps->n; i++)
+		if (block_dir_sweep(&ps->all[i].dir) < 0)
+			return EXIT_TROUBLE;
+	if (ps->all[0].dir.made)
+		rmdir(ps->all[0].dir.path);
+	else if (a->capacity)
+		removexattr(ps->all[0].dir.path, "user.kvfs.quota");
+	return 0;
+}
 
-	if (target_find(&at, "replay", a->dir, a->name))
+static int replay_in(const struct replay_args *a, struct places *ps,
+		     const struct trace *t, struct replay_result *r)
+{
+	uint64_t quota = a->capacity * ps->n;
+	int status = a->keep ? 0 : each_clear(ps);
+
+	if (!status && quota)
+		status = quota_set(&ps->all[0].at, quota, a->block_bytes);
+	if (status)
+		return status;
+	r->nodes = ps->n;
+	r->capacity_blocks = capacity_find(ps, quota, a->block_bytes);
+	if (trace_replay(a, ps, t, r))
+		status = EXIT_TROUBLE;
+	else
+		status = one_node(t, r);
+	if (a->keep)
+		return status;
+	return leave_clean(a, ps) ? EXIT_TROUBLE : status;
+}
+
+static int place_open(struct place *p, const struct replay_args *a,
+		      const char *dir)
+{
+	if (target_find(&p->at, "replay", dir, a->name))
 		return EXIT_TROUBLE;
-	if (a->capacity && !at.is_namespace)
+	if (a->capacity && !p->at.is_namespace)
 		return verb_fail(
 			EXIT_USAGE,
 			"%s: --capacity-blocks sets the quota of a namespace "
 			"and this is none: name the root of a kvfs mount, or "
 			"leave --capacity-blocks out",
-			at.path);
-	if (block_dir_open(&d, at.path, a->block_bytes))
-		return EXIT_TROUBLE;
+			p->at.path);
+	return block_dir_open(&p->dir, p->at.path, a->block_bytes)
+		       ? EXIT_TROUBLE
+		       : 0;
+}
+
+/* @dirs: what was named, or nothing: --dir, or the only mount. */
+static int run_real(const struct replay_args *a, char **dirs,
+		    const struct trace *t, struct replay_result *r)
+{
+	struct places ps = {.n = 0};
+	unsigned n = 0;
+	int status = 0;
+
+	while (dirs[n])
+		n++;
+	ps.all = calloc(n + 1, sizeof(*ps.all));
+	if (!ps.all)
+		return verb_fail(EXIT_TROUBLE, "no memory");
+	do {
+		status = place_open(&ps.all[ps.n], a, n ? dirs[ps.n] : a->dir);
+		ps.n += !status;
+	} while (!status && ps.n < n);
 	catch_signals();
-	status = replay_in(a, &at, &d, t, r);
-	block_dir_close(&d);
+	if (!status)
+		status = replay_in(a, &ps, t, r);
+	while (ps.n)
+		block_dir_close(&ps.all[--ps.n].dir);
+	free(ps.all);
 	return status;
+}
+
+/* 0, or that the options do not fit together. */
+static int check(const struct replay_args *a, char **dirs)
+{
+	bool several = dirs[0] && dirs[1];
+
+	if (a->block_bytes < BLOCK_MIN || a->block_bytes > BLOCK_MAX)
+		return verb_fail(EXIT_USAGE,
+				 "--block-bytes: 64 bytes to 1 GiB are "
+				 "possible");
+	if (a->nodes > DEAL_NODES_MAX)
+		return verb_fail(EXIT_USAGE, "--nodes: at most %d",
+				 DEAL_NODES_MAX);
+	if (a->nodes && !a->simulate)
+		return verb_fail(
+			EXIT_USAGE,
+			"--nodes goes with --simulate; name the mounts "
+			"of real nodes after the trace");
+	if (dirs[0] && (a->dir || a->simulate))
+		return verb_fail(EXIT_USAGE,
+				 "%s: goes neither with --dir nor "
+				 "with --simulate",
+				 dirs[0]);
+	if (a->skew < 0 || a->skew > 1 ||
+	    (a->skew > 0 && !several && a->nodes < 2))
+		return verb_fail(EXIT_USAGE,
+				 "--skew: between 0 and 1, of several nodes");
+	return 0;
 }
 
 static int replay_run(void *args, char **operands)
@@ -258,15 +360,14 @@ static int replay_run(void *args, char **operands)
 	const struct replay_args *a = args;
 	struct replay_result r = {.block_bytes = a->block_bytes};
 	struct trace t;
-	int status;
+	int status = check(a, operands + 1);
 
-	if (a->block_bytes < BLOCK_MIN || a->block_bytes > BLOCK_MAX)
-		return verb_fail(EXIT_USAGE,
-				 "--block-bytes: 64 bytes to 1 GiB are "
-				 "possible");
+	if (status)
+		return status;
 	if (trace_load(&t, operands[0], a->limit))
 		return EXIT_TROUBLE;
-	status = a->simulate ? run_simulated(a, &t, &r) : run_real(a, &t, &r);
+	status = a->simulate ? run_simulated(a, &t, &r)
+			     : run_real(a, operands + 1, &t, &r);
 	if (status == EXIT_FINE && stopped)
 		status = verb_fail(
 			EXIT_TROUBLE, "stopped after %llu of %zu requests",
@@ -292,8 +393,8 @@ static const struct option_spec options[] = {
 	{"block-bytes", 'b', OPTION_SIZE, AT(block_bytes), "SIZE",
 	 "size of every block (default: 64K)"},
 	{"capacity-blocks", 'c', OPTION_NUMBER, AT(capacity), "N",
-	 "set the namespace's quota so that N blocks fit\n"
-	 "(default: the pool decides)"},
+	 "set the namespace's quota so that N blocks fit, for\n"
+	 "each node (default: the pool decides)"},
 	{"limit", 'l', OPTION_NUMBER, AT(limit), "N",
 	 "replay the first N requests only"},
 	{"speed", 's', OPTION_REAL, AT(speed), "X",
@@ -301,6 +402,12 @@ static const struct option_spec options[] = {
 	 "0: as fast as possible (default)"},
 	{"simulate", 'S', OPTION_FLAG, AT(simulate), NULL,
 	 "only count, with a list in memory: no byte is moved"},
+	{"nodes", 'N', OPTION_NUMBER, AT(nodes), "N",
+	 "simulate so many nodes, with what the daemons do to be\n"
+	 "one pool (default: 1)"},
+	{"skew", 'w', OPTION_REAL, AT(skew), "X",
+	 "give the first node this share of the requests: 0.7 is\n"
+	 "70 % (default: one node after the other)"},
 	{"keep", 'k', OPTION_FLAG, AT(keep), NULL,
 	 "start with the blocks that an earlier replay left, and\n"
 	 "leave them there at the end"},
@@ -314,7 +421,7 @@ static const struct replay_args defaults = {
 
 const struct verb verb_replay = {
 	.name = "replay",
-	.operands = "TRACE.jsonl",
+	.operands = "TRACE.jsonl [DIR...]",
 	.summary = "replay a KV-cache request trace with real bytes",
 	.about = "A trace has one JSON object a line: timestamp (ms), "
 		 "input_length, output_length\n"
@@ -323,15 +430,22 @@ const struct verb verb_replay = {
 		 "prefix block by block, every byte of which is compared, "
 		 "then stores the blocks of\n"
 		 "the rest that are absent: create, one write, close, "
-		 "rename, as engines do.",
+		 "rename, as engines do.\n\n"
+		 "Several DIRs are mounts of one cluster: each request goes "
+		 "to one of them, and the\n"
+		 "hit rate is also shown as a share of what one node of all "
+		 "their capacity would hit.",
 	.examples = "kvfs replay --capacity-blocks=10000 trace.jsonl\n"
 		    "kvfs replay --simulate --capacity-blocks=10000 "
 		    "trace.jsonl\n"
+		    "kvfs replay --simulate --nodes=4 --skew=0.7 "
+		    "--capacity-blocks=2500 trace.jsonl\n"
 		    "kvfs replay --dir /dev/shm/blocks --limit 1000 "
-		    "trace.jsonl",
+		    "trace.jsonl\n"
+		    "kvfs replay trace.jsonl /mnt/node-1 /mnt/node-2",
 	.options = options,
 	.min_operands = 1,
-	.max_operands = 1,
+	.max_operands = 1 + DEAL_NODES_MAX,
 	.defaults = &defaults,
 	.args_bytes = sizeof(struct replay_args),
 	.run = replay_run,

@@ -13,7 +13,9 @@
 struct replay_result {
 	uint64_t requests, block_refs, block_hits, stores;
 	uint64_t verify_errors;
-	uint64_t capacity_blocks; /* 0: no limit */
+	uint64_t capacity_blocks; /* of all nodes together; 0: no limit */
+	unsigned nodes;
+	uint64_t one_node_hits; /* simulated; with several nodes */
 	uint64_t block_bytes;
 	double seconds;
 	struct samples reads, writes; /* of open to close, create to rename */

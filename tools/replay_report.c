@@ -12,6 +12,12 @@ static double hit_rate(const struct replay_result *r)
 			     : 0;
 }
 
+/* Hits, as a share of those of one node as large as all together. */
+static double of_one_node(const struct replay_result *r)
+{
+	return (double)r->block_hits / (double)r->one_node_hits;
+}
+
 static uint64_t moved_bytes(const struct replay_result *r,
 			    const struct samples *s)
 {
@@ -62,6 +68,10 @@ static void report_json(struct replay_result *r)
 	json_object_set_new(o, "block_bytes",
 			    json_integer((json_int_t)r->block_bytes));
 	json_object_set_new(o, "simulated", json_boolean(r->simulated));
+	json_object_set_new(o, "nodes", json_integer((json_int_t)r->nodes));
+	json_object_set_new(o, "of_one_node",
+			    r->one_node_hits ? json_real(of_one_node(r))
+					     : json_null());
 	json_put_line(o);
 }
 
@@ -81,6 +91,10 @@ static void print_counts(const struct replay_result *r)
 		printf("capacity   no limit\n");
 	printf("%shit rate   %.4f%s\n", term_style(stdout, TERM_BOLD),
 	       hit_rate(r), term_style(stdout, TERM_PLAIN));
+	if (r->one_node_hits)
+		printf("one pool   %.4f of what one node of this capacity "
+		       "hits (simulated), on %u nodes\n",
+		       of_one_node(r), r->nodes);
 }
 
 static void add_row(struct table *t, const struct replay_result *r,

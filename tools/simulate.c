@@ -2,107 +2,359 @@
 #include "tools/simulate.h"
 
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "tools/deal.h"
 #include "tools/trace.h"
 
-/*
- * Ids become slots of an open-addressing table that never shrinks: a slot is
- * a block that was seen once, `present` while it is on the recency list.
- */
-struct slot {
+#define BEAT_MS 3000	  /* between two heartbeats of a node */
+#define OLDER 2		  /* a peer's next victim must be so many times older */
+#define COPIES_SHARE 1024 /* of the pool: so many copies do not go first */
+#define SOON_SHARE 16 /* of the pool: with less than that there is no room */
+#define NOT_SEEN SIZE_MAX
+
+enum where { ABSENT, STORED, COPY, MOVED, WHERES };
+
+/* A block on one node. */
+struct held {
 	struct list link;
-	uint64_t id;
-	bool used, present;
+	uint64_t use; /* counts all uses of the whole replay */
+	uint64_t used_ms;
+	enum where where;
 };
 
-struct cache {
-	struct slot *slots;
-	size_t mask;
-	struct list recency; /* least recently used first */
-	size_t n_present, capacity;
+struct node {
+	struct held *held;	  /* by the block's number */
+	struct list uses[WHERES]; /* least recently used first */
+	size_t n[WHERES];
+	size_t n_held;
+	uint64_t beat_ms; /* when the next heartbeat is due */
+	/* As it told last, with a heartbeat or an answer: */
+	bool has_room;
+	uint64_t age_ms; /* since the use of the oldest that is no copy */
+};
+
+struct world {
+	const struct simulate_config *config;
+	const struct trace *trace;
 	struct simulate_result *result;
+	size_t *numbers; /* of blocks: an open-addressing table by id */
+	uint64_t *ids;
+	size_t mask, n_blocks;
+	struct node nodes[DEAL_NODES_MAX];
+	unsigned n_nodes;
+	size_t capacity, n_copies_kept;
+	uint64_t uses, now_ms, random;
 };
 
-static struct slot *slot_find(struct cache *c, uint64_t id)
-{
-	size_t i = (id * 0x9e3779b97f4a7c15ULL) >> 20 & c->mask;
+/* -- blocks ------------------------------------------------------------- */
 
-	while (c->slots[i].used && c->slots[i].id != id)
-		i = (i + 1) & c->mask;
-	c->slots[i].used = true;
-	c->slots[i].id = id;
-	return &c->slots[i];
+static size_t number_of(struct world *w, uint64_t id)
+{
+	size_t i = (id * 0x9e3779b97f4a7c15ULL) >> 20 & w->mask;
+
+	while (w->numbers[i] != NOT_SEEN && w->ids[i] != id)
+		i = (i + 1) & w->mask;
+	if (w->numbers[i] == NOT_SEEN) {
+		w->numbers[i] = w->n_blocks++;
+		w->ids[i] = id;
+	}
+	return w->numbers[i];
 }
 
-static void slot_touch(struct cache *c, struct slot *s)
+static bool is_last(const struct world *w, const struct node *but, size_t b)
 {
-	list_remove(&s->link);
-	list_push_back(&c->recency, &s->link);
+	for (unsigned i = 0; i < w->n_nodes; i++)
+		if (&w->nodes[i] != but && w->nodes[i].held[b].where)
+			return false;
+	return true;
 }
 
-static void slot_evict_oldest(struct cache *c)
+static void put(struct node *n, size_t b, enum where where)
 {
-	struct list *l = list_pop_front(&c->recency);
+	struct held *h = &n->held[b];
 
-	container_of(l, struct slot, link)->present = false;
-	c->n_present--;
-	c->result->evictions++;
+	if (h->where) {
+		list_remove(&h->link);
+		n->n[h->where]--;
+		n->n_held--;
+	}
+	h->where = where;
+	if (!where)
+		return;
+	list_push_back(&n->uses[where], &h->link);
+	n->n[where]++;
+	n->n_held++;
 }
 
-static void slot_store(struct cache *c, struct slot *s)
+static void use(struct world *w, struct node *n, size_t b, enum where where)
 {
-	if (c->capacity && c->n_present == c->capacity)
-		slot_evict_oldest(c);
-	s->present = true;
-	list_push_back(&c->recency, &s->link);
-	c->n_present++;
-	c->result->stores++;
+	n->held[b].use = ++w->uses;
+	n->held[b].used_ms = w->now_ms;
+	put(n, b, where);
 }
 
-static void request_run(struct cache *c, const uint64_t *ids, size_t n)
+/* -- what goes ---------------------------------------------------------- */
+
+static struct held *oldest(struct node *n, enum where where)
+{
+	if (list_empty(&n->uses[where]))
+		return NULL;
+	return container_of(n->uses[where].next, struct held, link);
+}
+
+static struct held *older(struct held *a, struct held *b)
+{
+	return !a ? b : !b || a->use < b->use ? a : b;
+}
+
+static struct held *victim(struct world *w, struct node *n)
+{
+	struct held *h;
+
+	if (n->n[COPY] > w->n_copies_kept)
+		return oldest(n, COPY);
+	h = older(oldest(n, STORED), oldest(n, MOVED));
+	return older(h, oldest(n, COPY));
+}
+
+static uint64_t age_of(const struct world *w, const struct held *h)
+{
+	return w->now_ms - h->used_ms + 1;
+}
+
+/* -- to other nodes ----------------------------------------------------- */
+
+static void tell(const struct world *w, struct node *n)
+{
+	struct held *h = older(oldest(n, STORED), oldest(n, MOVED));
+	size_t soon = w->capacity / SOON_SHARE;
+
+	n->has_room = n->n_held + soon < w->capacity || !h;
+	n->age_ms = h ? age_of(w, h) : 0;
+}
+
+static void beat(struct world *w)
+{
+	for (unsigned i = 0; i < w->n_nodes; i++) {
+		struct node *n = &w->nodes[i];
+
+		if (w->now_ms < n->beat_ms)
+			continue;
+		n->beat_ms = w->now_ms + BEAT_MS;
+		tell(w, n);
+	}
+}
+
+static bool is_better(const struct node *a, const struct node *b)
+{
+	if (a->has_room != b->has_room)
+		return a->has_room;
+	return a->age_ms > b->age_ms;
+}
+
+/* The better of two random ones, by what they told last. */
+static struct node *peer_for(struct world *w, const struct node *from)
+{
+	struct node *best = NULL;
+
+	for (int i = 0; i < 2; i++) {
+		unsigned k = deal_random(&w->random, w->n_nodes - 1);
+		struct node *n = &w->nodes[k];
+
+		if (n >= from)
+			n++;
+		if (!best || is_better(n, best))
+			best = n;
+	}
+	return best;
+}
+
+/* By what it told last: the giver asks so, and so does the taker. */
+static bool is_for(const struct world *w, const struct node *to,
+		   const struct held *h)
+{
+	return to->has_room || to->age_ms >= OLDER * age_of(w, h);
+}
+
+static void drop(struct world *w, struct node *n, struct held *h)
+{
+	put(n, (size_t)(h - n->held), ABSENT);
+	w->result->evictions++;
+}
+
+static void offer(struct world *w, struct node *from, size_t b)
+{
+	struct held *h = &from->held[b];
+	struct node *to = peer_for(w, from);
+
+	if (!is_for(w, to, h))
+		return;
+	w->result->offers++;
+	tell(w, to);
+	if (!is_for(w, to, h)) {
+		w->result->refused++;
+		return;
+	}
+	to->held[b].use = h->use;
+	to->held[b].used_ms = h->used_ms;
+	if (to->n_held >= w->capacity)
+		drop(w, to, victim(w, to));
+	put(to, b, MOVED);
+	tell(w, to);
+}
+
+/* A copy that turns out to be the last one is none. */
+static struct held *victim_now(struct world *w, struct node *n)
+{
+	struct held *h;
+
+	while ((h = victim(w, n))->where == COPY &&
+	       is_last(w, n, (size_t)(h - n->held)))
+		put(n, (size_t)(h - n->held), MOVED);
+	return h;
+}
+
+static void evict(struct world *w, struct node *n)
+{
+	struct held *h = victim_now(w, n);
+	size_t b = (size_t)(h - n->held);
+
+	if (w->n_nodes > 1 && h->where == STORED && is_last(w, n, b))
+		offer(w, n, b);
+	drop(w, n, h);
+}
+
+static void add(struct world *w, struct node *n, size_t b, enum where where)
+{
+	if (w->capacity && n->n_held == w->capacity)
+		evict(w, n);
+	use(w, n, b, where);
+}
+
+/* -- requests ----------------------------------------------------------- */
+
+/* The nodes that hold it but this one: one of them, or NULL. */
+static struct node *holder(struct world *w, const struct node *but, size_t b)
+{
+	unsigned first = deal_random(&w->random, w->n_nodes);
+
+	for (unsigned i = 0; i < w->n_nodes; i++) {
+		struct node *n = &w->nodes[(first + i) % w->n_nodes];
+
+		if (n != but && n->held[b].where)
+			return n;
+	}
+	return NULL;
+}
+
+static bool hit(struct world *w, struct node *n, size_t b)
+{
+	enum where here = n->held[b].where;
+	struct node *from;
+
+	if (here) {
+		use(w, n, b, here == COPY ? COPY : STORED);
+		return true;
+	}
+	from = holder(w, n, b);
+	if (!from)
+		return false;
+	use(w, from, b, from->held[b].where == COPY ? COPY : STORED);
+	add(w, n, b, COPY);
+	w->result->remote_hits++;
+	return true;
+}
+
+static void request_run(struct world *w, struct node *n, const uint64_t *ids,
+			size_t n_ids)
 {
 	size_t i = 0;
 
-	c->result->block_refs += n;
-	for (; i < n; i++) {
-		struct slot *s = slot_find(c, ids[i]);
+	w->result->block_refs += n_ids;
+	for (; i < n_ids && hit(w, n, number_of(w, ids[i])); i++)
+		w->result->block_hits++;
+	for (; i < n_ids; i++) {
+		size_t b = number_of(w, ids[i]);
 
-		if (!s->present)
-			break;
-		slot_touch(c, s);
-		c->result->block_hits++;
-	}
-	for (; i < n; i++) {
-		struct slot *s = slot_find(c, ids[i]);
-
-		if (!s->present)
-			slot_store(c, s);
+		if (!is_last(w, NULL, b))
+			continue;
+		add(w, n, b, STORED);
+		w->result->stores++;
 	}
 }
 
-int simulate_lru(const struct trace *t, size_t capacity,
-		 struct simulate_result *r)
-{
-	struct cache c = {.capacity = capacity, .result = r, .mask = 1023};
-	cleanup_free struct slot *slots = NULL;
+/* -- the whole ---------------------------------------------------------- */
 
-	while (c.mask < t->n_ids * 2)
-		c.mask = c.mask * 2 + 1;
-	slots = calloc(c.mask + 1, sizeof(*slots));
-	if (!slots) {
-		log_error("simulate: no memory for %zu blocks", t->n_ids);
+static int make(struct world *w)
+{
+	w->mask = 1023;
+	while (w->mask < w->trace->n_ids * 2)
+		w->mask = w->mask * 2 + 1;
+	w->numbers = malloc((w->mask + 1) * sizeof(*w->numbers));
+	w->ids = malloc((w->mask + 1) * sizeof(*w->ids));
+	if (!w->numbers || !w->ids)
 		return -ENOMEM;
+	memset(w->numbers, 0xff, (w->mask + 1) * sizeof(*w->numbers));
+	for (size_t i = 0; i < w->trace->n_ids; i++)
+		number_of(w, w->trace->ids[i]);
+	for (unsigned i = 0; i < w->n_nodes; i++) {
+		struct node *n = &w->nodes[i];
+
+		n->held = calloc(w->n_blocks + 1, sizeof(*n->held));
+		if (!n->held)
+			return -ENOMEM;
+		for (size_t k = 0; k < WHERES; k++)
+			list_init(&n->uses[k]);
+		n->beat_ms = (uint64_t)i * BEAT_MS / w->n_nodes;
 	}
-	c.slots = slots;
-	list_init(&c.recency);
-	*r = (struct simulate_result){0};
-	for (size_t i = 0; i < t->n_requests; i++)
-		request_run(&c, trace_ids(t, &t->requests[i]),
-			    t->requests[i].n_ids);
 	return 0;
+}
+
+static void run(struct world *w)
+{
+	struct deal deal = {.n_nodes = w->n_nodes, .skew = w->config->skew};
+	double speed = w->config->speed > 0 ? w->config->speed : 1;
+
+	for (size_t i = 0; i < w->trace->n_requests; i++) {
+		const struct trace_request *q = &w->trace->requests[i];
+
+		w->now_ms = (uint64_t)((double)q->timestamp_ms / speed);
+		beat(w);
+		request_run(w, &w->nodes[deal_next(&deal)],
+			    trace_ids(w->trace, q), q->n_ids);
+	}
+}
+
+int simulate(const struct trace *t, const struct simulate_config *config,
+	     struct simulate_result *r)
+{
+	cleanup_free struct world *w = calloc(1, sizeof(*w));
+	int err = w ? 0 : -ENOMEM;
+
+	if (w) {
+		w->config = config;
+		w->trace = t;
+		w->result = r;
+		w->n_nodes = config->n_nodes ? config->n_nodes : 1;
+		w->capacity = config->capacity;
+		w->n_copies_kept = config->capacity / COPIES_SHARE;
+		*r = (struct simulate_result){0};
+		err = make(w);
+	}
+	if (!err)
+		run(w);
+	else
+		log_error("simulate: no memory for %zu blocks", t->n_ids);
+	for (unsigned i = 0; w && i < w->n_nodes; i++)
+		free(w->nodes[i].held);
+	if (w) {
+		free(w->numbers);
+		free(w->ids);
+	}
+	return err;
 }

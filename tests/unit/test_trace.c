@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "tools/deal.h"
 #include "tools/simulate.h"
 #include "tools/trace.h"
 
@@ -265,7 +266,10 @@ START_TEST(the_simulation_hits_what_the_naive_list_hits)
 	struct trace t;
 
 	make_trace(&t, (unsigned)_i);
-	ck_assert_int_eq(simulate_lru(&t, (size_t)_i, &r), 0);
+	ck_assert_int_eq(
+		simulate(&t, &(struct simulate_config){.capacity = (size_t)_i},
+			 &r),
+		0);
 
 	for (size_t i = 0; i < t.n_requests; i++)
 		hits += naive_request(&naive, trace_ids(&t, &t.requests[i]),
@@ -273,6 +277,66 @@ START_TEST(the_simulation_hits_what_the_naive_list_hits)
 	ck_assert_uint_eq(r.block_hits, hits);
 	ck_assert_uint_eq(r.block_refs, t.n_ids);
 	ck_assert_uint_eq(r.stores - r.evictions, naive.n);
+}
+END_TEST
+
+START_TEST(several_nodes_without_a_capacity_hit_what_one_does)
+{
+	struct simulate_config one = {0}, four = {.n_nodes = 4, .skew = 0.7};
+	struct simulate_result a, b;
+	struct trace t;
+
+	make_trace(&t, 1);
+	ck_assert_int_eq(simulate(&t, &one, &a), 0);
+	ck_assert_int_eq(simulate(&t, &four, &b), 0);
+
+	ck_assert_uint_eq(a.block_hits, b.block_hits);
+	ck_assert_uint_eq(a.stores, b.stores);
+	ck_assert_uint_gt(b.remote_hits, 0);
+}
+END_TEST
+
+START_TEST(a_block_that_had_to_go_is_hit_where_there_was_room)
+{
+	/* node 0 holds two blocks and stores three; node 1 is idle */
+	uint64_t ids[] = {1, 2, 3, 1};
+	struct trace_request q[] = {
+		{.timestamp_ms = 10000, .first = 0, .n_ids = 2},
+		{.timestamp_ms = 20000, .first = 2, .n_ids = 1},
+		{.timestamp_ms = 30000, .first = 3, .n_ids = 1},
+	};
+	struct trace t = {q, 3, ids, 4};
+	struct simulate_config c = {.n_nodes = 2, .capacity = 2, .skew = 1};
+	struct simulate_result r;
+
+	ck_assert_int_eq(simulate(&t, &c, &r), 0);
+
+	ck_assert_uint_ge(r.offers, 1);
+	ck_assert_uint_eq(r.refused, 0);
+	ck_assert_uint_eq(r.block_hits, 1);
+	ck_assert_uint_eq(r.remote_hits, 1);
+}
+END_TEST
+
+START_TEST(requests_are_dealt_as_the_skew_says_and_each_time_alike)
+{
+	struct deal a = {.n_nodes = 4, .skew = 0.7}, b = a;
+	struct deal robin = {.n_nodes = 4};
+	unsigned n[4] = {0};
+
+	for (unsigned i = 0; i < 10000; i++) {
+		unsigned k = deal_next(&a);
+
+		ck_assert_uint_eq(k, deal_next(&b));
+		ck_assert_uint_eq(deal_next(&robin), i % 4);
+		ck_assert_uint_lt(k, 4);
+		n[k]++;
+	}
+
+	ck_assert_uint_ge(n[0], 6800);
+	ck_assert_uint_le(n[0], 7200);
+	for (int k = 1; k < 4; k++)
+		ck_assert_uint_ge(n[k], 800);
 }
 END_TEST
 
@@ -287,7 +351,7 @@ START_TEST(without_a_capacity_only_the_first_sight_of_a_block_misses)
 	struct trace t = {q, 3, ids, 9};
 	struct simulate_result r;
 
-	ck_assert_int_eq(simulate_lru(&t, 0, &r), 0);
+	ck_assert_int_eq(simulate(&t, &(struct simulate_config){0}, &r), 0);
 
 	/* 1 2 of the second and 1 of the third; 3 lies beyond its prefix. */
 	ck_assert_uint_eq(r.block_hits, 3);
@@ -315,6 +379,10 @@ static Suite *make_suite(void)
 			    MAX_CAPACITY);
 	tcase_add_test(
 		c, without_a_capacity_only_the_first_sight_of_a_block_misses);
+	tcase_add_test(c, several_nodes_without_a_capacity_hit_what_one_does);
+	tcase_add_test(c, a_block_that_had_to_go_is_hit_where_there_was_room);
+	tcase_add_test(c,
+		       requests_are_dealt_as_the_skew_says_and_each_time_alike);
 	suite_add_tcase(suite, c);
 	return suite;
 }

@@ -43,10 +43,36 @@ START_TEST(the_simulated_hit_rate_is_the_published_one)
 	struct trace t;
 
 	ck_assert_int_eq(trace_load(&t, path, 0), 0);
-	ck_assert_int_eq(simulate_lru(&t, figures[_i].capacity, &r), 0);
+	ck_assert_int_eq(simulate(&t,
+				  &(struct simulate_config){
+					  .capacity = figures[_i].capacity},
+				  &r),
+			 0);
 
 	ck_assert_double_eq_tol((double)r.block_hits / (double)r.block_refs,
 				figures[_i].rate, 0.0006);
+	trace_free(&t);
+}
+END_TEST
+
+static const struct {
+	double skew, of_one_node;
+} shares[] = {{0, 0.97}, {0.7, 0.90}};
+
+START_TEST(four_nodes_hit_what_one_as_large_as_all_of_them_does)
+{
+	struct simulate_config one = {.capacity = 10000};
+	struct simulate_config four = {
+		.n_nodes = 4, .capacity = 2500, .skew = shares[_i].skew};
+	struct simulate_result a, b;
+	struct trace t;
+
+	ck_assert_int_eq(trace_load(&t, path, 0), 0);
+	ck_assert_int_eq(simulate(&t, &one, &a), 0);
+	ck_assert_int_eq(simulate(&t, &four, &b), 0);
+
+	ck_assert_double_ge((double)b.block_hits / (double)a.block_hits,
+			    shares[_i].of_one_node);
 	trace_free(&t);
 }
 END_TEST
@@ -73,6 +99,9 @@ int main(void)
 	tcase_add_test(c, the_trace_is_read_whole);
 	tcase_add_loop_test(c, the_simulated_hit_rate_is_the_published_one, 0,
 			    (int)(sizeof(figures) / sizeof(figures[0])));
+	tcase_add_loop_test(
+		c, four_nodes_hit_what_one_as_large_as_all_of_them_does, 0,
+		(int)(sizeof(shares) / sizeof(shares[0])));
 	suite_add_tcase(suite, c);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
