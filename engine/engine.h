@@ -343,7 +343,9 @@ struct engine_batch {
 	 * travel together; or with what the batch failed with before that. The
 	 * caller's own engine_reply to it is then -ENOENT. */
 	uint64_t answers;
-	int64_t deadline_ns; /* clock_now_ns to give up at; 0: 5 s from now */
+	const void *answer; /* goes with a 0; copied then; NULL with 0 bytes */
+	uint32_t answer_bytes; /* at most ENGINE_MSG_MAX */
+	int64_t deadline_ns;   /* clock_now_ns to give up at; 0: 5 s from now */
 	/**
 	 * done - all transfers ended; runs exactly once
 	 * @status: 0, or the first failure: -ESTALE the segment is closed,

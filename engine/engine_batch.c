@@ -64,9 +64,11 @@ static void cut_unlink(struct engine_peer *p, struct engine_batch *b)
  * went, at the end. */
 static void answer(struct engine_batch *b)
 {
+	uint32_t n = b->status ? 0 : b->answer_bytes;
+
 	if (b->answers && !b->answered)
-		b->answered = call_answer(b->peer, b->answers, b->status, NULL,
-					  0) != -ENOMEM;
+		b->answered = call_answer(b->peer, b->answers, b->status,
+					  b->answer, n) != -ENOMEM;
 }
 
 /* ---- slices -------------------------------------------------------------- */

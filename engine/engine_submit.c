@@ -170,7 +170,8 @@ int engine_submit(struct engine *e, struct engine_peer *peer,
 	int err;
 
 	if (!b->n_xfers || b->n_xfers > ENGINE_BATCH_MAX || !b->done ||
-	    (unsigned)b->priority >= ENGINE_PRIORITIES || (b->answers && !peer))
+	    (unsigned)b->priority >= ENGINE_PRIORITIES ||
+	    (b->answers && !peer) || b->answer_bytes > ENGINE_MSG_MAX)
 		return -EINVAL;
 	reset(b);
 	err = submit(e, peer, b, &peer, &fresh);

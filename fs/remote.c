@@ -266,6 +266,31 @@ static void init(struct remote *r)
 	r->pool_bytes = r->fs->config.pool_bytes;
 }
 
+static void close_workers(struct remote *r)
+{
+	workers_close(r->fetchers);
+	workers_close(r->servers);
+	remote_offers_stop(r);
+}
+
+static int open_threads(struct remote *r)
+{
+	int err = workers_open(&r->fetchers, "kvfs-fetch", REMOTE_FETCHERS, 0);
+
+	if (!err)
+		err = workers_open(&r->servers, "kvfs-serve", REMOTE_SERVERS,
+				   0);
+	if (!err)
+		err = remote_offers_open(r);
+	if (!err)
+		err = remote_watch_open(r);
+	if (err) {
+		close_workers(r);
+		remote_offers_close(r);
+	}
+	return err;
+}
+
 int remote_open(struct fs *fs)
 {
 	struct remote *r;
@@ -278,15 +303,16 @@ int remote_open(struct fs *fs)
 		return -ENOMEM;
 	r->fs = fs;
 	init(r);
-	if ((err = workers_open(&r->fetchers, "kvfs-fetch", REMOTE_FETCHERS,
-				0)) ||
-	    (err = workers_open(&r->servers, "kvfs-serve", REMOTE_SERVERS,
-				0)) ||
-	    (err = remote_offers_open(r)) || (err = open_engine(r))) {
-		remote_offers_stop(r);
+	err = open_threads(r);
+	if (err) {
+		free(r);
+		return err;
+	}
+	err = open_engine(r);
+	if (err) {
+		close_workers(r);
+		remote_watch_close(r);
 		remote_offers_close(r);
-		workers_close(r->fetchers);
-		workers_close(r->servers);
 		free(r);
 		return err;
 	}
@@ -305,10 +331,9 @@ void remote_stop(struct fs *fs)
 	r->stopped = true;
 	pthread_cond_broadcast(&r->changed);
 	pthread_mutex_unlock(&r->lock);
-	workers_close(r->fetchers);
-	workers_close(r->servers);
-	remote_offers_stop(r);
+	close_workers(r);
 	engine_close(r->engine);
+	remote_watch_close(r);
 }
 
 void remote_close(struct fs *fs)

@@ -10,6 +10,7 @@
  *      remote_name.c   LOOKUP and unlink of names that other nodes hold
  *      remote_node.c   a name in the tree whose bytes are elsewhere
  *      remote_fetch.c  the reader: from a holder into a frame of ours
+ *      remote_try.c    one holder asked once; the watcher of those
  *      remote_serve.c  the owner: what peers ask for
  *      remote_list.c   names of other nodes in a listing
  *      remote_order.c  fetch, pin, replicate, drain: what users ask for
@@ -20,13 +21,15 @@
  * The way of a remote hit. LOOKUP: no such node here, so Redis is asked
  * (without waiting: the answer comes on a thread of meta's); the record makes
  * a node in the state KV_REMOTE, with attributes and no frame. OPEN: the call
- * waits on the node's fetch; the first one starts it. A fetcher takes a frame,
- * grants it to a holder, asks, waits, verifies, commits the frame under the
- * name; the node is KV_COMMITTED from then on, and the waiting calls are run
- * again as if the block had always been here.
+ * waits on the node's fetch; the first one starts it: takes a frame, grants it
+ * to a holder, asks. Where the bytes ended, on a thread of the engine, a small
+ * block is verified and committed under the name; a large one, and what went
+ * wrong, goes to a fetcher. The node is KV_COMMITTED from then on, and the
+ * waiting calls are run again as if the block had always been here.
  *
- * Locks: kv->lock guards nodes and their fetch; struct remote's and a try's
- * are leaves below it. Callbacks of the engine never take kv->lock: they post.
+ * Locks: kv->lock guards nodes and their fetch; struct remote's are leaves
+ * below it. A callback of the engine takes kv->lock only where it ends a small
+ * fetch; what peers ask for waits for no lock there (it is tried, then posted).
  */
 
 #include <pthread.h>
@@ -90,6 +93,11 @@ struct remote {
 	uint64_t pool_bytes;
 	struct remote_offers *offers;
 	_Atomic uint64_t expected[REMOTE_EXPECTED]; /* hashes; remote_chain.c */
+	pthread_mutex_t try_lock; /* remote_try.c: guards its tries */
+	pthread_cond_t try_begun;
+	struct list tries;
+	pthread_t watcher;
+	bool watch_idle, watch_stop;
 	pthread_rwlock_t ckpt_lock; /* guards ckpt: ckpt_fetch_serve.c */
 	struct ckpt *ckpt;	    /* while it can be asked */
 	struct remote_counters counters;
@@ -158,10 +166,13 @@ void remote_node_learn(struct kv *kv, struct kv_dir *dir, const char *name,
 void remote_node_forget(struct kv *kv, struct kv_node *node);
 void remote_node_stat(const struct kv_file *f, struct stat *st);
 /** remote_node_commit - the frame has the bytes: from KV_REMOTE to a block
- *  that was last used so long ago.
+ *  that was last used so long ago; it is then to be published
+ *  (remote_node_publish).
  *  Returns: 0, or -errno; the frame is then still the caller's. */
 int remote_node_commit(struct kv *kv, struct kv_file *f, uint32_t frame,
 		       enum kv_kind kind, uint32_t age_ms);
+/** remote_node_publish - this node holds it, too; once who waited is served. */
+void remote_node_publish(struct kv *kv, struct kv_file *f);
 /** remote_node_attr - user.kvfs.* of such a node: length or -errno. */
 int remote_node_attr(struct kv *kv, struct kv_file *f, const char *name,
 		     char *value, size_t bytes);
@@ -205,9 +216,12 @@ void remote_chain_parent(struct kv *kv, struct kv_file *f,
 /** remote_chain_answer - what follows f; returns the bytes. kv->lock held. */
 size_t remote_chain_answer(struct remote *r, struct kv_file *f,
 			   uint8_t out[REMOTE_AHEAD_BYTES]);
-/** remote_chain_fetched - a caller waited for this block of this node's. */
-void remote_chain_fetched(struct remote *r, const struct remote_msg *m,
-			  uint32_t holder);
+/** remote_chain_expected - was this block said to come next? */
+bool remote_chain_expected(struct remote *r, const char *path, size_t len);
+/** remote_chain_learn - what a holder says follows a block that was fetched;
+ *  a peer's bytes. sure: the reader goes along the chain. Never waits. */
+void remote_chain_learn(struct remote *r, bool sure, const void *bytes,
+			size_t n);
 /** remote_chain_opened - a block with f->lead was opened; kv->lock held. */
 void remote_chain_opened(struct kv *kv, struct kv_file *f);
 
@@ -219,6 +233,11 @@ void remote_offers_close(struct remote *r);
 /** remote_offer_soon - something came; is the pool full so far that its last
  *  copies must be thought of? kv->lock held, never waits. */
 void remote_offer_soon(struct kv *kv);
+/* remote_try.c */
+/** remote_watch_open - start the thread that ends tries without progress;
+ *  remote_watch_close: no try is under way. */
+int remote_watch_open(struct remote *r);
+void remote_watch_close(struct remote *r);
 
 /* remote_serve.c */
 void remote_serve(struct remote *r, struct engine_peer *peer,

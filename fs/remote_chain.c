@@ -14,16 +14,16 @@
  *
  * The owner of a block knows what was stored after it: by the same thread, or,
  * where every block has a process of its own (cp), by anybody in the
- * namespace; a parent that was set counts before that. A reader that has
- * fetched a block asks its owner what follows (AHEAD). It believes it only
- * when it came true once: the block it was told of is opened, too. From then
- * on the next AHEAD_MAX are fetched before they are asked for; opening the one
- * in the middle (the lead) has the list renewed. Reads in another order fetch
+ * namespace; a parent that was set counts before that. It says so in its
+ * answer to a reader's FETCH. The reader believes it only when it came true
+ * once: the block it was told of is opened, too. From then on the next
+ * AHEAD_MAX are fetched before they are asked for; opening the one in the
+ * middle (the lead) has the list renewed (AHEAD). Reads in another order fetch
  * nothing ahead.
  *
- *      open a ─ fetch ─ AHEAD(a): b, c, d …       expected: b
- *      open b ─ fetch, expected ─ AHEAD(b): c … j  fetched: c, d, [e], … j
- *      open e (local, lead)     ─ AHEAD(e): f … m  fetched: k, l, m
+ *      open a ─ FETCH(a): b, c, d …             expected: b
+ *      open b ─ expected, FETCH(b): c … j       fetched: c, d, [e], … j
+ *      open e (local, lead) ─ AHEAD(e): f … m   fetched: k, l, m
  */
 
 #define AHEAD_MAX 8
@@ -165,16 +165,17 @@ static void start(struct remote *r, const struct remote_msg *m, bool lead)
 		free(a);
 }
 
-/* A question that is out. */
-struct question {
-	struct engine_call call;
-	struct remote *r;
-	bool sure; /* the reader goes along the chain */
-};
-
-/* A peer's bytes. On a thread of the engine: only posts. */
-static void learn(struct question *q, const uint8_t *p, size_t n)
+bool remote_chain_expected(struct remote *r, const char *path, size_t len)
 {
+	uint64_t hash = hash_of(path, len);
+
+	return atomic_load(expected_slot(r, hash)) == hash;
+}
+
+void remote_chain_learn(struct remote *r, bool sure, const void *bytes,
+			size_t n)
+{
+	const uint8_t *p = bytes;
 	struct remote_msg m;
 
 	for (int i = 0; i < AHEAD_MAX && n > ENTRY_BYTES; i++) {
@@ -186,15 +187,21 @@ static void learn(struct question *q, const uint8_t *p, size_t n)
 		if (i == 0) {
 			uint64_t hash = hash_of(m.path, m.path_len);
 
-			atomic_store(expected_slot(q->r, hash), hash);
+			atomic_store(expected_slot(r, hash), hash);
 		}
-		if (!q->sure)
+		if (!sure)
 			return;
-		start(q->r, &m, i == LEAD);
+		start(r, &m, i == LEAD);
 		p += ENTRY_BYTES + len;
 		n -= ENTRY_BYTES + len;
 	}
 }
+
+/* A question that is out. */
+struct question {
+	struct engine_call call;
+	struct remote *r;
+};
 
 static void told(struct engine_call *call, int status, const void *reply,
 		 uint32_t reply_bytes)
@@ -202,12 +209,11 @@ static void told(struct engine_call *call, int status, const void *reply,
 	struct question *q = container_of(call, struct question, call);
 
 	if (!status)
-		learn(q, reply, reply_bytes);
+		remote_chain_learn(q->r, true, reply, reply_bytes);
 	free(q);
 }
 
-static void ask(struct remote *r, const struct remote_msg *m, uint32_t holder,
-		bool sure)
+static void ask(struct remote *r, const struct remote_msg *m, uint32_t holder)
 {
 	struct question *q = calloc(1, sizeof(*q));
 	uint8_t bytes[REMOTE_MSG_MAX];
@@ -218,7 +224,6 @@ static void ask(struct remote *r, const struct remote_msg *m, uint32_t holder,
 		return;
 	}
 	q->r = r;
-	q->sure = sure;
 	q->call = (struct engine_call){
 		.type = REMOTE_AHEAD,
 		.payload = bytes,
@@ -229,15 +234,6 @@ static void ask(struct remote *r, const struct remote_msg *m, uint32_t holder,
 	if (engine_call_start(peer, &q->call))
 		free(q);
 	engine_peer_put(peer);
-}
-
-void remote_chain_fetched(struct remote *r, const struct remote_msg *m,
-			  uint32_t holder)
-{
-	uint64_t hash = hash_of(m->path, m->path_len);
-	bool sure = atomic_load(expected_slot(r, hash)) == hash;
-
-	ask(r, m, holder, sure);
 }
 
 struct lead {
@@ -252,7 +248,7 @@ static void go_on(struct job *job)
 {
 	struct lead *l = container_of(job, struct lead, job);
 
-	ask(l->r, &l->msg, l->holder, true);
+	ask(l->r, &l->msg, l->holder);
 	free(l);
 }
 

@@ -18,10 +18,16 @@
  *
  * Holders are asked one after the other, best first. When none of those that
  * Redis named could give it, Redis is asked once more: copies move.
+ *
+ * The first is asked by the thread that has the call, and where it delivers,
+ * most often, a thread of the engine ends the fetch: a fetcher only has what
+ * takes long, the checksum of a large block, and what went wrong. Each hand-off
+ * saved is a wake-up, and for a small block those are what a fetch costs.
  */
 
 #define SUSPECT_NS (500 * NS_PER_MS)
-#define BUSY_US 5000 /* all holders are: not yet */
+#define VERIFY_AT_ONCE_BYTES (256u << 10) /* a thread of the engine may */
+#define BUSY_US 5000			  /* all holders are: not yet */
 
 struct remote_fetch {
 	struct job job;
@@ -33,8 +39,11 @@ struct remote_fetch {
 	enum engine_priority priority;
 	enum kv_kind kind;
 	uint32_t age_ms; /* since its last use, as the giver has it */
-	bool lead;
-	uint32_t frame, from; /* from: the holder that had it */
+	bool lead, chain;
+	struct remote_target *target;
+	uint32_t from;	/* the holder that had it, or is asked */
+	uint32_t tried; /* it was asked and failed: last next time */
+	int status;	/* of that try */
 	uint16_t path_len;
 	char path[POOL_PATH_MAX + 1];
 };
@@ -74,17 +83,19 @@ static int by_score(const void *a, const void *b)
 	return sa < sb ? -1 : sa > sb;
 }
 
-static unsigned candidates(struct remote *r, const struct meta_kv_found *found,
+static unsigned candidates(const struct remote_fetch *x,
 			   struct candidate c[META_KV_HOLDERS_MAX])
 {
-	uint32_t self = meta_node_self(r->fs->meta);
+	uint32_t self = meta_node_self(x->r->fs->meta);
 	unsigned n = 0;
 
-	for (uint32_t i = 0; i < found->n_holders; i++)
-		if (found->holders[i] != self)
-			c[n++].holder = found->holders[i];
+	for (uint32_t i = 0; i < x->found.n_holders; i++)
+		if (x->found.holders[i] != self)
+			c[n++].holder = x->found.holders[i];
 	for (unsigned i = 0; n > 1 && i < n; i++)
-		c[i].score = score_of(r, c[i].holder);
+		c[i].score = c[i].holder == x->tried
+				     ? INT64_MAX
+				     : score_of(x->r, c[i].holder);
 	qsort(c, n, sizeof(*c), by_score);
 	return n;
 }
@@ -110,6 +121,7 @@ static struct remote_msg wanted(const struct remote_fetch *x)
 		.size_bytes = x->found.size_bytes,
 		.checksum = {x->found.checksum[0], x->found.checksum[1]},
 		.priority = x->priority,
+		.flags = x->chain ? REMOTE_CHAIN : 0,
 		.path = x->path,
 		.path_len = x->path_len,
 	};
@@ -119,7 +131,7 @@ static struct remote_msg wanted(const struct remote_fetch *x)
 static int ask_all(struct remote_fetch *x)
 {
 	struct candidate c[META_KV_HOLDERS_MAX];
-	unsigned n = candidates(x->r, &x->found, c);
+	unsigned n = candidates(x, c);
 	struct remote_msg m = wanted(x);
 	bool busy = false;
 	int err = -ENOENT;
@@ -128,7 +140,8 @@ static int ask_all(struct remote_fetch *x)
 		if (clock_now_ns() >= x->deadline ||
 		    atomic_load(&x->r->fs->stopping))
 			return -ETIMEDOUT;
-		err = remote_try(x->r, &m, c[i].holder, x->deadline, &x->frame);
+		err = remote_try(x->r, &m, c[i].holder, x->deadline,
+				 &x->target);
 		count(x->r, err);
 		x->from = c[i].holder;
 		if (!err || err == -ENOSPC || err == -ENOMEM)
@@ -179,15 +192,18 @@ static int run(struct remote_fetch *x)
 static int install(struct remote_fetch *x)
 {
 	struct kv *kv = x->r->fs->kv;
+	uint32_t frame = remote_target_frame(x->target);
 	int err;
 
 	pthread_mutex_lock(&kv->lock);
-	err = remote_node_commit(kv, x->f, x->frame, x->kind, x->age_ms);
+	err = remote_node_commit(kv, x->f, frame, x->kind, x->age_ms);
+	if (!err)
+		remote_target_take(x->target);
 	pthread_mutex_unlock(&kv->lock);
-	if (err)
-		pool_put(kv->fs->pool, x->frame);
-	else
-		pool_trim(kv->fs->pool, x->frame);
+	if (!err)
+		pool_trim(kv->fs->pool, frame);
+	remote_target_free(x->target);
+	x->target = NULL;
 	return err;
 }
 
@@ -246,24 +262,91 @@ static void finish(struct remote_fetch *x, int err)
 		}
 	}
 	pthread_mutex_lock(&kv->lock);
+	if (!err)
+		remote_node_publish(kv, x->f);
 	kv_unpin(kv, x->f);
 	pthread_mutex_unlock(&kv->lock);
 	free(x);
 }
 
-static void fetch(struct job *job)
+/* The bytes are there; what remains is ours. */
+static int accept(struct remote_fetch *x)
 {
-	struct remote_fetch *x = container_of(job, struct remote_fetch, job);
-	struct remote_msg m;
-	int err = run(x);
+	struct remote_msg m = wanted(x);
+	int err = remote_verify(x->r, x->target, &m, x->from);
 
 	if (!err)
-		err = install(x);
-	if (!err) {
-		m = wanted(x);
-		remote_chain_fetched(x->r, &m, x->from);
+		return install(x);
+	remote_target_free(x->target);
+	x->target = NULL;
+	return err;
+}
+
+/* A fetcher: what the first holder left to do. */
+static void go_on(struct job *job)
+{
+	struct remote_fetch *x = container_of(job, struct remote_fetch, job);
+	int err = x->status;
+
+	if (!err)
+		err = accept(x);
+	if (err && x->from) {
+		count(x->r, err);
+		x->tried = x->from;
+	}
+	if (err) {
+		remote_target_free(x->target);
+		x->target = NULL;
+		err = run(x);
+		if (!err)
+			err = install(x);
 	}
 	finish(x, err);
+}
+
+static void post(struct remote_fetch *x)
+{
+	x->job.run = go_on;
+	if (remote_post(x->r, x->r->fetchers, &x->job))
+		return;
+	remote_target_free(x->target);
+	finish(x, -ESHUTDOWN);
+}
+
+/* On a thread of the engine, or the watcher's. */
+static void first_ended(void *ctx, int status)
+{
+	struct remote_fetch *x = ctx;
+
+	x->status = status;
+	if (!status && x->found.size_bytes <= VERIFY_AT_ONCE_BYTES) {
+		x->status = accept(x);
+		if (!x->status) {
+			finish(x, 0);
+			return;
+		}
+	}
+	post(x);
+}
+
+/* Asks the best holder and returns. Never waits. */
+static void start(struct remote_fetch *x)
+{
+	struct candidate c[META_KV_HOLDERS_MAX];
+	struct remote_msg m = wanted(x);
+	int err = candidates(x, c) ? 0 : -ENOENT;
+
+	if (!err)
+		err = remote_target_new(x->r, m.size_bytes, &x->target);
+	if (!err) {
+		x->from = c[0].holder;
+		err = remote_try_start(x->r, &m, x->from, x->target,
+				       x->deadline, first_ended, x);
+	}
+	if (!err)
+		return;
+	x->status = err;
+	post(x);
 }
 
 /* -- beginning ---------------------------------------------------------- */
@@ -285,7 +368,6 @@ static struct remote_fetch *begin(struct kv *kv, struct kv_file *f,
 	x->deadline = deadline;
 	x->started_ns = clock_now_ns();
 	x->kind = KV_COPY;
-	x->job.run = fetch;
 	list_init(&x->waiters);
 	f->remote->fetch = x;
 	f->node.pins++;
@@ -308,6 +390,7 @@ static int join(struct call *c, struct kv_file *f, struct remote_fetch **first)
 		x = *first = begin(c->fs->kv, f, c->deadline);
 	if (!x)
 		return -ENOMEM;
+	x->chain = true;
 	list_push_back(&x->waiters, &c->job.link);
 	return 0;
 }
@@ -320,7 +403,6 @@ static void fail(struct call *c)
 void remote_fetch_then(struct call *c, struct kv_file *f, call_fn then)
 {
 	struct call *kept = call_keep(c);
-	struct remote *r = c->fs->remote;
 	struct remote_fetch *first;
 	int err;
 
@@ -332,8 +414,8 @@ void remote_fetch_then(struct call *c, struct kv_file *f, call_fn then)
 	pthread_mutex_lock(&c->fs->kv->lock);
 	err = join(kept, f, &first);
 	pthread_mutex_unlock(&c->fs->kv->lock);
-	if (first && !remote_post(r, r->fetchers, &first->job))
-		finish(first, -ESHUTDOWN);
+	if (first)
+		start(first);
 	if (err == 1) {
 		call_defer(kept, then);
 	} else if (err) {

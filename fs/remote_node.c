@@ -137,12 +137,18 @@ int remote_node_commit(struct kv *kv, struct kv_file *f, uint32_t frame,
 		f->frame = POOL_NO_FRAME;
 		return err;
 	}
-	if (f->ns->checksum && !(r->flags & POOL_HAS_CHECKSUM))
+	kv_enforce_quota(kv, f->ns);
+	return 0;
+}
+
+void remote_node_publish(struct kv *kv, struct kv_file *f)
+{
+	if (f->node.unlinked || f->node.state != KV_COMMITTED)
+		return;
+	if (f->ns->checksum && !(kv_record(kv, f)->flags & POOL_HAS_CHECKSUM))
 		kv_sum_later(kv, f);
 	else
 		kv_publish(kv, f);
-	kv_enforce_quota(kv, f->ns);
-	return 0;
 }
 
 static int put_holders(struct kv *kv, const struct meta_kv_found *found,

@@ -16,11 +16,13 @@
  * answer is "not here". The block is pinned while it is written into the
  * peer's segment; how much may be pinned so is bounded.
  *
- * Requests come on a thread of the engine, which must not wait for kv->lock:
- * each becomes a job.
+ * Requests come on a thread of the engine, which must not wait for kv->lock.
+ * Where it is free, as most often, the request is served at once: that saves
+ * the peer a thread's wake-up or two. Else it becomes a job.
  */
 
-#define PIN_SHARE 4 /* a quarter of the pool, or one block */
+#define PIN_SHARE 4	  /* a quarter of the pool, or one block */
+#define SERVING_MAX 1024u /* blocks being written to peers */
 
 struct request {
 	struct job job;
@@ -35,6 +37,8 @@ struct request {
 	struct kv_file *f; /* pinned */
 	int fd;
 	int status;
+	void *next; /* what follows it in its chain */
+	uint32_t next_bytes;
 	char path[];
 };
 
@@ -44,6 +48,7 @@ static void answer_with(struct request *q, int status, const void *bytes,
 	/* Refused where the bytes have answered, or the caller is gone. */
 	engine_reply(q->peer, q->request_id, status, bytes, n);
 	engine_peer_put(q->peer);
+	free(q->next);
 	free(q);
 }
 
@@ -77,20 +82,18 @@ static bool is_version(struct kv *kv, struct kv_file *f,
 
 /* -- FETCH -------------------------------------------------------------- */
 
-/* 0: it is here, and pinned. */
+/* 0: it is here, and pinned. Lock held. */
 static int pin(struct request *q)
 {
 	struct remote *r = q->r;
 	struct kv *kv = r->fs->kv;
-	struct kv_file *f;
-	uint64_t pinned;
-	scoped_lock(&kv->lock);
+	struct kv_file *f = find(kv, &q->msg);
+	uint64_t pinned = atomic_load(&r->counters.pinned_bytes);
 
-	f = find(kv, &q->msg);
 	if (!f || !is_version(kv, f, &q->msg))
 		return -ENOENT;
-	pinned = atomic_load(&r->counters.pinned_bytes);
 	if (f->uploads >= REMOTE_UPLOADS_MAX ||
+	    atomic_load(&r->counters.n_serving) >= SERVING_MAX ||
 	    (pinned && pinned + q->msg.size_bytes > r->pool_bytes / PIN_SHARE))
 		return -EAGAIN;
 	if (q->msg.priority < ENGINE_REPLICATE) /* somebody there reads it */
@@ -103,41 +106,49 @@ static int pin(struct request *q)
 	return 0;
 }
 
+/* Lock held. */
 static void unpin(struct request *q)
 {
-	struct kv *kv = q->r->fs->kv;
-
 	atomic_fetch_sub(&q->r->counters.pinned_bytes, q->msg.size_bytes);
 	atomic_fetch_sub(&q->r->counters.n_serving, 1);
-	pthread_mutex_lock(&kv->lock);
 	q->f->uploads--;
-	kv_unpin(kv, q->f);
+	kv_unpin(q->r->fs->kv, q->f);
+}
+
+static void finish_now(struct job *job)
+{
+	struct request *q = container_of(job, struct request, job);
+	struct kv *kv = q->r->fs->kv;
+
+	pthread_mutex_lock(&kv->lock);
+	unpin(q);
 	pthread_mutex_unlock(&kv->lock);
+	answer(q, q->status);
 }
 
 /* Nothing reads the frame for this peer any more. */
-static void finish(struct job *job)
+static void finish(void *ctx)
 {
-	struct request *q = container_of(job, struct request, job);
+	struct request *q = ctx;
+	struct kv *kv = q->r->fs->kv;
 
 	if (q->fd >= 0)
 		close(q->fd);
-	unpin(q);
 	if (!q->status) {
 		atomic_fetch_add(&q->r->counters.served, 1);
 		atomic_fetch_add(&q->r->counters.served_bytes,
 				 q->msg.size_bytes);
 	}
+	q->job.run = finish_now;
+	if (pthread_mutex_trylock(&kv->lock)) {
+		if (!remote_post(q->r, q->r->servers, &q->job))
+			finish_now(&q->job); /* the engine is closing: no
+						callback waits */
+		return;
+	}
+	unpin(q);
+	pthread_mutex_unlock(&kv->lock);
 	answer(q, q->status);
-}
-
-static void region_gone(void *ctx)
-{
-	struct request *q = ctx;
-
-	q->job.run = finish;
-	if (!remote_post(q->r, q->r->servers, &q->job))
-		finish(&q->job); /* the engine is closing: no callback waits */
 }
 
 static void written(struct engine_batch *b, int status)
@@ -145,10 +156,10 @@ static void written(struct engine_batch *b, int status)
 	struct request *q = container_of(b, struct request, batch);
 
 	q->status = status;
-	engine_region_remove(q->r->engine, q->xfer.region, region_gone, q);
+	engine_region_remove(q->r->engine, q->xfer.region, finish, q);
 }
 
-/* The bytes go; `written` goes on. */
+/* The bytes are queued, and answer the call; `written` goes on. */
 static int send_block(struct request *q)
 {
 	struct remote *r = q->r;
@@ -171,6 +182,8 @@ static int send_block(struct request *q)
 		.n_xfers = 1,
 		.priority = (enum engine_priority)q->msg.priority,
 		.answers = q->request_id,
+		.answer = q->next,
+		.answer_bytes = q->next_bytes,
 		.deadline_ns =
 			clock_now_ns() + r->fs->config.deadline_ms * NS_PER_MS,
 		.done = written,
@@ -181,11 +194,28 @@ static int send_block(struct request *q)
 	return err;
 }
 
+/* Lock held. */
+static void note_next(struct request *q)
+{
+	uint8_t next[REMOTE_AHEAD_BYTES];
+	size_t n = remote_chain_answer(q->r, q->f, next);
+
+	q->next = n ? malloc(n) : NULL;
+	if (!q->next)
+		return;
+	memcpy(q->next, next, n);
+	q->next_bytes = (uint32_t)n;
+}
+
+/* Lock held, and let go of. */
 static void serve_fetch(struct request *q)
 {
 	int err = fault_hit("remote.serve") ? -ENOENT : pin(q);
+	struct kv *kv = q->r->fs->kv;
 
-	q->fd = -1;
+	if (!err && q->msg.flags & REMOTE_CHAIN)
+		note_next(q);
+	pthread_mutex_unlock(&kv->lock);
 	if (err) {
 		atomic_fetch_add(&q->r->counters.serve_refused, 1);
 		answer(q, err);
@@ -195,35 +225,32 @@ static void serve_fetch(struct request *q)
 	if (!err && q->msg.size_bytes)
 		return;
 	q->status = err;
-	finish(&q->job);
+	finish(q);
 }
 
 /* -- AHEAD -------------------------------------------------------------- */
 
+/* Lock held, and let go of. */
 static void serve_ahead(struct request *q)
 {
 	struct kv *kv = q->r->fs->kv;
 	uint8_t out[REMOTE_AHEAD_BYTES];
-	struct kv_file *f;
-	size_t n = 0;
+	struct kv_file *f = find(kv, &q->msg);
+	size_t n = f ? remote_chain_answer(q->r, f, out) : 0;
 
-	pthread_mutex_lock(&kv->lock);
-	f = find(kv, &q->msg);
-	if (f)
-		n = remote_chain_answer(q->r, f, out);
 	pthread_mutex_unlock(&kv->lock);
 	answer_with(q, 0, out, (uint32_t)n);
 }
 
 /* -- DROP --------------------------------------------------------------- */
 
+/* Lock held, and let go of. */
 static void serve_drop(struct request *q)
 {
 	struct kv *kv = q->r->fs->kv;
 	struct kv_node *node;
 
 	atomic_fetch_add(&q->r->counters.drops_received, 1);
-	pthread_mutex_lock(&kv->lock);
 	node = kv_find_path(kv, q->msg.path, q->msg.path_len);
 	if (node && !kv_is_dir(node) && node->state == KV_REMOTE &&
 	    !kv_file(node)->remote->fetch) {
@@ -291,10 +318,8 @@ static void serve_take(struct job *job)
 
 /* ----------------------------------------------------------------------- */
 
-static void serve(struct job *job)
+static void serve_locked(struct request *q)
 {
-	struct request *q = container_of(job, struct request, job);
-
 	if (q->type == REMOTE_FETCH)
 		serve_fetch(q);
 	else if (q->type == REMOTE_AHEAD)
@@ -303,10 +328,18 @@ static void serve(struct job *job)
 		serve_drop(q);
 }
 
+static void serve(struct job *job)
+{
+	struct request *q = container_of(job, struct request, job);
+
+	pthread_mutex_lock(&q->r->fs->kv->lock);
+	serve_locked(q);
+}
+
 void remote_serve(struct remote *r, struct engine_peer *peer,
 		  const struct engine_message *m)
 {
-	struct workers *w = m->type == REMOTE_TAKE ? r->fetchers : r->servers;
+	bool take = m->type == REMOTE_TAKE;
 	struct remote_msg msg;
 	struct request *q = NULL;
 	int err = remote_decode(m->payload, m->payload_bytes, &msg);
@@ -327,7 +360,9 @@ void remote_serve(struct remote *r, struct engine_peer *peer,
 	q->fd = -1;
 	q->msg = msg;
 	q->msg.path = memcpy(q->path, msg.path, msg.path_len);
-	q->job.run = m->type == REMOTE_TAKE ? serve_take : serve;
-	if (!remote_post(r, w, &q->job))
+	q->job.run = take ? serve_take : serve;
+	if (!take && !pthread_mutex_trylock(&r->fs->kv->lock))
+		serve_locked(q);
+	else if (!remote_post(r, take ? r->fetchers : r->servers, &q->job))
 		answer(q, -ESHUTDOWN);
 }

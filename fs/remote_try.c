@@ -17,10 +17,14 @@
 #include "fs/kv.h"
 
 /*
- * The try lives until three have let go of it: the fetcher, the call, and the
- * grant. The last one removes the region, and only then the descriptor is
- * closed and the frame goes back, unless it became a block. So a holder that
- * was given up on may wake up and write as late as it likes.
+ * A try lives until three have let go of it: who waits, the call, and the
+ * grant. Nobody's thread waits for bytes: what ends a try calls `done`, the
+ * watcher where bytes stopped coming.
+ *
+ * The target's region is removed when its owner is through with it; the engine
+ * says when no grant uses it any more, and only then the descriptor is closed
+ * and the frame goes back, unless it became a block. So a holder that was
+ * given up on may wake up and write as late as it likes.
  */
 
 #define PENDING 1
@@ -28,182 +32,115 @@
 #define SLOWEST_BYTES_S (64 << 20) /* where no rate was measured yet */
 #define MAP_BYTES (512u << 10)	   /* below it a copy is cheaper */
 #define PATIENCE_NS (250 * NS_PER_MS)
+#define TICK_NS (25 * NS_PER_MS)
 
-struct
-try {
+/* -- where the bytes go -------------------------------------------------- */
+
+struct remote_target {
 	struct remote *r;
-	pthread_mutex_t lock; /* guards the rest but fd and what is written
-				 before the grant is open */
-	pthread_cond_t some;
-	unsigned refs;
-	int call_status, grant_status; /* PENDING, 0 or -errno */
-	bool quarantined;
-	struct engine_call call;
-	struct engine_grant *grant; /* NULL once it is over */
 	uint64_t size_bytes, region;
-	bool has_region;
-	int fd;
 	uint32_t frame;
+	int fd;
 };
 
-static void try_free(void *ctx)
+static void target_gone(void *ctx)
 {
-	struct try *t = ctx;
+	struct remote_target *t = ctx;
 
 	if (t->fd >= 0)
 		close(t->fd);
 	if (t->frame != POOL_NO_FRAME)
 		pool_put(t->r->fs->pool, t->frame);
-	pthread_mutex_destroy(&t->lock);
-	pthread_cond_destroy(&t->some);
 	free(t);
 }
 
-static void try_put(struct try *t)
+static int target_fill(struct remote_target *t)
 {
-	bool last;
-
-	pthread_mutex_lock(&t->lock);
-	last = --t->refs == 0;
-	pthread_mutex_unlock(&t->lock);
-	if (!last)
-		return;
-	if (t->has_region)
-		engine_region_remove(t->r->engine, t->region, try_free, t);
-	else
-		try_free(t);
-}
-
-static void answered(struct engine_call *call, int status, const void *reply,
-		     uint32_t reply_bytes)
-{
-	struct try *t = container_of(call, struct try, call);
-
-	(void)reply;
-	(void)reply_bytes;
-	pthread_mutex_lock(&t->lock);
-	t->call_status = status > 0 ? -EPROTO : status;
-	pthread_cond_signal(&t->some);
-	pthread_mutex_unlock(&t->lock);
-	try_put(t);
-}
-
-static void arrived(void *ctx, int status)
-{
-	struct try *t = ctx;
-
-	pthread_mutex_lock(&t->lock);
-	t->grant = NULL;
-	t->grant_status = status;
-	if (t->quarantined)
-		atomic_fetch_sub(&t->r->counters.quarantined_bytes,
-				 t->size_bytes);
-	pthread_cond_signal(&t->some);
-	pthread_mutex_unlock(&t->lock);
-	try_put(t);
-}
-
-static const struct engine_grant_ops grant_ops = {.done = arrived};
-
-static void init_cond(pthread_cond_t *cond)
-{
-	pthread_condattr_t attr;
-
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(cond, &attr);
-	pthread_condattr_destroy(&attr);
-}
-
-/* A frame with room for the block. */
-static int take_frame(struct try *t)
-{
+	struct engine_mem mem = {.kind = ENGINE_MEM_FILE,
+				 .length_bytes = t->size_bytes};
 	struct pool *pool = t->r->fs->pool;
 	int backing, err;
 
 	err = pool_take(pool, t->size_bytes, &t->frame, &backing);
 	if (err)
 		return err;
-	t->fd = pool_fd(pool, t->frame, O_RDWR);
+	mem.fd = t->fd = pool_fd(pool, t->frame, O_RDWR);
 	if (t->fd < 0)
 		return t->fd;
-	return ftruncate(t->fd, (off_t)t->size_bytes) ? -errno : 0;
+	if (ftruncate(t->fd, (off_t)t->size_bytes))
+		return -errno;
+	return t->size_bytes ? engine_region_add(t->r->engine, &mem, &t->region)
+			     : 0;
 }
 
-static int try_new(struct remote *r, uint64_t size_bytes, struct try **out)
+int remote_target_new(struct remote *r, uint64_t size_bytes,
+		      struct remote_target **target)
 {
-	struct try *t = calloc(1, sizeof(*t));
+	struct remote_target *t = calloc(1, sizeof(*t));
 	int err;
 
 	if (!t)
 		return -ENOMEM;
 	t->r = r;
-	t->refs = 1;
 	t->fd = -1;
 	t->frame = POOL_NO_FRAME;
 	t->size_bytes = size_bytes;
-	pthread_mutex_init(&t->lock, NULL);
-	init_cond(&t->some);
-	err = take_frame(t);
-	if (err) {
-		try_free(t);
-		return err;
-	}
-	*out = t;
-	return 0;
-}
-
-static int open_grant(struct try *t, struct engine_peer *peer, int64_t deadline,
-		      struct engine_segment *segment)
-{
-	struct engine_mem mem = {.kind = ENGINE_MEM_FILE,
-				 .fd = t->fd,
-				 .length_bytes = t->size_bytes};
-	int err = engine_region_add(t->r->engine, &mem, &t->region);
-
+	err = target_fill(t);
 	if (err)
-		return err;
-	t->has_region = true;
-	t->refs++;
-	t->grant_status = PENDING;
-	/* It may be over before this returns: its end must find the handle
-	 * written, or it would be written after it is void. */
-	pthread_mutex_lock(&t->lock);
-	err = engine_grant_open(peer, t->region, 0, t->size_bytes, deadline,
-				&grant_ops, t, &t->grant, segment);
-	pthread_mutex_unlock(&t->lock);
-	if (err) {
-		t->refs--;
-		t->grant_status = err;
-	}
+		target_gone(t);
+	else
+		*target = t;
 	return err;
 }
 
-static int start_call(struct try *t, struct engine_peer *peer,
-		      const struct remote_msg *m, int64_t deadline)
+uint32_t remote_target_frame(const struct remote_target *t)
 {
-	uint8_t bytes[REMOTE_MSG_MAX];
-	int err;
+	return t->frame;
+}
 
-	t->call = (struct engine_call){
-		.type = REMOTE_FETCH,
-		.payload = bytes,
-		.payload_bytes = (uint32_t)remote_encode(m, bytes),
-		.deadline_ns = deadline,
-		.done = answered,
-	};
-	pthread_mutex_lock(&t->lock);
-	t->refs++;
-	t->call_status = PENDING;
-	pthread_mutex_unlock(&t->lock);
-	err = engine_call_start(peer, &t->call);
-	if (!err)
-		return 0;
-	pthread_mutex_lock(&t->lock);
-	t->refs--;
-	t->call_status = err;
-	pthread_mutex_unlock(&t->lock);
-	return err;
+uint32_t remote_target_take(struct remote_target *t)
+{
+	uint32_t frame = t->frame;
+
+	t->frame = POOL_NO_FRAME;
+	return frame;
+}
+
+void remote_target_free(struct remote_target *t)
+{
+	if (t &&
+	    (!t->size_bytes ||
+	     engine_region_remove(t->r->engine, t->region, target_gone, t)))
+		target_gone(t);
+}
+
+/* -- a try --------------------------------------------------------------- */
+
+/* r->try_lock guards all but what is written before the call is out. */
+struct
+try {
+	struct list link; /* of r->tries, until it is over */
+	struct remote *r;
+	unsigned refs;
+	int call_status, grant_status; /* PENDING, 0 or -errno */
+	bool over, quarantined, sure;
+	struct engine_call call;
+	struct engine_grant *grant; /* NULL once it is over */
+	uint64_t size_bytes, seen_bytes;
+	int64_t patience, until, deadline;
+	void (*done)(void *ctx, int status);
+	void *ctx;
+};
+
+/* Lock held, and let go of. */
+static void put_unlock(struct try *t)
+{
+	bool last = --t->refs == 0;
+	struct remote *r = t->r;
+
+	pthread_mutex_unlock(&r->try_lock);
+	if (last)
+		free(t);
 }
 
 /* What the try came to, or PENDING; lock held. The grant counts its bytes, so
@@ -217,8 +154,9 @@ static int outcome(const struct try *t)
 	return t->size_bytes ? PENDING : t->call_status;
 }
 
-/* Gives up what is still under way; lock held. */
-static void abandon(struct try *t)
+/* Gives up what is still under way; lock held. An answer that is on its way
+ * after the bytes is let come: it says what is next. */
+static void abandon(struct try *t, int status)
 {
 	if (t->grant && t->grant_status == PENDING) {
 		t->quarantined = true;
@@ -226,36 +164,63 @@ static void abandon(struct try *t)
 				 t->size_bytes);
 		engine_grant_close(t->grant);
 	}
-	if (t->call_status == PENDING)
+	if (status && t->call_status == PENDING)
 		engine_call_cancel(t->r->engine, &t->call);
 }
 
-/* Waits as long as bytes come, never past the deadline. */
-static int wait(struct try *t, int64_t patience, int64_t deadline)
+/* Tells once who waits; lock held, and let go of with a reference. */
+static void end_unlock(struct try *t, int status)
 {
-	int64_t until = clock_now_ns() + patience;
-	uint64_t seen = 0, now_at;
-	struct timespec at;
-	int status;
-	scoped_lock(&t->lock);
+	struct remote *r = t->r;
 
-	while ((status = outcome(t)) == PENDING) {
-		if (until > deadline)
-			until = deadline;
-		at = clock_timespec(until);
-		if (!pthread_cond_timedwait(&t->some, &t->lock, &at))
-			continue;
-		now_at = t->grant ? engine_grant_progress(t->grant) : 0;
-		if (now_at <= seen || clock_now_ns() >= deadline) {
-			status = outcome(t);
-			break;
-		}
-		seen = now_at;
-		until = clock_now_ns() + patience;
+	if (!t->over) {
+		t->over = true;
+		list_remove(&t->link);
+		abandon(t, status);
+		pthread_mutex_unlock(&r->try_lock);
+		t->done(t->ctx, status);
+		pthread_mutex_lock(&r->try_lock);
+		t->refs--;
 	}
-	abandon(t);
-	return status == PENDING ? -ETIMEDOUT : status;
+	put_unlock(t);
 }
+
+static void step_unlock(struct try *t)
+{
+	int status = outcome(t);
+
+	if (status == PENDING)
+		put_unlock(t);
+	else
+		end_unlock(t, status);
+}
+
+static void answered(struct engine_call *call, int status, const void *reply,
+		     uint32_t reply_bytes)
+{
+	struct try *t = container_of(call, struct try, call);
+
+	if (!status && reply_bytes)
+		remote_chain_learn(t->r, t->sure, reply, reply_bytes);
+	pthread_mutex_lock(&t->r->try_lock);
+	t->call_status = status > 0 ? -EPROTO : status;
+	step_unlock(t);
+}
+
+static void arrived(void *ctx, int status)
+{
+	struct try *t = ctx;
+
+	pthread_mutex_lock(&t->r->try_lock);
+	t->grant = NULL;
+	t->grant_status = status;
+	if (t->quarantined)
+		atomic_fetch_sub(&t->r->counters.quarantined_bytes,
+				 t->size_bytes);
+	step_unlock(t);
+}
+
+static const struct engine_grant_ops grant_ops = {.done = arrived};
 
 static int64_t patience_of(struct engine_peer *peer, uint64_t size_bytes,
 			   int64_t deadline)
@@ -271,8 +236,235 @@ static int64_t patience_of(struct engine_peer *peer, uint64_t size_bytes,
 	return ns < third ? ns : third;
 }
 
+static struct try *try_new(struct remote *r, struct engine_peer *peer,
+			   const struct remote_msg *m, int64_t deadline)
+{
+	struct try *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	list_init(&t->link);
+	t->r = r;
+	t->refs = 2; /* until it is over, and remote_try_start's */
+	t->size_bytes = m->size_bytes;
+	t->deadline = deadline;
+	t->patience = patience_of(peer, m->size_bytes, deadline);
+	t->until = clock_now_ns() + t->patience;
+	t->sure = m->flags & REMOTE_CHAIN &&
+		  remote_chain_expected(r, m->path, m->path_len);
+	return t;
+}
+
+static int open_grant(struct try *t, struct engine_peer *peer,
+		      const struct remote_target *target,
+		      struct engine_segment *segment)
+{
+	int err;
+	/* It may be over before this returns: its end must find the handle
+	 * written, or it would be written after it is void. */
+	scoped_lock(&t->r->try_lock);
+
+	err = engine_grant_open(peer, target->region, 0, t->size_bytes,
+				t->deadline, &grant_ops, t, &t->grant, segment);
+	if (err)
+		return err;
+	t->refs++;
+	t->grant_status = PENDING;
+	return 0;
+}
+
+static int start_call(struct try *t, struct engine_peer *peer,
+		      const struct remote_msg *m)
+{
+	uint8_t bytes[REMOTE_MSG_MAX];
+	int err;
+
+	t->call = (struct engine_call){
+		.type = REMOTE_FETCH,
+		.payload = bytes,
+		.payload_bytes = (uint32_t)remote_encode(m, bytes),
+		.deadline_ns = t->deadline,
+		.done = answered,
+	};
+	pthread_mutex_lock(&t->r->try_lock);
+	t->refs++;
+	t->call_status = PENDING;
+	pthread_mutex_unlock(&t->r->try_lock);
+	err = engine_call_start(peer, &t->call);
+	if (!err)
+		return 0;
+	pthread_mutex_lock(&t->r->try_lock);
+	t->refs--;
+	t->call_status = err;
+	pthread_mutex_unlock(&t->r->try_lock);
+	return err;
+}
+
+/* Over before it was under way: nobody is told, unless somebody was. */
+static int withdraw(struct try *t, int err)
+{
+	scoped_lock(&t->r->try_lock);
+
+	if (t->over)
+		return 0;
+	t->over = true;
+	t->refs--;
+	list_remove(&t->link);
+	abandon(t, err);
+	return err;
+}
+
+static void watch(struct try *t)
+{
+	struct remote *r = t->r;
+	scoped_lock(&r->try_lock);
+
+	if (t->over)
+		return;
+	list_push_back(&r->tries, &t->link);
+	if (r->watch_idle)
+		pthread_cond_signal(&r->try_begun);
+}
+
+static int start(struct try *t, struct engine_peer *peer, struct remote_msg *m,
+		 const struct remote_target *target)
+{
+	int err = t->size_bytes ? open_grant(t, peer, target, &m->segment) : 0;
+
+	if (!err) {
+		watch(t);
+		err = start_call(t, peer, m);
+	}
+	if (err)
+		err = withdraw(t, err);
+	pthread_mutex_lock(&t->r->try_lock);
+	put_unlock(t);
+	return err;
+}
+
+int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
+		     struct remote_target *target, int64_t deadline,
+		     void (*done)(void *ctx, int status), void *ctx)
+{
+	struct engine_peer *peer;
+	struct try *t;
+	int err;
+
+	if (atomic_load(&r->counters.quarantined_bytes) >
+	    r->pool_bytes / QUARANTINE_SHARE)
+		return -EBUSY;
+	err = remote_peer(r, holder, &peer);
+	if (err)
+		return err;
+	t = try_new(r, peer, m, deadline);
+	err = -ENOMEM;
+	if (t) {
+		t->done = done;
+		t->ctx = ctx;
+		err = start(t, peer, m, target);
+	}
+	engine_peer_put(peer);
+	return err;
+}
+
+/* -- the watcher --------------------------------------------------------- */
+
+/* Did bytes come since it was last looked at? Lock held. */
+static bool goes_on(struct try *t, int64_t now)
+{
+	uint64_t bytes = t->grant ? engine_grant_progress(t->grant) : 0;
+
+	if (bytes <= t->seen_bytes || now >= t->deadline)
+		return false;
+	t->seen_bytes = bytes;
+	t->until = now + t->patience;
+	return true;
+}
+
+static struct try *stuck(struct remote *r, int64_t now)
+{
+	list_for_each (l, &r->tries) {
+		struct try *t = container_of(l, struct try, link);
+
+		if (now >= (t->until < t->deadline ? t->until : t->deadline) &&
+		    !goes_on(t, now))
+			return t;
+	}
+	return NULL;
+}
+
+/* Lock held: until there may be something to do. */
+static void doze(struct remote *r)
+{
+	struct timespec until = clock_timespec(clock_now_ns() + TICK_NS);
+
+	if (!list_empty(&r->tries)) {
+		pthread_cond_timedwait(&r->try_begun, &r->try_lock, &until);
+		return;
+	}
+	r->watch_idle = true;
+	pthread_cond_wait(&r->try_begun, &r->try_lock);
+	r->watch_idle = false;
+}
+
+static void *watcher(void *arg)
+{
+	struct remote *r = arg;
+	struct try *t;
+
+	pthread_mutex_lock(&r->try_lock);
+	while (!r->watch_stop) {
+		t = stuck(r, clock_now_ns());
+		if (!t) {
+			doze(r);
+			continue;
+		}
+		t->refs++;
+		end_unlock(t, -ETIMEDOUT);
+		pthread_mutex_lock(&r->try_lock);
+	}
+	pthread_mutex_unlock(&r->try_lock);
+	return NULL;
+}
+
+static void cond_init(pthread_cond_t *cond)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(cond, &attr);
+	pthread_condattr_destroy(&attr);
+}
+
+int remote_watch_open(struct remote *r)
+{
+	int err;
+
+	pthread_mutex_init(&r->try_lock, NULL);
+	cond_init(&r->try_begun);
+	list_init(&r->tries);
+	err = pthread_create(&r->watcher, NULL, watcher, r);
+	if (!err)
+		pthread_setname_np(r->watcher, "kvfs-watch");
+	return -err;
+}
+
+void remote_watch_close(struct remote *r)
+{
+	pthread_mutex_lock(&r->try_lock);
+	r->watch_stop = true;
+	pthread_cond_signal(&r->try_begun);
+	pthread_mutex_unlock(&r->try_lock);
+	pthread_join(r->watcher, NULL);
+	pthread_cond_destroy(&r->try_begun);
+	pthread_mutex_destroy(&r->try_lock);
+}
+
+/* -- verifying ----------------------------------------------------------- */
+
 /* A large block is hashed where it lies. */
-static int sum_of(struct try *t, uint64_t sum[2])
+static int sum_of(const struct remote_target *t, uint64_t sum[2])
 {
 	void *p = MAP_FAILED;
 
@@ -286,8 +478,8 @@ static int sum_of(struct try *t, uint64_t sum[2])
 	return 0;
 }
 
-/* Are they the bytes that were published? */
-static int verify(struct try *t, const struct remote_msg *m, uint32_t holder)
+int remote_verify(struct remote *r, struct remote_target *t,
+		  const struct remote_msg *m, uint32_t holder)
 {
 	char name[META_NODE_NAME_MAX + 1];
 	uint64_t sum[2];
@@ -301,58 +493,64 @@ static int verify(struct try *t, const struct remote_msg *m, uint32_t holder)
 		return 0;
 	if (err)
 		return err;
-	atomic_fetch_add(&t->r->counters.mismatches, 1);
+	atomic_fetch_add(&r->counters.mismatches, 1);
 	log_warn("kv: %.*s: from %s: the bytes do not match the checksum; "
 		 "asking another holder",
 		 (int)m->path_len, m->path,
-		 remote_node_name(t->r->fs, holder, name));
+		 remote_node_name(r->fs, holder, name));
 	return -EBADMSG;
 }
 
-static int fetch_from(struct try *t, struct engine_peer *peer,
-		      struct remote_msg *m, uint32_t holder, int64_t deadline)
-{
-	int64_t patience = patience_of(peer, t->size_bytes, deadline);
-	int err = 0;
+/* -- for who waits ------------------------------------------------------- */
 
-	if (t->size_bytes)
-		err = open_grant(t, peer, deadline, &m->segment);
+struct waiter {
+	pthread_mutex_t lock;
+	pthread_cond_t some;
+	int status;
+};
+
+static void wake(void *ctx, int status)
+{
+	struct waiter *w = ctx;
+	scoped_lock(&w->lock);
+
+	w->status = status;
+	pthread_cond_signal(&w->some);
+}
+
+static int start_and_wait(struct remote *r, struct remote_msg *m,
+			  uint32_t holder, struct remote_target *t,
+			  int64_t deadline)
+{
+	struct waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER,
+			   .some = PTHREAD_COND_INITIALIZER,
+			   .status = PENDING};
+	int err = remote_try_start(r, m, holder, t, deadline, wake, &w);
+
 	if (err)
 		return err;
-	err = start_call(t, peer, m, deadline);
-	if (err) {
-		pthread_mutex_lock(&t->lock);
-		abandon(t);
-		pthread_mutex_unlock(&t->lock);
-		return err;
-	}
-	err = wait(t, patience, deadline);
-	return err ? err : verify(t, m, holder);
+	pthread_mutex_lock(&w.lock);
+	while (w.status == PENDING)
+		pthread_cond_wait(&w.some, &w.lock);
+	pthread_mutex_unlock(&w.lock);
+	return w.status;
 }
 
 int remote_try(struct remote *r, const struct remote_msg *wanted,
-	       uint32_t holder, int64_t deadline, uint32_t *frame)
+	       uint32_t holder, int64_t deadline, struct remote_target **target)
 {
 	struct remote_msg m = *wanted;
-	struct engine_peer *peer;
-	struct try *t;
-	int err;
+	struct remote_target *t;
+	int err = remote_target_new(r, m.size_bytes, &t);
 
-	if (atomic_load(&r->counters.quarantined_bytes) >
-	    r->pool_bytes / QUARANTINE_SHARE)
-		return -EBUSY;
-	err = remote_peer(r, holder, &peer);
 	if (err)
 		return err;
-	err = try_new(r, m.size_bytes, &t);
-	if (!err) {
-		err = fetch_from(t, peer, &m, holder, deadline);
-		if (!err) {
-			*frame = t->frame;
-			t->frame = POOL_NO_FRAME;
-		}
-		try_put(t);
-	}
-	engine_peer_put(peer);
+	err = start_and_wait(r, &m, holder, t, deadline);
+	if (!err)
+		err = remote_verify(r, t, &m, holder);
+	if (err)
+		remote_target_free(t);
+	else
+		*target = t;
 	return err;
 }

@@ -2,23 +2,62 @@
 #ifndef KVFS_FS_REMOTE_TRY_H
 #define KVFS_FS_REMOTE_TRY_H
 
-/* One holder asked for one block: remote_fetch.c's step. */
+/*
+ * One holder asked for one block: remote_fetch.c's step.
+ *
+ *      remote_target_new    a frame with room for the block
+ *      remote_try_start     a grant on it, and FETCH; returns at once
+ *      done(ctx, status)    all bytes are there, or why not
+ *      remote_verify        are they the ones that were published?
+ *      remote_target_take   the frame becomes a block
+ *      remote_target_free   the rest goes; a frame that the holder might still
+ *                           write to not before the engine says that nothing
+ *                           can (CLUSTER.md 14)
+ */
 
 #include "fs/remote.h"
 
+struct remote_target;
+
+/** remote_target_new - 0, or what pool_take says. */
+int remote_target_new(struct remote *r, uint64_t size_bytes,
+		      struct remote_target **target);
+/** remote_target_frame - the frame, WRITING; the target's. */
+uint32_t remote_target_frame(const struct remote_target *t);
+/** remote_target_take - it is the caller's from now on. */
+uint32_t remote_target_take(struct remote_target *t);
+/** remote_target_free - NULL is fine; no try of it may be under way. */
+void remote_target_free(struct remote_target *t);
+
 /**
- * remote_try - fetch a block from this holder into a frame of ours
+ * remote_try_start - ask this holder for the block
  * @m: which version; its segment is ours to fill in
  * @deadline: monotonic ns; a try without progress ends earlier
- * @frame: set only on success: WRITING, the caller's
+ * @done: runs once, unless an error is returned; on a thread of the engine or
+ *        the watcher's: it must not block. Status: 0, -ENOENT it has not this
+ *        version, -EAGAIN it is busy, -ETIMEDOUT, -ENOTCONN, ... The holder
+ *        may go on writing after a failure: the target is then to be freed.
  *
- * The bytes are verified. A frame that the holder might still write to is not
- * handed out again before the engine says that nothing can (CLUSTER.md 14).
- * Returns: 0, -ENOENT it has not this version, -EAGAIN it is busy, -EBADMSG
- *          other bytes, -ETIMEDOUT, -ENOTCONN, ..., or what pool_take says.
+ * With REMOTE_CHAIN in m->flags what the holder says comes next is given to
+ * remote_chain_learn.
+ * Returns: 0, -EBUSY too much is in quarantine, or as engine_call_start.
+ */
+int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
+		     struct remote_target *t, int64_t deadline,
+		     void (*done)(void *ctx, int status), void *ctx);
+
+/**
+ * remote_try - the same, to its end: target, try, verify
+ * @target: set only on success
+ *
  * Threads: fetchers; waits.
+ * Returns: as above, or -EBADMSG other bytes.
  */
 int remote_try(struct remote *r, const struct remote_msg *m, uint32_t holder,
-	       int64_t deadline, uint32_t *frame);
+	       int64_t deadline, struct remote_target **target);
+
+/** remote_verify - 0, or -EBADMSG (counted, logged with the holder's name). */
+int remote_verify(struct remote *r, struct remote_target *t,
+		  const struct remote_msg *m, uint32_t holder);
 
 #endif

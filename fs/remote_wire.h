@@ -6,7 +6,9 @@
  * What the daemons of a cluster tell each other about blocks: payloads of
  * engine messages, little-endian. Pure functions.
  *
- *      FETCH  call: "write this block into that segment"; answer: a status
+ *      FETCH  call: "write this block into that segment"; answer: a status,
+ *             and with REMOTE_CHAIN what AHEAD answers. It comes with the
+ *             bytes, not after them.
  *      DROP   call: "its name was removed"; answer: a status
  *      TAKE   call: "fetch this block from me and keep it"; answer: a status
  *             and, of an OFFER, 4 bytes: ms since the last use of what would
@@ -61,6 +63,7 @@ struct remote_msg {
 #define REMOTE_LEAD 2u	/* here only: kv_file.lead */
 #define REMOTE_COPY 1u	/* TAKE: a copy that may go first, no replica */
 #define REMOTE_OFFER 4u /* TAKE: only if yours are older; ours will go */
+#define REMOTE_CHAIN 8u /* FETCH: and say what was stored after it */
 
 /** remote_age_encode, remote_age_decode - the answer to an OFFER; KV_ROOM (-1)
  *  is room, and an answer that is none says nothing new: -EPROTO. */

@@ -223,10 +223,14 @@ START_TEST(a_batch_answers_the_call_that_it_is_for)
 	begin(_i);
 	fx_grant_open(&g, writer, &to, 0, SIZE);
 	b.b.answers = park(&c, 1);
+	b.b.answer = "more";
+	b.b.answer_bytes = 4;
 	ck_assert_int_eq(fx_submit(fx_writer(&fx), reader, &b, &x, &p, 1,
 				   from.region, g.segment, 0),
 			 0);
 	ck_assert_int_eq(fx_call_wait(&c), 0);
+	ck_assert_uint_eq(c.reply_bytes, 4);
+	ck_assert_mem_eq(c.reply, "more", 4);
 	ck_assert_int_eq(fx_grant_wait(&g), 0);
 	ck_assert_int_eq(fx_batch_wait(&b), 0);
 	ck_assert_int_eq(engine_reply(reader, b.b.answers, 0, NULL, 0),
