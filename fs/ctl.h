@@ -4,6 +4,7 @@
 
 #include <jansson.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <sys/types.h>
 
 struct call;
@@ -27,6 +28,10 @@ char *ctl_status(struct fs *fs); /* JSON, ctl_status.c */
 char *ctl_nodes(struct fs *fs);	 /* JSON, ctl_nodes.c */
 char *ctl_config(struct fs *fs); /* JSON */
 char *ctl_stats(struct fs *fs);	 /* Prometheus text format, ctl_stats.c */
+/** ctl_peer_stats - of that what is of each peer: ctl_nodes.c */
+void ctl_peer_stats(struct fs *fs, FILE *f);
+/** ctl_print_label - a name as a label's value, escaped */
+void ctl_print_label(FILE *f, const char *name);
 
 /** ctl_reply_text - answer a read with what the text has at this offset. */
 void ctl_reply_text(struct call *c, const char *text, off_t off);

@@ -36,33 +36,66 @@ static json_t *addresses(const struct meta_self *self)
 	return a;
 }
 
-static void add_load(json_t *o, const struct meta_node *node)
+/* Of this node what is so now, of the others what they told last. */
+static void add_load(json_t *o, struct fs *fs, const struct meta_node *node)
 {
+	struct meta_load now;
 	const struct meta_load *l = &node->load;
 
-	if (!node->has_load)
+	if (node->is_self) {
+		remote_node_ops.load(fs, &now);
+		l = &now;
+	} else if (!node->has_load) {
 		return;
+	}
 	json_object_set_new(o, "pool_bytes", whole(l->pool_bytes));
 	json_object_set_new(o, "used_bytes", whole(l->used_bytes));
 	json_object_set_new(o, "blocks", whole(l->n_blocks));
 	json_object_set_new(o, "serving", whole(l->n_serving));
 	json_object_set_new(o, "fetching", whole(l->n_fetching));
-	json_object_set_new(o, "load_age_ms",
-			    whole((uint64_t)node->load_age_ms));
+	json_object_set_new(
+		o, "load_age_ms",
+		whole(node->is_self ? 0 : (uint64_t)node->load_age_ms));
+}
+
+static bool peer_info(struct remote *r, uint32_t incarnation,
+		      struct engine_peer_info *info)
+{
+	struct engine_peer *peer;
+
+	if (remote_peer(r, incarnation, &peer))
+		return false;
+	engine_peer_info(peer, info);
+	engine_peer_put(peer);
+	return true;
+}
+
+static uint64_t silent_ms(const struct engine_peer_info *info)
+{
+	return info->heard_ns
+		       ? (uint64_t)(clock_now_ns() - info->heard_ns) / NS_PER_MS
+		       : 0;
+}
+
+static const char *transport(const struct fs *fs, const struct meta_self *self)
+{
+	bool unix_socket = self->n_addrs && !strncmp(self->addrs[0], "unix", 4);
+
+	return fs->config.tls ? "tls" : unix_socket ? "unix" : "tcp";
 }
 
 /* What the engine measured on the way there. */
 static void add_path(json_t *o, struct remote *r, uint32_t incarnation)
 {
 	struct engine_peer_info info;
-	struct engine_peer *peer;
 
-	if (remote_peer(r, incarnation, &peer))
+	if (!peer_info(r, incarnation, &info))
 		return;
-	engine_peer_info(peer, &info);
-	engine_peer_put(peer);
 	json_object_set_new(o, "connected", json_boolean(info.up));
 	json_object_set_new(o, "links", whole(info.n_links));
+	json_object_set_new(o, "calls_in_flight", whole(info.n_calls));
+	json_object_set_new(o, "queued_bytes", whole(info.queued_bytes));
+	json_object_set_new(o, "silent_ms", whole(silent_ms(&info)));
 	json_object_set_new(o, "rtt_us", whole(info.rtt_us));
 	json_object_set_new(o, "rate_bytes_s", whole(info.rate_bytes_s));
 	json_object_set_new(o, "sent_bytes", whole(info.sent_bytes));
@@ -87,7 +120,10 @@ static bool add_node(void *arg, const struct meta_node *node)
 	json_object_set_new(o, "self", json_boolean(node->is_self));
 	json_object_set_new(o, "draining", json_boolean(node->self.draining));
 	json_object_set_new(o, "addresses", addresses(&node->self));
-	add_load(o, node);
+	json_object_set_new(o, "wire_version", whole(node->self.wire_version));
+	json_object_set_new(o, "transport",
+			    json_string(transport(l->fs, &node->self)));
+	add_load(o, l->fs, node);
 	if (l->fs->remote && !node->is_self)
 		add_path(o, l->fs->remote, node->incarnation);
 	json_array_append_new(l->nodes, o);
@@ -103,4 +139,75 @@ char *ctl_nodes(struct fs *fs)
 	json_object_set_new(o, "live", whole(n));
 	json_object_set_new(o, "nodes", l.nodes);
 	return ctl_text(o);
+}
+
+/* -- the same for Prometheus -------------------------------------------- */
+
+struct way {
+	char name[META_NODE_NAME_MAX + 1];
+	char uuid[META_UUID_LEN + 1]; /* names may be alike */
+	struct engine_peer_info info;
+};
+
+struct ways {
+	struct remote *r;
+	struct way *all;
+	unsigned n, max;
+};
+
+static bool add_way(void *arg, const struct meta_node *node)
+{
+	struct ways *w = arg;
+	struct way *way;
+
+	if (node->is_self || w->n == w->max)
+		return true;
+	way = &w->all[w->n];
+	w->n += peer_info(w->r, node->incarnation, &way->info);
+	strcpy(way->name, node->name);
+	strcpy(way->uuid, node->uuid);
+	return true;
+}
+
+#define PEER_METRICS(M)                                                    \
+	M(up, gauge, "1: there is a connection", info->up)                 \
+	M(rtt_seconds, gauge, "of the last ping", info->rtt_us / 1e6)      \
+	M(rate_bytes_per_second, gauge, "measured towards it",             \
+	  info->rate_bytes_s)                                              \
+	M(calls_in_flight, gauge, "asked of it and not answered",          \
+	  info->n_calls)                                                   \
+	M(queued_bytes, gauge, "of blocks that it is yet to be sent",      \
+	  info->queued_bytes)                                              \
+	M(sent_bytes_total, counter, "bytes sent to it", info->sent_bytes) \
+	M(received_bytes_total, counter, "bytes that came from it",        \
+	  info->received_bytes)                                            \
+	M(retried_slices_total, counter, "parts that were sent once more", \
+	  info->retried_slices)
+
+#define PRINT_PEERS(metric, type, help, value)                        \
+	fprintf(f, "# HELP kvfs_peer_" #metric " " help               \
+		   "\n# TYPE kvfs_peer_" #metric " " #type "\n");     \
+	for (unsigned i = 0; i < w.n; i++) {                          \
+		const struct engine_peer_info *info = &w.all[i].info; \
+		fprintf(f, "kvfs_peer_" #metric "{node=\"");          \
+		ctl_print_label(f, w.all[i].name);                    \
+		fprintf(f, "\",uuid=\"%s\"} %.17g\n", w.all[i].uuid,  \
+			(double)(value));                             \
+	}
+
+void ctl_peer_stats(struct fs *fs, FILE *f)
+{
+	struct ways w = {.r = fs->remote};
+	struct meta_stats s;
+
+	if (!fs->remote)
+		return;
+	meta_stats(fs->meta, &s);
+	w.max = s.n_nodes + 1;
+	w.all = calloc(w.max, sizeof(*w.all));
+	if (!w.all)
+		return;
+	meta_nodes(fs->meta, add_way, &w);
+	PEER_METRICS(PRINT_PEERS)
+	free(w.all);
 }

@@ -91,6 +91,27 @@ struct sample {
 	  (double)s->meta.n_dirty)                                             \
 	M(redis_published_total, counter, "publishes answered",                \
 	  (double)s->meta.n_published)                                         \
+	M(redis_conflicts_total, counter,                                      \
+	  "publishes that another node's came before",                         \
+	  (double)s->meta.n_conflicts)                                         \
+	M(redis_dropped_total, counter,                                        \
+	  "publishes that met the tombstone of a removed name",                \
+	  (double)s->meta.n_dropped)                                           \
+	M(redis_tombstones_total, counter,                                     \
+	  "names removed here, each a tombstone for two hours",                \
+	  (double)s->meta.n_tombstoned)                                        \
+	M(redis_retracted_total, counter, "names told to be here no more",     \
+	  (double)s->meta.n_retracted)                                         \
+	M(redis_swept_total, counter, "records cleaned of dead nodes",         \
+	  (double)s->meta.n_swept)                                             \
+	M(redis_audits_total, counter, "times that all names were compared",   \
+	  (double)s->meta.n_audits)                                            \
+	M(ckpt_changes_seen, gauge, "newest change of the tree seen",          \
+	  (double)s->meta.ckpt_seq)                                            \
+	M(ckpt_changes_logged, gauge, "newest change in ckpt.log here",        \
+	  (double)s->meta.ckpt_logged_seq)                                     \
+	M(ckpt_read_only, gauge, "1: the tree is being reloaded into Redis",   \
+	  (double)s->meta.ckpt_read_only)                                      \
 	M(redis_commands_total, counter, "commands sent",                      \
 	  (double)s->meta.n_commands)                                          \
 	M(redis_lookups_total, counter, "names looked up in Redis",            \
@@ -144,6 +165,12 @@ struct sample {
 	  REMOTE(offered_bytes))                                               \
 	M(remote_moved_here_total, counter, "last copies of peers taken in",   \
 	  REMOTE(moved_here))                                                  \
+	M(remote_drops_sent_total, counter,                                    \
+	  "holders told that a name was removed", REMOTE(drops_sent))          \
+	M(remote_drops_received_total, counter,                                \
+	  "removed names that peers told of", REMOTE(drops_received))          \
+	M(remote_fetching, gauge, "blocks being fetched", REMOTE(n_fetching))  \
+	M(remote_serving, gauge, "blocks being sent", REMOTE(n_serving))       \
 	M(remote_pinned_bytes, gauge, "pinned while peers fetch",              \
 	  REMOTE(pinned_bytes))                                                \
 	M(remote_quarantined_bytes, gauge,                                     \
@@ -172,7 +199,7 @@ static void print_class(void *arg, uint64_t bytes, uint32_t n_ready,
 }
 
 /* A label value: quotes, backslashes and newlines are escaped. */
-static void print_label(FILE *f, const char *name)
+void ctl_print_label(FILE *f, const char *name)
 {
 	char text[CTL_NAME_BYTES];
 
@@ -190,7 +217,7 @@ static void print_ns(FILE *f, const char *metric, const char *name,
 		     uint64_t value)
 {
 	fprintf(f, "kvfs_namespace_%s{namespace=\"", metric);
-	print_label(f, name);
+	ctl_print_label(f, name);
 	fprintf(f, "\"} %" PRIu64 "\n", value);
 }
 
@@ -292,6 +319,7 @@ char *ctl_stats(struct fs *fs)
 	print_latencies(f, &fs->counters);
 	if (fs->remote)
 		print_hist(f, "fetch", &fs->remote->counters.fetch);
+	ctl_peer_stats(fs, f);
 	fclose(f);
 	return text;
 }

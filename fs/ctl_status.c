@@ -138,6 +138,8 @@ static json_t *redis_object(struct fs *fs)
 	json_object_set_new(o, "published", whole(s.n_published));
 	json_object_set_new(o, "conflicts", whole(s.n_conflicts));
 	json_object_set_new(o, "tombstoned", whole(s.n_tombstoned));
+	json_object_set_new(o, "dropped", whole(s.n_dropped));
+	json_object_set_new(o, "swept", whole(s.n_swept));
 	json_object_set_new(o, "retracted", whole(s.n_retracted));
 	json_object_set_new(o, "audits", whole(s.n_audits));
 	json_object_set_new(o, "refills", whole(s.n_refills));
@@ -238,12 +240,22 @@ static json_t *remote_object(struct fs *fs)
 
 static json_t *ckpt_object(struct fs *fs)
 {
+	struct fs_counters *c = &fs->counters;
 	json_t *o = json_object();
 
-	json_object_set_new(o, "published",
-			    whole(counter(&fs->counters.ckpt_published)));
-	json_object_set_new(o, "failed",
-			    whole(counter(&fs->counters.ckpt_failed)));
+#define COUNT(name, field) \
+	json_object_set_new(o, name, whole(counter(&c->field)))
+	COUNT("published", ckpt_published);
+	COUNT("failed", ckpt_failed);
+	COUNT("shards_fetched", shards_fetched);
+	COUNT("fetched_bytes", shard_fetched_bytes);
+	COUNT("fetch_failed", shard_failed);
+	COUNT("fetching", shard_fetching);
+	COUNT("mismatches", shard_mismatches);
+	COUNT("served_bytes", shard_served_bytes);
+	COUNT("refused", shard_refused);
+	COUNT("quarantined_bytes", shard_quarantined_bytes);
+#undef COUNT
 	return o;
 }
 

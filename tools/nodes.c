@@ -15,8 +15,9 @@ struct nodes_args {
 };
 
 static const struct table_column columns[] = {
-	{"node", false}, {"address", false}, {"link", false},
-	{"rtt", true},	 {"blocks", true},   {"used", true},
+	{"node", false}, {"address", false}, {"via", false},
+	{"link", false}, {"rtt", true},	     {"rate", true},
+	{"asked", true}, {"blocks", true},   {"used", true},
 	{"pool", true},	 {"sent", true},     {"received", true}};
 #define N_COLUMNS (sizeof(columns) / sizeof(*columns))
 
@@ -43,6 +44,25 @@ static void add_bytes(struct table *t, json_t *node, const char *name)
 	table_add(t, "%s", shown);
 }
 
+static void add_rate(struct table *t, uint64_t bytes_s)
+{
+	char shown[SIZE_FORMAT_BYTES];
+
+	if (bytes_s)
+		table_add(t, "%s/s",
+			  size_format(bytes_s, shown, sizeof(shown)));
+	else
+		table_add(t, "-");
+}
+
+static void add_count(struct table *t, json_t *node, const char *name)
+{
+	if (json_at(node, name))
+		table_add(t, "%" PRIu64, json_u64(node, name, 0));
+	else
+		table_add(t, "-");
+}
+
 static void add_row(struct table *t, json_t *node)
 {
 	json_t *addresses = json_at(node, "addresses");
@@ -54,15 +74,15 @@ static void add_row(struct table *t, json_t *node)
 		  term_printable(json_text(node, "name", "?"), name,
 				 sizeof(name)));
 	table_add(t, "%s", first ? first : "-");
+	table_add(t, "%s", first ? json_text(node, "transport", "-") : "-");
 	table_add(t, "%s", link_of(node));
 	if (rtt)
 		table_add(t, "%" PRIu64 " us", rtt);
 	else
 		table_add(t, "-");
-	if (json_at(node, "blocks"))
-		table_add(t, "%" PRIu64, json_u64(node, "blocks", 0));
-	else
-		table_add(t, "-");
+	add_rate(t, json_u64(node, "rate_bytes_s", 0));
+	add_count(t, node, "calls_in_flight");
+	add_count(t, node, "blocks");
 	add_bytes(t, node, "used_bytes");
 	add_bytes(t, node, "pool_bytes");
 	add_bytes(t, node, "sent_bytes");
@@ -159,9 +179,11 @@ const struct verb verb_nodes = {
 	.operands = "[MOUNTPOINT]",
 	.summary = "who is in the cluster, and the way to each",
 	.about = "The live members that use the same Redis: where they are "
-		 "reached, whether this node has a connection to them "
-		 "(idle: none was needed lately), and how full they are, as "
-		 "they told with a recent heartbeat. MOUNTPOINT may be left "
+		 "reached and by what (tcp, tls, unix), whether this node "
+		 "has a connection to them (idle: none was needed lately), "
+		 "the round trip and the rate measured, what they were asked "
+		 "and have not answered, and how full they are, as they told "
+		 "with a recent heartbeat. MOUNTPOINT may be left "
 		 "out where only one kvfs is mounted; any path below it does "
 		 "as well.\n\n"
 		 "Exit status: 0 shown; 1 no kvfs is mounted, or its daemon "

@@ -231,6 +231,70 @@ static void draw_ckpt(json_t *status, FILE *out)
 		read_only ? "; read-only: being reloaded into Redis" : "");
 }
 
+static void draw_exchange(json_t *o, const char *in, const char *out_bytes,
+			  FILE *out)
+{
+	char got[SIZE_FORMAT_BYTES], gave[SIZE_FORMAT_BYTES];
+
+	fprintf(out, "%s fetched, %s sent", size_of(o, in, got),
+		size_of(o, out_bytes, gave));
+}
+
+/* What went wrong, in colour where anything did. */
+static void draw_trouble(json_t *o, FILE *out)
+{
+	static const struct {
+		const char *key, *text;
+	} troubles[] = {{"mismatches", "wrong checksums"},
+			{"timeouts", "timeouts"},
+			{"fetch_failed", "failed"}};
+	char size[SIZE_FORMAT_BYTES];
+
+	for (size_t i = 0; i < sizeof(troubles) / sizeof(*troubles); i++) {
+		uint64_t n = json_u64(o, troubles[i].key, 0);
+
+		if (json_at(o, troubles[i].key))
+			fprintf(out, ", %s%" PRIu64 " %s%s",
+				n ? term_style(out, TERM_WARN) : "", n,
+				troubles[i].text,
+				n ? term_style(out, TERM_PLAIN) : "");
+	}
+	if (json_u64(o, "quarantined_bytes", 0))
+		fprintf(out, ", %s%s quarantined%s", term_style(out, TERM_WARN),
+			size_of(o, "quarantined_bytes", size),
+			term_style(out, TERM_PLAIN));
+	fputc('\n', out);
+}
+
+static void draw_cluster(json_t *status, FILE *out)
+{
+	json_t *remote = json_at(status, "remote"), *ckpt;
+
+	if (!remote)
+		return;
+	ckpt = json_at(status, "ckpt");
+	label(out, "cluster");
+	fprintf(out,
+		"%" PRIu64 " nodes; %" PRIu64 " of %" PRIu64
+		" names asked for were elsewhere, %" PRIu64
+		" opens waited for a fetch\n",
+		json_u64(status, "redis.nodes", 1),
+		json_u64(remote, "lookup_hits", 0),
+		json_u64(remote, "lookups", 0), json_u64(remote, "hits", 0));
+	fprintf(out, "%12sblocks: ", "");
+	draw_exchange(remote, "fetch_bytes", "served_bytes", out);
+	draw_trouble(remote, out);
+	fprintf(out, "%12sshards: ", "");
+	draw_exchange(ckpt, "fetched_bytes", "served_bytes", out);
+	draw_trouble(ckpt, out);
+	fprintf(out,
+		"%12s%" PRIu64 " publishes lost to another node's, %" PRIu64
+		" names removed; %" PRIu64 " audits\n",
+		"", json_u64(status, "redis.conflicts", 0),
+		json_u64(status, "redis.tombstoned", 0),
+		json_u64(status, "redis.audits", 0));
+}
+
 static void draw_latency(json_t *latency, FILE *out)
 {
 	static const struct table_column columns[] = {
@@ -297,6 +361,7 @@ void status_draw(json_t *status, FILE *out)
 	draw_hits(json_at(status, "kv"), out);
 	draw_redis(json_at(status, "redis"), out);
 	draw_ckpt(status, out);
+	draw_cluster(status, out);
 	draw_namespaces(json_at(status, "kv.namespaces"), out);
 	draw_classes(json_at(status, "pool.classes"), out);
 	draw_latency(json_at(status, "latency_us"), out);

@@ -115,6 +115,30 @@ checkpoints_are_prefetched_and_replicated_whole() {
 	rm -r "$one/c"
 }
 
+nodes_and_statistics_tell_of_each_peer() {
+	local name
+	put_published "$(kv 1)/n/told" 100000 9
+	holds_soon "$(kv 2)/n/told" 100000 9
+	wait_for '[ "$(jq -r ".nodes[] | select(.name == \"node-1\") | .rtt_us" <"$(mnt 2)/.kvfs/nodes")" -gt 0 ]'
+	"$KVFS" nodes "$(mnt 2)" >"$T/out"
+	grep -Eq '^node-1 +10\.77\.0\.11:[0-9]+ +tcp +connected +[0-9]+ us ' "$T/out" || fail "$(cat "$T/out")"
+	grep -Eq '^node-2 .* self ' "$T/out" || fail "$(cat "$T/out")"
+	grep -q $'\e' "$T/out" && fail 'colours in a file'
+	expect 'its own blocks, now' "$("$KVFS" nodes --json "$(mnt 2)" | jq '.nodes[] | select(.self) | .blocks')" \
+		"$(node_status 2 .pool.blocks)"
+	grep -q '^kvfs_peer_up{node="node-1",uuid="[-0-9a-f]*"} 1$' "$(mnt 2)/.kvfs/stats" || fail 'not up?'
+	for name in rtt_seconds rate_bytes_per_second calls_in_flight \
+		queued_bytes sent_bytes_total received_bytes_total retried_slices_total; do
+		expect "kvfs_peer_$name" "$(grep -c "^kvfs_peer_$name{" "$(mnt 2)/.kvfs/stats")" 2
+	done
+	[ "$(sed -n 's/^kvfs_peer_received_bytes_total{node="node-1",.*} //p' "$(mnt 2)/.kvfs/stats")" -ge 100000 ] ||
+		fail 'nothing received?'
+	for name in remote_mismatches_total remote_quarantined_bytes redis_conflicts_total redis_tombstones_total; do
+		grep -q "^kvfs_$name " "$(mnt 2)/.kvfs/stats" || fail "no kvfs_$name"
+	done
+	"$KVFS" status "$(mnt 2)" | grep -q 'cluster   3 nodes; ' || fail 'status is silent'
+}
+
 rm_removes_on_all_nodes() {
 	local i
 	mkdir "$(kv 1)/n/old"
