@@ -260,64 +260,39 @@ int raw_get_any(int fd, struct wire_header *h, uint8_t *payload, size_t max)
 	return take(fd, payload, h->length);
 }
 
-void raw_hello(struct raw *r, const struct node *to, uint8_t uuid,
-	       uint8_t version_min, uint8_t version_max)
-{
-	*r = (struct raw){.fd = raw_connect(to),
-			  .self = {.uuid = {uuid},
-				   .incarnation = 1,
-				   .keys = &fixture_keys,
-				   .version_min = version_min,
-				   .version_max = version_max}};
-	r->n_hello = auth_init(&r->auth, &r->self, true, NULL, NULL,
-			       0x77000000u + uuid, r->hello);
-	raw_put(r->fd, r->hello, (size_t)r->n_hello);
-}
-
-/* Takes their frame. Returns: what auth_step says; what it wants said. */
-static int step(struct raw *r, uint8_t out[AUTH_OUT_MAX], size_t *n)
+void raw_greet(struct raw *r, const struct node *to, uint8_t uuid)
 {
 	uint8_t payload[WIRE_HANDSHAKE_MAX];
 	struct wire_header h;
 	const char *why;
+	size_t n;
 
+	*r = (struct raw){.fd = raw_connect(to),
+			  .self = {.uuid = {uuid},
+				   .incarnation = 1,
+				   .keys = &fixture_keys,
+				   .version_min = 1,
+				   .version_max = 1}};
+	r->n_hello = auth_init(&r->auth, &r->self, true, NULL, NULL,
+			       0x77000000u + uuid, r->hello);
+	raw_put(r->fd, r->hello, (size_t)r->n_hello);
 	ck_assert_int_eq(raw_get_any(r->fd, &h, payload, sizeof(payload)), 0);
-	return auth_step(&r->auth, &h, payload, out, n, &why);
-}
-
-static void challenged(struct raw *r)
-{
-	size_t n;
-
-	ck_assert_int_eq(step(r, r->proof, &n), 0);
+	ck_assert_int_eq(auth_step(&r->auth, &h, payload, r->proof, &n, &why),
+			 0);
 	r->n_proof = (int)n;
-}
-
-static void prove(struct raw *r)
-{
-	uint8_t out[AUTH_OUT_MAX];
-	size_t n;
-
-	raw_put(r->fd, r->proof, (size_t)r->n_proof);
-	ck_assert_int_eq(step(r, out, &n), 1);
-}
-
-void raw_greet(struct raw *r, const struct node *to, uint8_t uuid)
-{
-	raw_hello(r, to, uuid, 1, 1);
-	challenged(r);
-}
-
-void raw_prove(struct raw *r)
-{
-	challenged(r);
-	prove(r);
 }
 
 void raw_join(struct raw *r, const struct node *to, uint8_t uuid)
 {
-	raw_hello(r, to, uuid, 1, 1);
-	raw_prove(r);
+	uint8_t payload[WIRE_HANDSHAKE_MAX], out[AUTH_OUT_MAX];
+	struct wire_header h;
+	const char *why;
+	size_t n;
+
+	raw_greet(r, to, uuid);
+	raw_put(r->fd, r->proof, (size_t)r->n_proof);
+	ck_assert_int_eq(raw_get_any(r->fd, &h, payload, sizeof(payload)), 0);
+	ck_assert_int_eq(auth_step(&r->auth, &h, payload, out, &n, &why), 1);
 }
 
 static void seal(struct raw *r, struct wire_header *h, const void *payload,

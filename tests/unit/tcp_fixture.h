@@ -80,11 +80,6 @@ bool raw_ended(int fd);
 void raw_join(struct raw *r, const struct node *to, uint8_t uuid);
 /** raw_greet - HELLO, CHALLENGE. */
 void raw_greet(struct raw *r, const struct node *to, uint8_t uuid);
-/** raw_hello - HELLO, of somebody who speaks these wire versions. */
-void raw_hello(struct raw *r, const struct node *to, uint8_t uuid,
-	       uint8_t version_min, uint8_t version_max);
-/** raw_prove - CHALLENGE, PROOF, ACCEPT. */
-void raw_prove(struct raw *r);
 void raw_put(int fd, const void *bytes, size_t n);
 /** raw_frame - a sealed frame; its payload, too. */
 void raw_frame(struct raw *r, struct wire_header *h, const void *payload);

@@ -323,51 +323,6 @@ static size_t memory(void)
 	return m.uordblks + m.hblkhd;
 }
 
-START_TEST(a_node_of_a_later_version_joins_with_ours)
-{
-	struct wire_header h = {.type = WIRE_MESSAGE,
-				.kind = NODE_ECHO,
-				.flags = WIRE_REQUEST,
-				.request = 7,
-				.offset = 1};
-	struct raw r;
-
-	open_both();
-	raw_hello(&r, &b, 9, WIRE_VERSION_MAX, WIRE_VERSION_MAX + 1);
-	raw_prove(&r);
-	wait_for(&b.n_up, 1);
-	ck_assert_uint_eq(r.auth.version, WIRE_VERSION_MAX);
-	raw_frame(&r, &h, NULL);
-	ck_assert_int_eq(
-		raw_get(&r, WIRE_MESSAGE, &h, payload, sizeof(payload)), 0);
-	ck_assert_uint_eq(h.request, 7);
-	close(r.fd);
-	wait_for(&b.n_down, 1);
-	close_both();
-}
-END_TEST
-
-START_TEST(a_node_without_a_version_of_ours_is_told_so)
-{
-	char words[WIRE_REASON_MAX + 1];
-	struct wire_header h;
-	struct raw r;
-
-	open_both();
-	raw_hello(&r, &b, 9, WIRE_VERSION_MAX + 1, WIRE_VERSION_MAX + 2);
-	ck_assert_int_eq(raw_get_any(r.fd, &h, payload, sizeof(payload)), 0);
-	wire_reason_get(payload, h.length, words);
-
-	ck_assert_uint_eq(h.type, WIRE_CLOSE);
-	ck_assert_uint_eq(h.status, EPROTO);
-	ck_assert_str_eq(words, "no common wire version");
-	ck_assert(raw_ended(r.fd));
-	ck_assert_uint_eq(b.n_up, 0);
-	close(r.fd);
-	close_both();
-}
-END_TEST
-
 /* A frame of another version, or a type that nobody knows, on a link that is
  * up: it ends, and says why. */
 START_TEST(an_unknown_type_or_version_closes_with_a_reason)
@@ -802,8 +757,6 @@ int main(void)
 		t, a_peer_that_reads_nothing_costs_a_deadline_and_no_memory);
 	tcase_add_test(t, bytes_and_the_answer_that_they_are_travel_together);
 	tcase_add_test(t, a_peer_that_asks_and_takes_no_answers_is_left);
-	tcase_add_test(t, a_node_of_a_later_version_joins_with_ours);
-	tcase_add_test(t, a_node_without_a_version_of_ours_is_told_so);
 	tcase_add_loop_test(t, an_unknown_type_or_version_closes_with_a_reason,
 			    0, 2);
 	suite_add_tcase(s, t);
