@@ -141,6 +141,20 @@ struct engine_slice *batch_cut(struct engine_peer *p,
 	return s;
 }
 
+int batch_next_node(const struct engine_peer *p)
+{
+	for (int i = 0; i < ENGINE_PRIORITIES; i++) {
+		const struct engine_batch *b = p->batches[i];
+
+		if (!list_empty(&p->retry[i]))
+			return NUMA_UNKNOWN; /* wherever there is room */
+		if (b)
+			return region_of(p->engine, b->xfers[b->at_xfer].region)
+				->numa_node;
+	}
+	return NUMA_UNKNOWN;
+}
+
 bool peer_has_slices(const struct engine_peer *p)
 {
 	for (int i = 0; i < ENGINE_PRIORITIES; i++)
@@ -285,25 +299,6 @@ int64_t batches_expire(struct engine_peer *p, int64_t now)
 /* ---- a slice comes back ---------------------------------------------------
  */
 
-static void measure(struct engine_peer *p, uint32_t bytes)
-{
-	int64_t now = clock_now_ns(), took = now - p->rate_since_ns;
-	uint64_t rate;
-
-	p->rate_acked += bytes;
-	if (took < 10 * NS_PER_MS && !list_empty(&p->out))
-		return;
-	rate = (uint64_t)((double)p->rate_acked * NS_PER_S /
-			  (double)(took > 1000 ? took : 1000));
-	/* Little is no measure of how fast much would be. */
-	if (p->rate_acked >= 1 << 20)
-		p->rate_bytes_s = p->rate_bytes_s
-					  ? (3 * p->rate_bytes_s + rate) / 4
-					  : rate;
-	p->rate_acked = 0;
-	p->rate_since_ns = list_empty(&p->out) ? 0 : now;
-}
-
 static void slice_detach(struct engine_slice *s)
 {
 	struct engine_link *l = s->on;
@@ -327,7 +322,8 @@ static void slice_delivered(struct engine_peer *p, struct engine_slice *s)
 		e->stats.copied_bytes += s->length_bytes;
 	else
 		e->stats.sent_bytes += s->length_bytes;
-	measure(p, s->length_bytes);
+	path_delivered(&p->path, s->length_bytes, list_empty(&p->out),
+		       clock_now_ns());
 	slice_free(e, s);
 }
 
@@ -375,6 +371,9 @@ void engine_slice_done(struct engine *e, struct engine_link *link,
 		s->on->broken = true;
 		slice_return(p, s);
 	} else {
+		if (!status)
+			path_delivered(&s->on->path, s->length_bytes,
+				       s->on->n_slices == 1, clock_now_ns());
 		slice_detach(s);
 		if (status)
 			slice_failed(p, s, b->status ? b->status : status);

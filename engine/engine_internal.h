@@ -8,13 +8,13 @@
  *   engine_open.c    an engine's life, its own thread, figures
  *   engine_notice.c  callbacks: who runs them, in which order
  *   engine_time.c    deadlines, silence, reconnects
- *   region.c         memory
+ *   region.c         memory;  numa.h  which is near which card
  *   engine_peer.c    peers: handles, sessions
  *   engine_link.c    links: admitted, up, down; connecting
  *   engine_msg.c     messages: queue, order, duplicates
  *   engine_call.c    calls and replies on top of them
  *   engine_submit.c  transfers: checked and queued;  engine_batch.c  cut, done
- *   engine_pump.c    which link takes what, and when
+ *   engine_pump.c    which link takes what, and when;  path.h  by what
  *   engine_grant.c   segments, landings;  engine_extent.h  what has arrived
  *   engine_check.c   the one wrapper around every transport
  *   transports.c     the list of transports: local, file, loop, ...
@@ -60,6 +60,7 @@ struct region {
 	int direct_fd; /* DISK: of our own, O_DIRECT; or -1 */
 	char *map;     /* FILE: once used */
 	size_t map_bytes;
+	int numa_node;			   /* of its first page */
 	uint32_t n_uses;		   /* transfers and grants */
 	bool known[ENGINE_TRANSPORTS_MAX]; /* told to that transport */
 	bool mapping;			   /* somebody makes it ready */
@@ -77,6 +78,7 @@ struct peer_address {
 	struct transport *transport;
 	uint32_t n_links, n_wanted;
 	int64_t backoff_ns, after_ns; /* not before */
+	uint32_t bad_locals; /* bits: no link of it came up from there */
 };
 
 struct engine_peer {
@@ -135,8 +137,7 @@ struct engine_peer {
 
 	/* figures */
 	uint64_t sent_bytes, received_bytes, retried;
-	uint64_t rate_bytes_s, rate_acked;
-	int64_t rate_since_ns;
+	struct path path; /* all links together */
 	uint32_t rtt_us;
 };
 
@@ -167,6 +168,7 @@ struct engine {
 	uint32_t links_per_address;
 	int64_t connect_timeout_ns, silence_ns;
 
+	struct numa numa;
 	const struct transport_ops *ops[ENGINE_TRANSPORTS_MAX];
 	struct transport *transports[ENGINE_TRANSPORTS_MAX];
 	uint32_t n_transports;
@@ -298,6 +300,8 @@ void batches_fail(struct engine_peer *p, int why);
 int64_t batches_expire(struct engine_peer *p, int64_t now);
 void slice_return(struct engine_peer *p, struct engine_slice *s);
 bool peer_has_slices(const struct engine_peer *p);
+/** batch_next_node - where the memory is that the next slice comes from. */
+int batch_next_node(const struct engine_peer *p);
 void run_batches(struct engine *e, struct notice *n);
 
 /* ---- engine_pump.c; no lock held */

@@ -38,12 +38,15 @@ void engine_link_init(struct engine_link *l, struct engine *e,
 	l->engine = e;
 	list_init(&l->of_peer);
 	l->state = LINK_NEW;
+	l->numa_node = NUMA_UNKNOWN;
+	l->local = -1;
 	l->refs = 1; /* until engine_link_down */
 	if (!target)
 		return;
 	l->ours = true;
 	l->peer = target->peer;
 	l->address = target->index;
+	l->local = target->local_index;
 	l->session = target->session;
 	l->refs = 2; /* and peer_connect's */
 }
@@ -108,6 +111,39 @@ static bool address_due(const struct engine_peer *p,
 	       p->n_links < ENGINE_LINKS_MAX;
 }
 
+static uint32_t links_from(const struct engine_peer *p, int local)
+{
+	uint32_t n = 0;
+
+	list_for_each (l, &p->links)
+		n += container_of(l, struct engine_link, of_peer)->local ==
+		     local;
+	return n;
+}
+
+/*
+ * Which of our addresses a link comes from. As many as they have: the i-th
+ * meets the i-th, as cards of one network are listed in one order on all nodes.
+ * Otherwise the one with the fewest links to this peer, so that each card has
+ * some; one that got no link to there is left out while there are others.
+ */
+static int local_of(struct engine_peer *p, uint32_t index)
+{
+	struct peer_address *a = &p->addresses[index];
+	const struct engine *e = p->engine;
+	int best = -1;
+
+	if (e->n_listen == p->n_addresses)
+		return (int)index;
+	for (int i = 0; i < (int)e->n_listen; i++)
+		if (!(a->bad_locals & 1u << i) &&
+		    (best < 0 || links_from(p, i) < links_from(p, best)))
+			best = i;
+	if (best < 0)
+		a->bad_locals = 0;
+	return best;
+}
+
 static void connect_one(struct engine_peer *p, uint32_t index, int64_t now)
 {
 	struct peer_address *a = &p->addresses[index];
@@ -120,11 +156,12 @@ static void connect_one(struct engine_peer *p, uint32_t index, int64_t now)
 		.deadline_ns = now + e->connect_timeout_ns,
 		.peer = p,
 		.index = index,
+		.local_index = local_of(p, index),
 	};
 	int err;
 
-	if (index < e->n_listen)
-		target.local = e->listen[index];
+	if (target.local_index >= 0)
+		target.local = e->listen[target.local_index];
 	a->n_links++;
 	e->n_links++; /* engine_close waits for what is on its way, too */
 	peer_hold(p);
@@ -193,6 +230,8 @@ static void address_failed(struct engine_peer *p, struct engine_link *l,
 
 	assert(a->n_links);
 	a->n_links--;
+	if (l->local >= 0 && l->state < LINK_ADMITTED && why != -EALREADY)
+		a->bad_locals |= 1u << l->local;
 	p->last_error = why;
 	if (why == -EALREADY) {
 		a->after_ns = now + SOFT_RETRY_NS;

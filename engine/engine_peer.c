@@ -219,7 +219,7 @@ void engine_peer_info(struct engine_peer *p, struct engine_peer_info *info)
 		.n_links = p->n_up,
 		.n_calls = p->n_calls,
 		.queued_bytes = p->queued_bytes,
-		.rate_bytes_s = p->rate_bytes_s,
+		.rate_bytes_s = p->path.bytes_s,
 		.rtt_us = p->rtt_us,
 		.sent_bytes = p->sent_bytes,
 		.received_bytes = p->received_bytes,

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * Handing out. A link gets no more than its window, and the next slice goes to
- * the link with the least on its way: a faster path comes back for more sooner,
- * so load spreads by what the paths really carry, and an urgent batch waits
- * behind a window at most. Slices of a link that ended go first.
+ * Handing out. A link gets no more than its window, so an urgent batch waits
+ * behind that at most. The next slice goes where it costs least (path.h): load
+ * spreads by what the paths really carry. A link that owes an answer for long
+ * is avoided while another has room; when it owes one for too long it is closed
+ * (engine_time.c), and its slices go first.
  */
 #include "engine/engine_internal.h"
 
@@ -17,16 +18,52 @@ static bool has_room(const struct engine_link *l)
 		l->out_bytes + l->ops->slice_bytes <= l->ops->window_bytes);
 }
 
+static bool is_late(const struct engine_link *l, int64_t now)
+{
+	int64_t by = l->engine->silence_ns / 4;
+
+	return l->owed_ns && now - l->owed_ns > by &&
+	       now - atomic_load(&l->heard_ns) > by;
+}
+
+static uint64_t fastest_of(const struct engine_peer *p, int64_t now)
+{
+	uint64_t fastest = 0, speed;
+
+	list_for_each (l, &p->links) {
+		speed = path_speed(
+			&container_of(l, struct engine_link, of_peer)->path,
+			now);
+		if (speed > fastest)
+			fastest = speed;
+	}
+	return fastest;
+}
+
 static struct engine_link *best_link(struct engine_peer *p)
 {
+	const struct numa *numa = &p->engine->numa;
+	int node = numa->n > 1 ? batch_next_node(p) : NUMA_UNKNOWN;
+	uint64_t least = UINT64_MAX, cost, fastest;
+	int64_t now = clock_now_ns();
 	struct engine_link *best = NULL;
 
+	fastest = fastest_of(p, now);
 	list_for_each (l, &p->links) {
 		struct engine_link *k =
 			container_of(l, struct engine_link, of_peer);
 
-		if (has_room(k) && (!best || k->out_bytes < best->out_bytes))
+		if (!has_room(k))
+			continue;
+		cost = path_cost(k->out_bytes + k->ops->slice_bytes,
+				 path_speed(&k->path, now), fastest,
+				 numa_distance(numa, node, k->numa_node));
+		if (is_late(k, now))
+			cost |= 1ull << 63;
+		if (cost < least) {
+			least = cost;
 			best = k;
+		}
 	}
 	return best;
 }
@@ -61,8 +98,8 @@ static void slice_out(struct engine_peer *p, struct engine_link *l,
 	l->out_bytes += s->length_bytes;
 	if (!l->owed_ns)
 		l->owed_ns = now;
-	if (!p->rate_since_ns)
-		p->rate_since_ns = now;
+	path_sent(&l->path, now);
+	path_sent(&p->path, now);
 	list_push_back(&p->out, &s->of_peer);
 }
 

@@ -141,6 +141,7 @@ int engine_region_add(struct engine *e, const struct engine_mem *mem,
 		return -ENOMEM;
 	r->mem = *mem;
 	r->direct_fd = mem->kind == ENGINE_MEM_DISK ? open_direct(mem->fd) : -1;
+	r->numa_node = NUMA_UNKNOWN;
 	notice_init(&r->notice, run_removed);
 	pthread_mutex_lock(&e->lock);
 	err = slot_take(e, &slot);
@@ -225,6 +226,8 @@ int region_map(struct engine *e, struct region *r)
 			err = map_file(r);
 		if (!err)
 			err = tell_transports(e, r);
+		if (!err && e->numa.n > 1 && r->mem.addr)
+			r->numa_node = numa_of_memory(r->mem.addr);
 		pthread_mutex_lock(&e->lock);
 		r->ready = !err;
 		r->mapping = false;

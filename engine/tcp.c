@@ -17,6 +17,7 @@ static struct tcp_link *link_of(struct engine_link *link)
 static int tcp_open(struct transport **out, const struct transport_config *c)
 {
 	struct transport *t = calloc(1, sizeof(*t));
+	struct numa numa;
 	int rc = -ENOMEM;
 
 	if (!t)
@@ -24,6 +25,8 @@ static int tcp_open(struct transport **out, const struct transport_config *c)
 	t->scratch = malloc(TCP_SCRATCH_BYTES);
 	if (!t->scratch)
 		goto no_scratch;
+	numa_load("/sys", &numa);
+	t->many_nodes = numa.n > 1;
 	t->engine = c->engine;
 	t->have_keys = c->keys && c->keys->n;
 	if (t->have_keys)

@@ -183,7 +183,8 @@ struct transport {
 	struct tls_context *tls; /* or NULL */
 	struct io_uring ring;
 	pthread_t thread;
-	bool zero_copy; /* the kernel has what it takes */
+	bool zero_copy;	 /* the kernel has what it takes */
+	bool many_nodes; /* it matters which card a link has */
 	uint8_t *scratch;
 
 	pthread_mutex_t lock;

@@ -141,6 +141,8 @@ static void go_up(struct tcp_link *l)
 	tcp_link_deadline(l, 0);
 	l->version = l->auth.version;
 	no_stranger(l);
+	if (l->t->many_nodes)
+		l->base.numa_node = numa_of_socket("/sys", l->fd);
 	engine_link_up(&l->base);
 	tcp_send_want(l);
 }

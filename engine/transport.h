@@ -55,6 +55,7 @@
 #include <stdatomic.h>
 
 #include "base/list.h"
+#include "engine/path.h"
 
 struct transport; /* one per engine and kind; the transport's own */
 struct transport_ops;
@@ -80,6 +81,7 @@ struct engine_link {
 	struct transport *transport;
 	struct engine *engine;
 	_Atomic int64_t heard_ns; /* the transport: any byte came, or an ack */
+	int numa_node; /* the transport, before it is up: of the card */
 	/* the core's */
 	struct engine_peer *peer;
 	struct list of_peer;
@@ -87,10 +89,12 @@ struct engine_link {
 	int state;
 	bool ours;	  /* we connected */
 	uint32_t address; /* index into the peer's list */
+	int local;	  /* into our own, which it is bound to; -1: none */
 	uint64_t session;
 	uint32_t n_slices, n_msgs;
 	uint32_t n_ops; /* sends and submits at work, maybe refused */
 	uint64_t out_bytes;
+	struct path path;
 	int64_t since_ns; /* up, or connecting */
 	int64_t owed_ns;  /* since when an answer is owed; 0: none */
 	bool broken;	  /* refused something: its end is near */
@@ -168,6 +172,7 @@ struct link_target {
 	int64_t deadline_ns;	  /* to be up by */
 	struct engine_peer *peer; /* for engine_link_init */
 	uint32_t index;
+	int local_index;
 };
 
 struct transport_config {

@@ -112,13 +112,19 @@ static const struct engine_callbacks callbacks = {on_message, on_peer_up,
 void node_open(struct node *n, uint8_t uuid, const struct engine_keys *keys,
 	       bool tls, const char *listen)
 {
-	const char *const addresses[] = {listen};
+	node_open_at(n, uuid, keys, tls, &listen, 1, 30000);
+}
+
+void node_open_at(struct node *n, uint8_t uuid, const struct engine_keys *keys,
+		  bool tls, const char *const *listen, uint32_t n_listen,
+		  uint32_t silence_ms)
+{
 	struct engine_config c = {.self = {{uuid}, 1},
 				  .keys = keys,
 				  .tls = tls,
-				  .listen = addresses,
-				  .n_listen = 1,
-				  .silence_ms = 30000,
+				  .listen = listen,
+				  .n_listen = n_listen,
+				  .silence_ms = silence_ms,
 				  .callbacks = &callbacks,
 				  .ctx = n};
 	struct engine_mem mem = {.kind = ENGINE_MEM_HOST,

@@ -38,6 +38,10 @@ extern const struct engine_keys fixture_keys;
 /** node_open - an engine that listens; keys may be NULL. */
 void node_open(struct node *n, uint8_t uuid, const struct engine_keys *keys,
 	       bool tls, const char *listen);
+/** node_open_at - the same at several addresses; silence in ms. */
+void node_open_at(struct node *n, uint8_t uuid, const struct engine_keys *keys,
+		  bool tls, const char *const *listen, uint32_t n_listen,
+		  uint32_t silence_ms);
 void node_close(struct node *n);
 struct engine_peer *node_peer(struct node *from, const struct node *to);
 

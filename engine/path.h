@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef KVFS_ENGINE_PATH_H
+#define KVFS_ENGINE_PATH_H
+
+/*
+ * How fast a path is, and which of several takes the next slice: the one where
+ * it is expected to arrive first, by what is on its way there already, by the
+ * speed that was measured lately, and by how far its card is from the memory.
+ *
+ * Speeds count in powers of two of the fastest one's, so that equal paths stay
+ * equal whatever the noise, and the first of them, which messages take, too, is
+ * chosen while nothing is under way.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/clock.h"
+#include "engine/numa.h"
+
+#define PATH_WINDOW_NS (10 * NS_PER_MS)
+#define PATH_LEAST_BYTES (1u << 20)   /* less measures a delay */
+#define PATH_FORGET_NS (2 * NS_PER_S) /* older is as if never measured */
+
+struct path {
+	uint64_t bytes_s;    /* 0: not yet measured */
+	int64_t measured_ns; /* when */
+	uint64_t delivered;  /* since since_ns */
+	int64_t since_ns;    /* 0: nothing is under way */
+};
+
+static inline void path_sent(struct path *p, int64_t now)
+{
+	if (!p->since_ns)
+		p->since_ns = now;
+}
+
+/** path_delivered - so many bytes are there; idle: nothing is under way now */
+static inline void path_delivered(struct path *p, uint64_t bytes, bool idle,
+				  int64_t now)
+{
+	int64_t took = now - p->since_ns;
+	uint64_t rate;
+
+	p->delivered += bytes;
+	if (took < PATH_WINDOW_NS && !idle)
+		return;
+	rate = (uint64_t)((double)p->delivered * NS_PER_S /
+			  (double)(took > 1000 ? took : 1000));
+	if (p->delivered >= PATH_LEAST_BYTES) {
+		p->bytes_s = p->bytes_s ? (3 * p->bytes_s + rate) / 4 : rate;
+		p->measured_ns = now;
+	}
+	p->delivered = 0;
+	p->since_ns = idle ? 0 : now;
+}
+
+/** path_speed - 0: nobody knows any more, so it is tried as the fastest is. */
+static inline uint64_t path_speed(const struct path *p, int64_t now)
+{
+	return now - p->measured_ns < PATH_FORGET_NS ? p->bytes_s : 0;
+}
+
+/**
+ * path_cost - the least is the best
+ * @bytes: on their way there, with those to come
+ * @speed, @fastest: path_speed, of this path and of the fastest
+ * @distance: numa_distance between its card and the memory
+ */
+static inline uint64_t path_cost(uint64_t bytes, uint64_t speed,
+				 uint64_t fastest, unsigned distance)
+{
+	while (speed && speed <= fastest / 2) {
+		speed *= 2;
+		bytes *= 2;
+	}
+	return bytes * distance / NUMA_NEAR;
+}
+
+#endif
