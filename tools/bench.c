@@ -268,7 +268,7 @@ static const struct option_spec options[] = {
 	 "two sizes, one thread, ten seconds"},
 	{"remote", 'r', OPTION_FLAG, AT(remote), NULL,
 	 "between two nodes, against iperf3; --ops of engine_fetch,\n"
-	 "mount_fetch; --threads: how many in flight"},
+	 "mount_fetch, chain; --threads: how many in flight"},
 	{"json", 0, OPTION_FLAG, AT(json), NULL, "one JSON object a line"},
 	{}};
 

@@ -43,6 +43,17 @@ static unsigned cases_add(const struct remote *r, const char *op, size_t bytes,
 	return n_n;
 }
 
+/* By one reader, whatever --threads says. */
+static unsigned chain_add(size_t bytes, struct remote_case *cases)
+{
+	static const char *const ops[] = {"chain", "chain_reversed"};
+
+	for (unsigned i = 0; i < 2 && cases; i++)
+		cases[i] = (struct remote_case){
+			.op = ops[i], .bytes = bytes, .n = 1};
+	return 2;
+}
+
 /* Counts only where `cases` is NULL. */
 static unsigned cases_make(const struct remote *r, size_t bytes,
 			   struct remote_case *cases)
@@ -55,6 +66,9 @@ static unsigned cases_make(const struct remote *r, size_t bytes,
 	if (r->ends.mounts && bench_plan_names(r->plan, "mount_fetch"))
 		n += cases_add(r, "mount_fetch", bytes, mount_readers, 2,
 			       cases ? cases + n : NULL);
+	if (r->ends.mounts && r->plan->ops &&
+	    bench_plan_names(r->plan, "chain"))
+		n += chain_add(bytes, cases ? cases + n : NULL);
 	return n;
 }
 
@@ -63,9 +77,9 @@ static int slice_run(struct remote *r, struct remote_case *k,
 {
 	if (!strcmp(k->op, "iperf3"))
 		return remote_iperf_slice(&r->iperf, k, s);
-	if (!strcmp(k->op, "mount_fetch"))
-		return remote_mounts_slice(&r->ends, k, s, &r->missed);
-	return remote_engines_slice(r->engines, k, r->slice_ns, s);
+	if (!strcmp(k->op, "engine_fetch"))
+		return remote_engines_slice(r->engines, k, r->slice_ns, s);
+	return remote_mounts_slice(&r->ends, k, s, &r->missed);
 }
 
 static void case_turn(struct remote *r, struct remote_case *k, unsigned round)
@@ -135,7 +149,7 @@ static void groups_run(struct remote *r)
 		err = group_run(r, p->sizes[i]);
 	progress_finish(&r->progress);
 	if (r->missed)
-		log_warn("bench: mount_fetch: %u blocks were not found in time "
+		log_warn("bench: %u blocks were not found in time "
 			 "and are not in the figures",
 			 r->missed);
 	r->failed |= err != 0;
@@ -151,8 +165,8 @@ int bench_remote(const struct bench_plan *plan, char **dirs)
 	if (!cases_make(&r, 1, NULL)) {
 		remote_ends_close(&r.ends);
 		return verb_fail(EXIT_USAGE,
-				 "mount_fetch wants two mounts: kvfs bench "
-				 "--remote DIR-A DIR-B");
+				 "mount_fetch and chain want two mounts: kvfs "
+				 "bench --remote DIR-A DIR-B");
 	}
 	if (bench_plan_names(plan, "engine_fetch") &&
 	    remote_engines_open(&r.engines, &r.ends)) {

@@ -8,9 +8,9 @@
  *      bench_remote.c         what to measure, in which order
  *      bench_remote_ends.c    the two nodes, and where bytes go between them
  *      bench_remote_engine.c  engine_fetch: two engines in two processes
- *      bench_remote_mount.c   mount_fetch: store through A, read through B
- *      bench_remote_iperf.c   iperf3, one and two streams
- *      bench_remote_report.c  the table and the JSON
+ *      bench_remote_mount.c   mount_fetch, chain: store through A, read through
+ * B bench_remote_iperf.c   iperf3, one and two streams bench_remote_report.c
+ * the table and the JSON
  *
  * Bytes go from A to B. This process works in B's network namespace; what
  * belongs to A is a child in A's. All cases of one size take turns with iperf3,
@@ -106,7 +106,8 @@ int remote_engines_slice(struct remote_engines *p, struct remote_case *k,
 /* -- mount_fetch -------------------------------------------------------- */
 
 /** remote_mounts_slice - store blocks through A, read each once through B by
- *  k->n readers. Those that B did not find are counted in *missed. */
+ *  k->n readers: last to first, or a chain (k->op) in order. Those that B did
+ * not find are counted in *missed. */
 int remote_mounts_slice(const struct remote_ends *e, struct remote_case *k,
 			struct remote_slice *s, unsigned *missed);
 

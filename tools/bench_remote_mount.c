@@ -16,9 +16,12 @@
  * A slice: store new blocks through A, wait until A has published them, read
  * each once through B, remove them. B reads them last to first: in the order in
  * which they were stored it would fetch ahead, and most reads would be of what
- * is there already.
+ * is there already. That is what a chain is for: more blocks, one reader, in
+ * that order; chain_reversed is the same without anything fetched ahead.
  */
 #define SLICE_BYTES (64ul << 20)
+#define CHAIN_BYTES (256ul << 20)
+#define CHAIN_BLOCKS 64
 #define BLOCKS_MIN 8
 #define BLOCKS_MAX 256
 #define PUBLISHED_WITHIN_S 20
@@ -30,6 +33,7 @@ struct reader {
 	unsigned first, step,
 		n_blocks; /* first, first + step, … from the end */
 	unsigned serial;  /* of the slice */
+	bool in_order;
 	pthread_t thread;
 	void *buf;
 	struct samples samples;
@@ -49,10 +53,13 @@ static uint64_t mark_of(unsigned serial, unsigned i)
 	return (uint64_t)serial << 32 | (i + 1);
 }
 
-static unsigned blocks_of(size_t bytes)
+static unsigned blocks_of(const struct remote_case *k)
 {
-	size_t n = SLICE_BYTES / bytes;
+	bool chain = !strncmp(k->op, "chain", 5);
+	size_t n = (chain ? CHAIN_BYTES : SLICE_BYTES) / k->bytes;
 
+	if (chain && n > CHAIN_BLOCKS)
+		n = CHAIN_BLOCKS;
 	return n < BLOCKS_MIN ? BLOCKS_MIN : n > BLOCKS_MAX ? BLOCKS_MAX : n;
 }
 
@@ -185,7 +192,7 @@ static void *reader_main(void *arg)
 	struct reader *r = arg;
 
 	for (unsigned i = r->first; i < r->n_blocks && !r->err; i += r->step)
-		r->err = read_timed(r, r->n_blocks - 1 - i);
+		r->err = read_timed(r, r->in_order ? i : r->n_blocks - 1 - i);
 	return NULL;
 }
 
@@ -221,13 +228,15 @@ static int read_all(const struct remote_ends *e, struct remote_case *k,
 	int err = 0;
 
 	for (unsigned i = 0; i < k->n; i++) {
-		readers[i] = (struct reader){.ends = e,
-					     .bytes = k->bytes,
-					     .first = i,
-					     .step = k->n,
-					     .n_blocks = blocks_of(k->bytes),
-					     .serial = serial,
-					     .buf = bench_buffer(k->bytes)};
+		readers[i] =
+			(struct reader){.ends = e,
+					.bytes = k->bytes,
+					.first = i,
+					.step = k->n,
+					.n_blocks = blocks_of(k),
+					.serial = serial,
+					.in_order = !strcmp(k->op, "chain"),
+					.buf = bench_buffer(k->bytes)};
 		err = readers[i].buf ? err : -ENOMEM;
 	}
 	if (!err)
@@ -246,7 +255,7 @@ int remote_mounts_slice(const struct remote_ends *e, struct remote_case *k,
 			struct remote_slice *s, unsigned *missed)
 {
 	static unsigned serial;
-	unsigned n = blocks_of(k->bytes);
+	unsigned n = blocks_of(k);
 	char *buf = bench_buffer(k->bytes);
 	int err =
 		buf ? store_all(e->a.dir, ++serial, n, buf, k->bytes) : -ENOMEM;

@@ -67,6 +67,16 @@ two_nodes_are_measured_by_both_operations() {
 	done
 }
 
+a_chain_is_read_in_order_and_reversed() {
+	local op
+	_bench "$(mnt 1)" "$(mnt 2)" --quick --seconds 0.5 --sizes 64K \
+		--ops chain --json >"$T/out"
+	_fields_are_there "$T/out"
+	for op in chain chain_reversed; do
+		_has "$T/out" $op 1
+	done
+}
+
 nothing_is_left_on_the_nodes() {
 	_bench "$(mnt 1)" "$(mnt 2)" "${QUICK[@]}" --threads 1 --ops mount_fetch \
 		--json >"$T/out"
@@ -87,6 +97,7 @@ wrong_arguments_are_refused() {
 	_wrong 2 'two mounts' --remote "$(mnt 1)"
 	_wrong 2 'same mount' --remote "$(mnt 1)" "$(mnt 1)/kv"
 	_wrong 2 'two mounts' --remote --ops mount_fetch
+	_wrong 2 'two mounts' --remote --ops chain
 	_wrong 2 'kept_fd' --remote --ops kept_fd
 	_wrong 2 'engine_fetch' --ops engine_fetch "$(mnt 1)"
 	_wrong 2 "'0'" --remote --threads 0
