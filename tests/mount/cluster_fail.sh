@@ -266,21 +266,32 @@ an_answer_that_comes_too_late_answers_who_asks_again() {
 	[ "$(_count remote_lookups_unsure_total)" -ge 1 ]
 }
 
-a_wiped_redis_is_filled_again_by_all() {
-	local i
-	for i in 1 2 3; do
-		put_published "$(kv $i)/n/wiped-$i" $BYTES "$i"
-		mkdir "$(mnt $i)/ckpt/wiped-$i"
-		echo "of $i" >"$(mnt $i)/ckpt/wiped-$i/file"
-	done
-	wait_for '[ "$(node_status 1 ".redis.ckpt_seq == .redis.ckpt_logged_seq")" = true ]'
-	redis flushall >/dev/null
-	for i in 1 2 3; do
-		holds_soon "$(kv $((i % 3 + 1)))/n/wiped-$i" $BYTES "$i" 60
-		wait_for '[ "$(cat "$(mnt '$((i % 3 + 1))')/ckpt/wiped-'$i'/file" 2>/dev/null)" = "of '$i'" ]' 60
-	done
-	mkdir "$(mnt 2)/ckpt/afterwards"
+_another_redis() {
+	local pid
+	pid=$(cat "$KVFS_CLUSTER/redis/pid")
+	kill -9 "$pid"
+	wait_for "gone $pid"
+	"$CLUSTER" 3 >/dev/null
 }
+_filled_after() { # NAME COMMAND...
+	local name=$1 i
+	shift
+	for i in 1 2 3; do
+		put_published "$(kv $i)/n/$name-$i" $BYTES "$i"
+		mkdir "$(mnt $i)/ckpt/$name-$i"
+		echo "of $i" >"$(mnt $i)/ckpt/$name-$i/file"
+	done
+	# What nobody has in writing yet is lost with the Redis that had it.
+	wait_for '[ "$(node_status 1 ".redis.ckpt_seq == .redis.ckpt_logged_seq")" = true ]'
+	"$@"
+	for i in 1 2 3; do
+		holds_soon "$(kv $((i % 3 + 1)))/n/$name-$i" $BYTES "$i" 60
+		wait_for '[ "$(cat "$(mnt '$((i % 3 + 1))')/ckpt/'"$name-$i"'/file" 2>/dev/null)" = "of '$i'" ]' 60
+	done
+	mkdir "$(mnt 2)/ckpt/after-$name"
+}
+a_wiped_redis_is_filled_again_by_all() { _filled_after wiped redis flushall; }
+another_redis_in_its_place_is_filled_by_all() { _filled_after other _another_redis; }
 
 strangers_harm_nobody() {
 	local before after
