@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "fs/ckpt_buf.h"
 #include "fs/fs.h"
 #include "fs/remote.h"
 
@@ -45,7 +46,7 @@ static void part_free(void *ctx)
 
 	pthread_mutex_destroy(&p->lock);
 	pthread_cond_destroy(&p->some);
-	free(p->buf);
+	cbuf_put(p->buf);
 	free(p);
 }
 
@@ -107,7 +108,7 @@ static struct cpart *part_new(struct remote *r, uint64_t length_bytes,
 
 	if (!p)
 		return NULL;
-	p->buf = length_bytes ? malloc(length_bytes) : NULL;
+	p->buf = length_bytes ? cbuf_get() : NULL;
 	if (length_bytes && !p->buf) {
 		free(p);
 		return NULL;

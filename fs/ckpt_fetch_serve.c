@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fault.h"
+#include "fs/ckpt_buf.h"
 #include "fs/ckpt_fetch.h"
 #include "fs/ckpt_fetch_wire.h"
 #include "fs/remote.h"
@@ -24,7 +25,7 @@
  * then.
  */
 
-#define UPLOADS_MAX 32 /* buffers at a time */
+#define UPLOADS_MAX 16 /* buffers at a time */
 #define READ_BYTES (1u << 20)
 
 struct upload {
@@ -52,7 +53,7 @@ static void answer(struct upload *u, int status, const void *reply,
 	/* Refused where the bytes have answered, or the caller is gone. */
 	engine_reply(u->peer, u->request_id, status, reply, reply_bytes);
 	engine_peer_put(u->peer);
-	free(u->buf);
+	cbuf_put(u->buf);
 	free(u);
 }
 
@@ -170,7 +171,7 @@ static int read_part(struct upload *u)
 		return fd;
 	if (atomic_fetch_add(&u->fs->counters.shard_uploads, 1) >=
 		    UPLOADS_MAX ||
-	    !(u->buf = malloc(u->ask.length_bytes))) {
+	    !(u->buf = cbuf_get())) {
 		atomic_fetch_sub(&u->fs->counters.shard_uploads, 1);
 		return -EAGAIN;
 	}

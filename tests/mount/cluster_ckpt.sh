@@ -23,6 +23,8 @@ _bytes_of() { # NODE PATH: its backing file there
 	ino=$(printf %x $(($(stat -c %i "$2") - (1 << 48))))
 	say "$KVFS_CLUSTER/node-$1/state/ckpt/"*"/$ino"
 }
+_daemon_kib() { awk '/^RssAnon/ { print $2 }' "/proc/$(node_pid "$1")/status"; }
+_disk_mib() { du -sBM "$KVFS_CLUSTER/node-$1/state/ckpt" | tr -dc '0-9\n\t' | cut -f1; }
 _own() { getfattr --absolute-names --only-values -n user.kvfs."$2" "$1"; }
 _small_shards() {
 	mkdir "$C1/small"
@@ -48,19 +50,28 @@ what_one_node_wrote_all_read_byte_for_byte() {
 	rm "$C2"/size-*
 }
 
+# In shards of 1 MiB: more of them than 10 GiB has of the usual ones.
 a_large_file_is_copied_by_cp_rsync_and_tar() {
+	local i size=$((200 * MIB))
 	mkdir "$C1/large"
-	put "$C1/large/f" $((300 * MIB)) 7
+	setfattr -n user.kvfs.shard -v 1M "$C1/large"
+	put "$C1/large/f" $size 7
 	cp "$C2/large/f" "$T/cp"
-	holds "$T/cp" $((300 * MIB)) 7
+	holds "$T/cp" $size 7
 	rm "$T/cp"
 	rsync -a "$C3/large/" "$T/rsync/"
-	holds "$T/rsync/f" $((300 * MIB)) 7
+	holds "$T/rsync/f" $size 7
 	rm -r "$T/rsync"
-	tar -C "$C3" -cf - large | tar -C "$T" -xf -
-	holds "$T/large/f" $((300 * MIB)) 7
-	rm -r "$T/large"
+	put "$C1/large/f" $size 8
+	tar -C "$C3" -cf - large | tar -xOf - large/f >"$T/tar"
+	holds "$T/tar" $size 8
+	rm "$T/tar"
 	expect 'sha256' "$(sha256sum <"$C2/large/f")" "$(sha256sum <"$C1/large/f")"
+	for i in 1 2 3; do
+		[ "$(_daemon_kib $i)" -le 98304 ] || fail "node $i: $(_daemon_kib $i) KiB"
+		# Each has it once: versions that are past left their room.
+		wait_for '[ "$(_disk_mib $i)" -le 220 ]' 20
+	done
 	rm -r "$C1/large"
 }
 
