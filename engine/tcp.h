@@ -45,7 +45,10 @@
 #define TCP_SCRATCH_BYTES (256u << 10)
 #define TCP_CIPHER_BYTES (32u << 10)
 #define TCP_FRAMES_MAX 48 /* in one send */
-#define TCP_SLOTS 64	  /* registered buffers: zero-copy sends under way */
+/* Linux 6.2: IORING_SEND_ZC_REPORT_USAGE and what it reports. */
+#define TCP_ZERO_COPY_REPORT (1u << 3)
+#define TCP_ZERO_COPY_COPIED (1u << 31)
+#define TCP_SLOTS 64 /* registered buffers: zero-copy sends under way */
 #define TCP_SLICE_BYTES (1u << 20)
 #define TCP_WINDOW_SLICES 32
 #define TCP_WINDOW_BYTES (8u << 20)
@@ -130,6 +133,7 @@ struct tcp_link {
 	/* out */
 	struct tcp_op send;
 	bool torn;	  /* the stream ended inside a frame */
+	bool copied;	  /* the kernel copies zero-copy sends all the same */
 	unsigned sending; /* requests of the batch: the next waits for both */
 	struct list pump; /* t->pumps */
 	struct list lingering; /* items acked, but in the kernel's hands */
@@ -183,7 +187,8 @@ struct transport {
 	struct tls_context *tls; /* or NULL */
 	struct io_uring ring;
 	pthread_t thread;
-	bool zero_copy;	 /* the kernel has what it takes */
+	bool zero_copy; /* the kernel has what it takes */
+	unsigned zero_copy_flags;
 	bool many_nodes; /* it matters which card a link has */
 	uint8_t *scratch;
 

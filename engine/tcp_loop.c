@@ -206,6 +206,24 @@ static bool quiet_wanted(struct transport *t)
 	return t->quiet;
 }
 
+/* Does it tell whether it copied? An older kernel knows no such flag, which it
+ * sees before it looks for the socket. */
+static bool reports_copies(struct transport *t)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&t->ring);
+	struct io_uring_cqe *cqe;
+	bool known;
+
+	io_uring_prep_send_zc(sqe, -1, NULL, 0, 0, TCP_ZERO_COPY_REPORT);
+	sqe->user_data = 0;
+	if (io_uring_submit_and_wait(&t->ring, 1) < 0 ||
+	    io_uring_peek_cqe(&t->ring, &cqe))
+		return false;
+	known = cqe->res == -EBADF;
+	io_uring_cqe_seen(&t->ring, cqe);
+	return known;
+}
+
 static void probe_zero_copy(struct transport *t)
 {
 	struct io_uring_probe *p = io_uring_get_probe();
@@ -213,6 +231,8 @@ static void probe_zero_copy(struct transport *t)
 	t->zero_copy = p && io_uring_opcode_supported(p, IORING_OP_SEND_ZC) &&
 		       !io_uring_register_buffers_sparse(&t->ring, TCP_SLOTS);
 	io_uring_free_probe(p);
+	if (t->zero_copy && reports_copies(t))
+		t->zero_copy_flags = TCP_ZERO_COPY_REPORT;
 }
 
 static int ring_open(struct transport *t)

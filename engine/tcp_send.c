@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #define ZERO_COPY_LEAST (48u << 10)
+#define ZERO_COPY_LEAST_COPIED (512u << 10) /* tcp_slot.c says why */
 
 static void on_sent(struct tcp_op *op, int res, uint32_t flags);
 static void on_zero_copy(struct tcp_op *op, int res, uint32_t flags);
@@ -225,8 +226,10 @@ static void add_slice(struct tcp_link *l, struct tcp_item *i)
 static bool wants_zero_copy(const struct tcp_link *l,
 			    const struct engine_slice *s)
 {
-	return l->t->zero_copy && !l->tls &&
-	       s->length_bytes >= ZERO_COPY_LEAST && l->family != AF_UNIX;
+	uint32_t least = l->copied ? ZERO_COPY_LEAST_COPIED : ZERO_COPY_LEAST;
+
+	return l->t->zero_copy && !l->tls && s->length_bytes >= least &&
+	       l->family != AF_UNIX;
 }
 
 /* Returns: an item that follows the batch from its own pages, or NULL. */
@@ -255,8 +258,8 @@ static void submit_zero_copy(struct tcp_link *l, struct tcp_item *i)
 	struct io_uring_sqe *sqe = tcp_sqe(l->t, &i->zero_copy);
 
 	io_uring_prep_send_zc_fixed(sqe, l->fd, s->from.addr, s->length_bytes,
-				    MSG_WAITALL | MSG_NOSIGNAL, 0,
-				    (unsigned)i->slot);
+				    MSG_WAITALL | MSG_NOSIGNAL,
+				    l->t->zero_copy_flags, (unsigned)i->slot);
 	l->sending++;
 	l->n_ops++;
 }
@@ -453,6 +456,7 @@ static void on_zero_copy(struct tcp_op *op, int res, uint32_t flags)
 	}
 	if (flags & IORING_CQE_F_NOTIF) {
 		i->shared = false;
+		l->copied |= (unsigned)res & TCP_ZERO_COPY_COPIED;
 	} else {
 		l->n_ops--;
 		l->sending--;
