@@ -19,6 +19,7 @@
 #ifndef FUSE_USE_VERSION
 #define FUSE_USE_VERSION 318
 #endif
+#include <fcntl.h>
 #include <fuse3/fuse_lowlevel.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -43,6 +44,17 @@ struct inode {
 
 typedef void (*call_fn)(struct call *c);
 
+/* What getlk and setlk ask for; whose it is, is fi.lock_owner. */
+struct call_lock {
+	bool flock;	     /* flock(2); else fcntl(2) */
+	bool wait;	     /* for whoever is in the way */
+	short type;	     /* F_RDLCK, F_WRLCK, F_UNLCK */
+	uint64_t start, end; /* the last byte, included */
+	pid_t pid;
+	int cpu;		 /* on which it arrived */
+	struct lock_wait *waits; /* locks.c: it is parked */
+};
+
 struct call {
 	struct fs *fs;
 	fuse_req_t req;
@@ -60,6 +72,7 @@ struct call {
 	bool has_fi;	  /* fi is the kernel's */
 	struct stat attr; /* setattr */
 	int to_set;
+	struct call_lock lock;
 	struct fuse_file_info fi;
 	uid_t uid; /* the caller */
 	gid_t gid;
@@ -84,6 +97,7 @@ struct view {
 	call_fn open, create, read, write, flush, release, fsync;
 	call_fn opendir, readdir, releasedir, statfs, fallocate;
 	call_fn setxattr, getxattr, listxattr, removexattr, lseek;
+	call_fn getlk, setlk;
 	void (*forget)(struct fs *fs, struct inode *inode, uint64_t nlookup);
 	bool waits; /* all but read, write, release, readdir of open handles,
 		       statfs: those run where they arrive */
@@ -97,6 +111,7 @@ void call_reply_create(struct call *c, const struct fuse_entry_param *e,
 void call_reply_attr(struct call *c, const struct stat *st, double timeout);
 void call_reply_open(struct call *c, const struct fuse_file_info *fi);
 void call_reply_buf(struct call *c, const void *buf, size_t size);
+void call_reply_lock(struct call *c, const struct flock *lock);
 void call_reply_lseek(struct call *c, off_t off);
 void call_reply_written(struct call *c, size_t size);
 void call_reply_readlink(struct call *c, const char *target);

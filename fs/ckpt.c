@@ -33,6 +33,8 @@ WAITS(flush)
 WAITS(fsync)
 WAITS(fallocate)
 WAITS(lseek)
+WAITS(getlk)
+WAITS(setlk)
 WAITS(setxattr)
 WAITS(listxattr)
 WAITS(removexattr)
@@ -55,6 +57,8 @@ const struct view ckpt_view = {
 	.fsync = fsync_on_worker,
 	.fallocate = fallocate_on_worker,
 	.lseek = lseek_on_worker,
+	.getlk = getlk_on_worker,
+	.setlk = setlk_on_worker,
 	.setxattr = setxattr_on_worker,
 	.listxattr = listxattr_on_worker,
 	.removexattr = removexattr_on_worker,

@@ -17,6 +17,7 @@
  *      ckpt_attr.c   getattr, setattr       ckpt_xattr.c  extended attributes
  *      ckpt_file.c   open to release        ckpt_dir.c    readdir
  *      ckpt_order.c  what is asked for by user.kvfs.*
+ *      ckpt_lock.c   locks
  *      ckpt_fetch.h  the bytes of other nodes
  *
  * Which side speaks for an attribute: mode, owner, links and their ctime are
@@ -185,14 +186,25 @@ static inline struct ckpt_inode *cinode_of(struct inode *head)
 	return container_of(head, struct ckpt_inode, head);
 }
 
+/* One open; fi->fh is its address. */
+struct ckpt_handle {
+	struct ckpt_data *data;
+	bool writer;
+};
+
+static inline struct ckpt_handle *chandle_of(const struct call *c)
+{
+	return (struct ckpt_handle *)(uintptr_t)c->fi.fh;
+}
+
 static inline struct ckpt_data *cdata_of(const struct call *c)
 {
-	return (struct ckpt_data *)(uintptr_t)(c->fi.fh & ~1ull);
+	return chandle_of(c)->data;
 }
 
 static inline bool cdata_writes(const struct call *c)
 {
-	return c->fi.fh & 1;
+	return chandle_of(c)->writer;
 }
 
 extern const struct view ckpt_view;
@@ -279,7 +291,8 @@ int cdata_publish(struct ckpt_data *d, int64_t deadline, bool last);
 int cdata_open(struct ckpt_data *d, int oflags);
 /** cdata_fd - the descriptor of a file that is not served by passthrough. */
 int cdata_fd(struct ckpt_data *d);
-/** cdata_bind - how the kernel gets at the bytes; fills fi. 0 or -errno. */
+/** cdata_bind - how the kernel gets at the bytes; fills fi, whose fh is a new
+ *  struct ckpt_handle. 0 or -errno. */
 int cdata_bind(struct ckpt_data *d, struct fuse_file_info *fi);
 
 /* --- ckpt_keep.c --- */
@@ -348,6 +361,8 @@ void ckpt_do_release(struct call *c);
 void ckpt_do_fsync(struct call *c);
 void ckpt_do_fallocate(struct call *c);
 void ckpt_do_lseek(struct call *c);
+void ckpt_do_getlk(struct call *c);
+void ckpt_do_setlk(struct call *c);
 void ckpt_do_opendir(struct call *c);
 void ckpt_do_readdir(struct call *c);
 void ckpt_do_releasedir(struct call *c);
@@ -369,6 +384,12 @@ int cattr_kill_suidgid(struct ckpt *ckpt, int64_t deadline,
  *  @repair: damaged is fine: all of it is about to be replaced
  *  Returns: 0 with its stat, -ESTALE, -EIO (logged), or -errno. */
 int cfile_backing(struct ckpt_data *d, bool repair, struct stat *st);
+
+/** clocks_flushed - a process closed the file: its fcntl(2) locks end. */
+void clocks_flushed(struct call *c);
+/** clocks_release - has this open file locks? They end on a worker, which then
+ *  calls ckpt_do_release anew: true, c is taken. */
+bool clocks_release(struct call *c);
 
 /** ckpt_finish - answer with an error or 0, and count the time. */
 void ckpt_finish(struct call *c, int err);

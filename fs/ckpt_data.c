@@ -436,18 +436,22 @@ int cdata_fd(struct ckpt_data *d)
 
 int cdata_bind(struct ckpt_data *d, struct fuse_file_info *fi)
 {
-	bool writer = (fi->flags & O_ACCMODE) != O_RDONLY;
-	int err = bind_once(d);
+	struct ckpt_handle *h = malloc(sizeof(*h));
+	int err = h ? bind_once(d) : -ENOMEM;
 
-	if (err)
+	if (err) {
+		free(h);
 		return err;
+	}
+	h->data = d;
+	h->writer = (fi->flags & O_ACCMODE) != O_RDONLY;
 	if (d->backing_id > 0) {
 		fi->backing_id = d->backing_id;
 	} else {
 		fi->direct_io = 1;
 		fi->parallel_direct_writes = 1;
 	}
-	fi->noflush = !writer;
-	fi->fh = (uint64_t)(uintptr_t)d | writer;
+	fi->noflush = !h->writer;
+	fi->fh = (uint64_t)(uintptr_t)h;
 	return 0;
 }

@@ -307,16 +307,20 @@ static int publish(struct call *c, struct ckpt_data *d, bool last)
 void ckpt_do_flush(struct call *c)
 {
 	struct ckpt_data *d = cdata_of(c);
+	int err = cdata_writes(c) ? publish(c, d, true) : 0;
 
-	ckpt_finish(c, cdata_writes(c) ? publish(c, d, true) : 0);
+	clocks_flushed(c);
+	ckpt_finish(c, err);
 }
 
 void ckpt_do_release(struct call *c)
 {
-	struct ckpt_data *d = cdata_of(c);
-	bool writer = cdata_writes(c);
+	struct ckpt_handle *h = chandle_of(c);
 
-	cdata_leave(d, writer);
+	if (clocks_release(c))
+		return;
+	cdata_leave(h->data, h->writer);
+	free(h);
 	call_reply_err(c, 0);
 }
 

@@ -13,6 +13,7 @@
 #include "fs/call.h"
 #include "fs/ctl.h"
 #include "fs/fs.h"
+#include "fs/locks.h"
 
 /*
  * The view of what is nobody else's: the mount's root directory (kv, ckpt,
@@ -234,6 +235,7 @@ static void do_write(struct call *c)
 
 static void do_release(struct call *c)
 {
+	locks_release(c);
 	if (is_match(c)) {
 		ctl_match_release(c);
 		return;
@@ -334,6 +336,8 @@ static const struct view ctl_view = {
 	.read = do_read,
 	.write = do_write,
 	.release = do_release,
+	.getlk = locks_do_getlk,
+	.setlk = locks_do_setlk,
 	.opendir = do_opendir,
 	.readdir = do_readdir,
 	.releasedir = do_releasedir,

@@ -6,6 +6,7 @@
 #include "engine/pool.h"
 #include "fs/ctl.h"
 #include "fs/fs.h"
+#include "fs/locks.h"
 #include "fs/remote.h"
 #include "meta/meta.h"
 
@@ -69,6 +70,8 @@ struct sample {
 	M(ckpt_quarantined_bytes, gauge,                                       \
 	  "buffers that a holder given up might still write to",               \
 	  FS(shard_quarantined_bytes))                                         \
+	M(lock_waits, gauge, "calls that wait for a lock",                     \
+	  (double)locks_waiting(s->fs->locks))                                 \
 	M(pool_capacity_bytes, gauge, "what blocks may take",                  \
 	  (double)s->pool.capacity_bytes)                                      \
 	M(pool_committed_bytes, gauge, "held by blocks",                       \

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 
 #include "base/clock.h"
 #include "fs/call.h"
@@ -55,6 +57,15 @@ static void set_fi(struct call *c, const struct fuse_file_info *fi)
 		return;
 	c->fi = *fi;
 	c->has_fi = true;
+}
+
+static void set_lock(struct call *c, const struct flock *lock)
+{
+	c->lock.type = lock->l_type;
+	c->lock.start = (uint64_t)lock->l_start;
+	c->lock.end = lock->l_len ? c->lock.start + (uint64_t)lock->l_len - 1
+				  : INT64_MAX;
+	c->lock.pid = lock->l_pid;
 }
 
 /* Copies the call with all that it points to: c->req's buffers are reused. */
@@ -490,6 +501,46 @@ static void on_lseek(fuse_req_t req, fuse_ino_t id, off_t off, int whence,
 	run(&c, VIEW(&c, lseek));
 }
 
+static void on_getlk(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *fi,
+		     struct flock *lock)
+{
+	struct call c;
+
+	call_init(&c, req, id);
+	set_fi(&c, fi);
+	set_lock(&c, lock);
+	run(&c, VIEW(&c, getlk));
+}
+
+static void on_setlk(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *fi,
+		     struct flock *lock, int wait)
+{
+	struct call c;
+
+	call_init(&c, req, id);
+	set_fi(&c, fi);
+	set_lock(&c, lock);
+	c.lock.wait = wait;
+	c.lock.cpu = sched_getcpu();
+	run(&c, VIEW(&c, setlk));
+}
+
+static void on_flock(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *fi,
+		     int op)
+{
+	struct call c;
+
+	call_init(&c, req, id);
+	set_fi(&c, fi);
+	c.lock.flock = true;
+	c.lock.wait = !(op & LOCK_NB);
+	c.lock.type = op & LOCK_EX ? F_WRLCK : op & LOCK_SH ? F_RDLCK : F_UNLCK;
+	c.lock.end = INT64_MAX;
+	c.lock.pid = c.pid;
+	c.lock.cpu = sched_getcpu();
+	run(&c, VIEW(&c, setlk));
+}
+
 static struct fuse_lowlevel_ops ops = {
 	.lookup = on_lookup,
 	.forget = on_forget,
@@ -523,6 +574,9 @@ static struct fuse_lowlevel_ops ops = {
 	.removexattr = on_removexattr,
 	.fallocate = on_fallocate,
 	.lseek = on_lseek,
+	.getlk = on_getlk,
+	.setlk = on_setlk,
+	.flock = on_flock,
 };
 
 const struct fuse_lowlevel_ops *

@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/workers.h"
 #include "engine/pool.h"
+#include "fs/locks.h"
 #include "fs/order.h"
 #include "fs/remote.h"
 #include "meta/kv.h"
@@ -79,6 +80,7 @@ static int open_parts(struct fs *fs)
 
 	if ((err = workers_open(&fs->workers, "kvfs-wait", FS_WORKERS, 0)) ||
 	    (err = workers_open(&fs->background, "kvfs-back", 1, 10)) ||
+	    (err = locks_open(&fs->locks, fs)) ||
 	    (err = ctl_open(&fs->ctl, fs)) || (err = open_pool(fs)) ||
 	    (err = open_meta(fs)) || (err = kv_open(&fs->kv, fs)) ||
 	    (err = kv_adopt(fs->kv)) || (err = remote_open(fs)) ||
@@ -144,6 +146,7 @@ static void *start_parts(void *arg)
 static void close_parts(struct fs *fs)
 {
 	atomic_store(&fs->stopping, true);
+	locks_quiesce(fs->locks);
 	if (fs->kv)
 		kv_quiesce(fs->kv);
 	if (fs->ckpt)
@@ -162,6 +165,7 @@ static void close_parts(struct fs *fs)
 		kv_close(fs->kv);
 	if (fs->ctl)
 		ctl_close(fs->ctl);
+	locks_close(fs->locks);
 }
 
 static void tell_why(struct fs *fs)

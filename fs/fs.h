@@ -12,6 +12,7 @@
  *      gate.c      why answering from another thread is safe with io_uring
  *      passthrough.c  backing ids
  *      ctl.c       the root directory and .kvfs/; ctl_match.c its questions
+ *      locks.h     locks: waiting for them, those of this node alone
  *      remote_*.c  blocks of other nodes
  *      kv_*.c      the view kv/         ckpt_*.c    the view ckpt/
  */
@@ -29,6 +30,7 @@ struct ckpt;
 struct ctl;
 struct remote;
 struct workers;
+struct locks;
 struct fuse_session;
 struct inode;
 struct pool_ops;
@@ -89,6 +91,7 @@ struct fs {
 	struct kv *kv;
 	struct ckpt *ckpt;
 	struct ctl *ctl;
+	struct locks *locks;
 	struct remote *remote;	    /* NULL: nobody else uses our Redis */
 	struct workers *workers;    /* calls that wait */
 	struct workers *background; /* checksums, trims; nice */
@@ -105,6 +108,7 @@ struct fs {
 };
 
 #define FS_WORKERS 16
+#define URING_DEPTH 64 /* requests under way on one CPU */
 
 /* kv_*.c */
 int kv_open(struct kv **kv, struct fs *fs);

@@ -143,6 +143,7 @@ struct kv_file {
 
 struct kv {
 	struct fs *fs;
+	_Atomic uint64_t opens; /* so far */
 	pthread_mutex_t lock;
 	struct kv_dir root;
 	struct list namespaces;
@@ -177,6 +178,7 @@ struct kv {
 /* fi->fh of a kv handle: what release must give back. */
 #define KV_FH_WRITE 1u
 #define KV_FH_REWRITE 2u
+#define KV_FH_SERIAL 4u /* times a number: no two opens look alike */
 
 extern const struct view kv_view;
 

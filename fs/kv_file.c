@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "fs/kv.h"
+#include "fs/locks.h"
 #include "fs/remote.h"
 #include "meta/kv.h"
 
@@ -19,7 +20,7 @@
 static void fill_open(struct kv *kv, struct fuse_file_info *fi, int backing,
 		      uint64_t fh)
 {
-	fi->fh = fh;
+	fi->fh = fh + KV_FH_SERIAL * atomic_fetch_add(&kv->opens, 1);
 	if (kv->fs->passthrough) {
 		fi->backing_id = backing;
 		fi->noflush = 1;
@@ -317,6 +318,7 @@ void kv_do_release(struct call *c)
 		writer_left(kv, f, c->fi.fh);
 	kv_let_go(kv, f);
 	pthread_mutex_unlock(&kv->lock);
+	locks_release(c);
 	call_reply_err(c, 0);
 }
 

@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "fs/kv.h"
+#include "fs/locks.h"
 #include "fs/remote.h"
 #include "meta/kv.h"
 
@@ -588,6 +589,8 @@ const struct view kv_view = {
 	.fsync = kv_do_fsync,
 	.fallocate = kv_do_fallocate,
 	.lseek = kv_do_lseek,
+	.getlk = locks_do_getlk,
+	.setlk = locks_do_setlk,
 	.opendir = kv_do_opendir,
 	.readdir = kv_do_readdir,
 	.releasedir = kv_do_releasedir,

@@ -86,6 +86,11 @@ void call_reply_statfs(struct call *c, const struct statvfs *st)
 	ANSWER(c, fuse_reply_statfs(c->req, st));
 }
 
+void call_reply_lock(struct call *c, const struct flock *lock)
+{
+	ANSWER(c, fuse_reply_lock(c->req, lock));
+}
+
 void call_reply_lseek(struct call *c, off_t off)
 {
 	ANSWER(c, fuse_reply_lseek(c->req, off));

@@ -14,6 +14,7 @@
 #include "fs/call.h"
 #include "fs/dispatch.h"
 #include "fs/fs.h"
+#include "fs/locks.h"
 #include "fs/order.h"
 
 /*
@@ -24,7 +25,6 @@
  */
 
 #define URING_SWITCH "/sys/module/fuse/parameters/enable_uring"
-#define URING_DEPTH 64
 #define MAX_WRITE_PASSTHROUGH (128u << 10)
 #define MAX_WRITE_DIRECT (1u << 20)
 #define LOOP_THREADS 10
@@ -137,7 +137,7 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
 		fs->init_error = -EOPNOTSUPP;
 	}
 	fs->passthrough = fs->rung != RUNG_DIRECT;
-	conn->no_interrupt = 1;
+	conn->no_interrupt = 1; /* locks.c looks for signals itself */
 	conn->max_write =
 		fs->passthrough ? MAX_WRITE_PASSTHROUGH : MAX_WRITE_DIRECT;
 	conn->time_gran = 1;
@@ -150,6 +150,8 @@ static void on_init(void *userdata, struct fuse_conn_info *conn)
 		fuse_unset_feature_flag(conn, FUSE_CAP_OVER_IO_URING);
 	want(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);
 	want(conn, FUSE_CAP_PARALLEL_DIROPS);
+	want(conn, FUSE_CAP_POSIX_LOCKS);
+	want(conn, FUSE_CAP_FLOCK_LOCKS);
 	want(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP);
 	fs->killpriv_v2 = conn->want_ext & FUSE_CAP_HANDLE_KILLPRIV_V2;
 	fs->mmap_direct = conn->want_ext & FUSE_CAP_DIRECT_IO_ALLOW_MMAP;
@@ -242,6 +244,7 @@ static void *watch_signals(void *arg)
 		return NULL; /* nobody used it: the loop ends by itself */
 	umount2(fs->config.mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW);
 	atomic_store(&fs->stopping, true);
+	locks_quiesce(fs->locks);
 	workers_drain(fs->workers);
 	kv_quiesce(fs->kv);
 	fuse_session_exit(fs->session);

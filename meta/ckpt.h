@@ -247,6 +247,9 @@ struct ckpt_lock {
 				CKPT_LOCK_END */
 	uint32_t pid;
 	uint32_t incarnation; /* whose node, when one is reported */
+	uint64_t handle;      /* the open file that it is taken through */
+	bool leaves_late;     /* only ckpt_lock_close tells of its end, a moment
+				 after the caller's close(2) */
 };
 #define CKPT_LOCK_END INT64_MAX
 #define CKPT_LOCKS_MAX 4096u /* ranges of a file; past it -ENOLCK */
@@ -254,32 +257,39 @@ struct ckpt_lock {
 /**
  * ckpt_lock_set - take, change or release a lock, without waiting for others
  *
- * The locks of a dead node are gone; a node that was taken for dead and goes
- * on under another incarnation has none any more.
+ * The locks of a dead node are gone. A node that was taken for dead and goes
+ * on under another incarnation, or with another store, has lost those it had:
+ * whoever held one is told by -EIO, until he releases it or closes.
  *
- * Returns: 0, -EAGAIN another one is in the way, -ENOLCK, -ESTALE.
+ * Returns: 0, -EAGAIN another one is in the way, -ENOLCK, -ESTALE, -EIO.
  */
 int ckpt_lock_set(struct meta *m, int64_t deadline, uint64_t ino,
 		  const struct ckpt_lock *lock);
-
-/**
- * ckpt_lock_wait - the same, waiting
- * @gone: asked now and then: does the caller still wait? (its signal)
- *
- * Exempt from the deadline as long as Redis answers.
- * Returns: as ckpt_lock_set, -EINTR, -EIO.
- */
-int ckpt_lock_wait(struct meta *m, uint64_t ino, const struct ckpt_lock *lock,
-		   bool (*gone)(void *ctx), void *ctx);
 
 /** ckpt_lock_get - the first lock in the way; lock->type F_UNLCK: none. */
 int ckpt_lock_get(struct meta *m, int64_t deadline, uint64_t ino,
 		  struct ckpt_lock *lock);
 
-/** ckpt_lock_drop - release what this owner has of both kinds: at close. No
- *  round trip where it never had any. */
-int ckpt_lock_drop(struct meta *m, int64_t deadline, uint64_t ino,
-		   uint64_t owner);
+/** ckpt_lock_leaving - may what is in this owner's way on this file be a lock
+ *  of ours whose file was closed a moment ago? No round trip. */
+bool ckpt_lock_leaving(struct meta *m, uint64_t ino, uint64_t owner);
+
+/**
+ * ckpt_lock_drop, ckpt_lock_close - the end of all that an owner has on this
+ *                                   file; of all that came through a handle
+ *
+ * No round trip where there never was any. What Redis cannot be told now it is
+ * told later, before that owner has a lock again.
+ * Returns: whether there was any.
+ */
+bool ckpt_lock_drop(struct meta *m, int64_t deadline, uint64_t ino,
+		    uint64_t owner);
+bool ckpt_lock_close(struct meta *m, int64_t deadline, uint64_t ino,
+		     uint64_t handle);
+
+/** ckpt_lock_has - did a lock of this file come through this handle? No round
+ *  trip. */
+bool ckpt_lock_has(struct meta *m, uint64_t ino, uint64_t handle);
 
 /* --- checksums --------------------------------------------------------- */
 

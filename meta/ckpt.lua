@@ -13,6 +13,8 @@
 --            that it has, or nothing: all. Not part of the tree: in no record
 --   l<ino>   hash: kind incarnation owner -> its locks, each 21 bytes: type (R
 --            W), pid, first and last offset (8 bytes, the highest first)
+--   k<inc>   set: files that this incarnation may have locks of; k: set of those
+--            incarnations
 --   o<ino>   hash: incarnation -> "", who keeps this unlinked file
 --   p        hash: "ino:incarnation" -> "", the same by incarnation
 --   log      stream: <seq>-0 -> r, what mutation seq left behind
@@ -626,9 +628,22 @@ local function overlap(locks, l)
 	end
 end
 
+-- Is there a lock of this incarnation among these owners? If not, it is no
+-- longer one whose locks are looked for here.
+local function unindex(t, ino, inc, owners)
+	local start = '^%a ' .. inc .. ' '
+	for _, owner in ipairs(owners) do
+		if string.match(owner, start) then
+			return
+		end
+	end
+	call('SREM', t.base .. 'k' .. inc, ino)
+end
+
 -- Who is in the way: the lock and the incarnation, and how many locks there
 -- are; with `clean` those of the dead leave.
-local function conflict(t, key, me, l, clean)
+local function conflict(t, ino, me, l, clean)
+	local key = t.base .. 'l' .. ino
 	local all, n, found, whose = call('HGETALL', key), 0, nil, nil
 	for i = 1, #all, 2 do
 		local kind, inc = string.match(all[i], '^(%a) (%d+) ')
@@ -637,6 +652,7 @@ local function conflict(t, key, me, l, clean)
 		   not alive(l.live, l.known, inc) then
 			if clean then
 				call('HDEL', key, all[i])
+				call('SREM', t.base .. 'k' .. id(inc), ino)
 			end
 		else
 			n = n + #all[i + 1] / LOCK
@@ -685,8 +701,11 @@ mutation('lock_set', {}, function(t, ino, class, kind, owner, first, last,
 	if not t:inode(ino) then
 		return kind == 'U' and 0 or ESTALE
 	end
-	local found, _, n = conflict(t, key, l.me, l, true)
+	local found, _, n = conflict(t, ino, l.me, l, true)
 	if kind ~= 'U' and found then
+		if class == 'f' then -- flock(2): he gives up what he has first
+			call('HDEL', key, l.me)
+		end
 		return EBUSY
 	end
 	if kind ~= 'U' and n >= LOCKS_MAX then
@@ -696,9 +715,12 @@ mutation('lock_set', {}, function(t, ino, class, kind, owner, first, last,
 	if kind ~= 'U' then
 		mine = mine .. kind .. pack('<I4', tonumber(pid)) .. first ..
 		       last
+		call('SADD', t.base .. 'k', t.inc)
+		call('SADD', t.base .. 'k' .. t.inc, ino)
 	end
 	if mine == '' then
 		call('HDEL', key, l.me)
+		unindex(t, ino, t.inc, call('HKEYS', key))
 	else
 		call('HSET', key, l.me, mine)
 	end
@@ -712,7 +734,7 @@ reading('lock_get', function(t, ino, class, kind, owner, first, last, before,
 	if not t:inode(ino) then
 		return ESTALE
 	end
-	local one, whose = conflict(t, t.base .. 'l' .. ino, l.me, l, false)
+	local one, whose = conflict(t, ino, l.me, l, false)
 	if not one then
 		return 0
 	end
@@ -723,6 +745,33 @@ end)
 mutation('lock_drop', { 'allow-oom' }, function(t, ino, owner)
 	local key, tail = t.base .. 'l' .. ino, ' ' .. t.inc .. ' ' .. owner
 	call('HDEL', key, 'p' .. tail, 'f' .. tail)
+	unindex(t, ino, t.inc, call('HKEYS', key))
+	return 0
+end)
+
+local function drop_all(t, inc)
+	local start = '^%a ' .. inc .. ' '
+	for _, ino in ipairs(call('SMEMBERS', t.base .. 'k' .. inc)) do
+		local key = t.base .. 'l' .. ino
+		for _, owner in ipairs(call('HKEYS', key)) do
+			if string.match(owner, start) then
+				call('HDEL', key, owner)
+			end
+		end
+	end
+	call('UNLINK', t.base .. 'k' .. inc)
+	call('SREM', t.base .. 'k', inc)
+end
+
+-- A daemon that begins has no locks, even where it goes on under the
+-- incarnation of one that was killed; and those of the dead leave.
+mutation('lock_reset', { 'allow-oom' }, function(t, live, known)
+	for _, inc in ipairs(call('SMEMBERS', t.base .. 'k')) do
+		if inc == t.inc or
+		   not alive(live, tonumber(known), tonumber(inc)) then
+			drop_all(t, inc)
+		end
+	end
 	return 0
 end)
 

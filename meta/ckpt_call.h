@@ -35,7 +35,8 @@ enum ckpt_state {
 
 #define CKPT_LETGO_MAX 64u /* inodes told to Redis with one mutation */
 #define CKPT_SESSION_BYTES 8
-#define CKPT_RING 64u /* RING in ckpt.lua: answers that it remembers */
+#define CKPT_LOCKERS 256u /* chains */
+#define CKPT_RING 64u	  /* RING in ckpt.lua: answers that it remembers */
 
 /* Inodes whose shards are to be told of (ckpt_shards.c). */
 struct ckpt_shard_set {
@@ -68,7 +69,8 @@ struct meta_ckpt {
 	/* unlinked, open nowhere: freed with the next call */
 	struct ckpt_letgo *letgo;
 	size_t n_letgo, n_letgo_sent, cap_letgo;
-	struct ckpt_locker *lockers; /* ckpt_lock.c */
+	struct ckpt_locker *lockers[CKPT_LOCKERS]; /* ckpt_lock.c */
+	pthread_mutex_t lock_ends; /* outer: one drops what went at a time */
 	struct ckpt_shard_set shards;
 	bool shards_ready; /* the ckpt ops may be called */
 	pthread_t thread;
@@ -131,6 +133,10 @@ void ckpt_letgo_flush(struct meta_ckpt *c, int64_t deadline);
 void ckpt_shards_flush(struct meta_ckpt *c);
 void ckpt_shards_free(struct ckpt_shard_set *s);
 
+/** ckpt_lock_reset - Redis forgets what an earlier run of this node locked. */
+int ckpt_lock_reset(struct meta *m);
+/** ckpt_lock_tidy - tell Redis of the ends that it could not be told of. */
+void ckpt_lock_tidy(struct meta_ckpt *c);
 void ckpt_lockers_free(struct meta_ckpt *c);
 
 /** ckpt_malformed - say that an answer is none of ours; -EIO. */

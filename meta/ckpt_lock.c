@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,63 +21,119 @@
  * highest first, so that Lua can compare them as strings.
  */
 
-#define WAIT_MIN_NS (5 * NS_PER_MS)
-#define WAIT_MAX_NS (100 * NS_PER_MS)
-
-/* Who may have locks: at close nobody else asks Redis. */
+/*
+ * What this node told Redis of, by file and owner. It says whether a close has
+ * anything to end, and finds the loss of a lock: the incarnation and the store
+ * under which it was taken are those of now, or it is gone. Nothing is granted
+ * from here, so a node that is cut off gives nobody a lock that others take
+ * for free.
+ */
 struct ckpt_locker {
 	struct ckpt_locker *next;
-	uint64_t ino, owner;
+	uint64_t ino, owner, handle;
+	uint64_t store;
+	uint32_t incarnation;
+	unsigned n_noted;
+	bool leaves_late;
+	bool ended; /* Redis is still to be told */
 };
+
+static struct ckpt_locker **chain_of(struct meta_ckpt *c, uint64_t ino)
+{
+	return &c->lockers[ino % CKPT_LOCKERS];
+}
 
 static struct ckpt_locker **locker_find(struct meta_ckpt *c, uint64_t ino,
 					uint64_t owner)
 {
-	struct ckpt_locker **p = &c->lockers;
+	struct ckpt_locker **p = chain_of(c, ino);
 
 	while (*p && ((*p)->ino != ino || (*p)->owner != owner))
 		p = &(*p)->next;
 	return p;
 }
 
-static int locker_note(struct meta_ckpt *c, uint64_t ino, uint64_t owner)
+static void locker_free(struct ckpt_locker **p)
+{
+	struct ckpt_locker *old = *p;
+
+	*p = old->next;
+	free(old);
+}
+
+static void locker_forget(struct meta_ckpt *c, uint64_t ino, uint64_t owner)
 {
 	struct ckpt_locker **p;
 	scoped_lock(&c->lock);
 
 	p = locker_find(c, ino, owner);
 	if (*p)
-		return 0;
-	*p = calloc(1, sizeof(**p));
-	if (!*p)
-		return -ENOMEM;
-	(*p)->ino = ino;
-	(*p)->owner = owner;
-	return 0;
+		locker_free(p);
 }
 
-static bool locker_forget(struct meta_ckpt *c, uint64_t ino, uint64_t owner)
+/* He asked once, got nothing, and has nothing to end. */
+static void locker_unnote(struct meta_ckpt *c, uint64_t ino, uint64_t owner)
 {
-	struct ckpt_locker **p, *old;
+	struct ckpt_locker **p;
 	scoped_lock(&c->lock);
 
 	p = locker_find(c, ino, owner);
-	old = *p;
-	if (!old)
-		return false;
-	*p = old->next;
-	free(old);
-	return true;
+	if (*p && (*p)->n_noted == 1)
+		locker_free(p);
+}
+
+static bool is_lost(struct meta *m, const struct ckpt_locker *l)
+{
+	return l->incarnation != meta_node_self(m) ||
+	       l->store != meta_node_store_id(m);
+}
+
+enum noted {
+	NOTED_NEW,
+	NOTED_BEFORE,
+	NOTED_LOST,  /* it had locks, and has none any more */
+	NOTED_ENDED, /* Redis is to hear first that it had gone */
+};
+
+/* Returns: enum noted, or -ENOMEM. */
+static int locker_note(struct meta *m, uint64_t ino,
+		       const struct ckpt_lock *lock)
+{
+	struct meta_ckpt *c = m->ckpt;
+	struct ckpt_locker **p, *l;
+	scoped_lock(&c->lock);
+
+	p = locker_find(c, ino, lock->owner);
+	l = *p;
+	if (l && l->ended)
+		return NOTED_ENDED;
+	if (l && is_lost(m, l))
+		return NOTED_LOST;
+	if (!l) {
+		l = calloc(1, sizeof(*l));
+		if (!l)
+			return -ENOMEM;
+		*l = (struct ckpt_locker){.ino = ino,
+					  .owner = lock->owner,
+					  .handle = lock->handle,
+					  .store = meta_node_store_id(m),
+					  .incarnation = meta_node_self(m),
+					  .n_noted = 1,
+					  .leaves_late = lock->leaves_late};
+		*p = l;
+		return NOTED_NEW;
+	}
+	l->n_noted++;
+	l->handle = lock->handle;
+	l->leaves_late |= lock->leaves_late;
+	return NOTED_BEFORE;
 }
 
 void ckpt_lockers_free(struct meta_ckpt *c)
 {
-	while (c->lockers) {
-		struct ckpt_locker *l = c->lockers;
-
-		c->lockers = l->next;
-		free(l);
-	}
+	for (size_t i = 0; i < CKPT_LOCKERS; i++)
+		while (c->lockers[i])
+			locker_free(&c->lockers[i]);
 }
 
 /* --- calls ------------------------------------------------------------- */
@@ -137,37 +194,198 @@ static bool is_good(const struct ckpt_lock *l)
 	       (l->type == F_RDLCK || l->type == F_WRLCK || l->type == F_UNLCK);
 }
 
-int ckpt_lock_set(struct meta *m, int64_t deadline, uint64_t ino,
-		  const struct ckpt_lock *lock)
+/* --- the end of locks -------------------------------------------------- */
+
+static int tell_end(struct meta *m, int64_t deadline, uint64_t ino,
+		    uint64_t owner)
 {
 	redis_cmd_auto struct redis_cmd args = {0};
 	ckpt_answer_auto struct ckpt_answer answer = {0};
-	int err = is_good(lock) ? args_make(m, &args, ino, lock) : -EINVAL;
 
-	if (!err && lock->type != F_UNLCK)
-		err = locker_note(m->ckpt, ino, lock->owner);
-	if (err)
-		return err;
-	err = ckpt_write(m, deadline, "lock_set", &args, &answer);
+	redis_cmd_uint(&args, ino);
+	redis_cmd_uint(&args, owner);
+	return ckpt_write(m, deadline, "lock_drop", &args, &answer);
+}
+
+static bool next_ended(struct meta_ckpt *c, size_t *chain, size_t last,
+		       uint64_t *ino, uint64_t *owner)
+{
+	scoped_lock(&c->lock);
+
+	for (; *chain <= last; (*chain)++)
+		for (struct ckpt_locker *l = c->lockers[*chain]; l; l = l->next)
+			if (l->ended) {
+				*ino = l->ino;
+				*owner = l->owner;
+				return true;
+			}
+	return false;
+}
+
+/* One at a time: a second message about an end would end what came later. */
+static int end_ended(struct meta_ckpt *c, int64_t deadline, size_t chain,
+		     size_t last)
+{
+	scoped_lock(&c->lock_ends);
+	uint64_t ino, owner;
+	int err = 0;
+
+	while (!err && next_ended(c, &chain, last, &ino, &owner)) {
+		err = tell_end(c->m, deadline, ino, owner);
+		if (!err)
+			locker_forget(c, ino, owner);
+	}
+	return err;
+}
+
+void ckpt_lock_tidy(struct meta_ckpt *c)
+{
+	end_ended(c, clock_now_ns() + NS_PER_S, 0, CKPT_LOCKERS - 1);
+}
+
+/* Those of this file whose handle, or else whose owner, is this one. */
+static bool mark_ended(struct meta_ckpt *c, uint64_t ino, uint64_t handle,
+		       uint64_t owner)
+{
+	bool any = false;
+	scoped_lock(&c->lock);
+
+	for (struct ckpt_locker *l = *chain_of(c, ino); l; l = l->next) {
+		if (l->ino != ino || l->ended ||
+		    (handle ? l->handle != handle : l->owner != owner))
+			continue;
+		l->ended = true;
+		any = true;
+	}
+	return any;
+}
+
+static bool end(struct meta *m, int64_t deadline, uint64_t ino, uint64_t handle,
+		uint64_t owner)
+{
+	if (!mark_ended(m->ckpt, ino, handle, owner))
+		return false;
+	end_ended(m->ckpt, deadline, ino % CKPT_LOCKERS, ino % CKPT_LOCKERS);
+	return true;
+}
+
+bool ckpt_lock_drop(struct meta *m, int64_t deadline, uint64_t ino,
+		    uint64_t owner)
+{
+	return end(m, deadline, ino, 0, owner);
+}
+
+bool ckpt_lock_close(struct meta *m, int64_t deadline, uint64_t ino,
+		     uint64_t handle)
+{
+	return end(m, deadline, ino, handle, 0);
+}
+
+bool ckpt_lock_has(struct meta *m, uint64_t ino, uint64_t handle)
+{
+	struct meta_ckpt *c = m->ckpt;
+	scoped_lock(&c->lock);
+
+	for (struct ckpt_locker *l = *chain_of(c, ino); l; l = l->next)
+		if (l->ino == ino && l->handle == handle && !l->ended)
+			return true;
+	return false;
+}
+
+bool ckpt_lock_leaving(struct meta *m, uint64_t ino, uint64_t owner)
+{
+	struct meta_ckpt *c = m->ckpt;
+	scoped_lock(&c->lock);
+
+	for (struct ckpt_locker *l = *chain_of(c, ino); l; l = l->next)
+		if (l->ino == ino && l->owner != owner &&
+		    (l->leaves_late || l->ended))
+			return true;
+	return false;
+}
+
+int ckpt_lock_reset(struct meta *m)
+{
+	redis_cmd_auto struct redis_cmd args = {0};
+	ckpt_answer_auto struct ckpt_answer answer = {0};
+	cleanup_free void *live = NULL;
+	uint64_t known;
+	size_t n;
+
+	live = meta_members_bytes(m, &n, &known);
+	if (!live)
+		return -ENOMEM;
+	redis_cmd_bin(&args, live, n);
+	redis_cmd_uint(&args, known);
+	return ckpt_write(m, 0, "lock_reset", &args, &answer);
+}
+
+/* --- taking and asking ------------------------------------------------- */
+
+static int send_set(struct meta *m, int64_t deadline, uint64_t ino,
+		    const struct ckpt_lock *lock)
+{
+	redis_cmd_auto struct redis_cmd args = {0};
+	ckpt_answer_auto struct ckpt_answer answer = {0};
+	int err = args_make(m, &args, ino, lock);
+
+	err = err ? err : ckpt_write(m, deadline, "lock_set", &args, &answer);
 	return err == -EBUSY ? -EAGAIN : err;
 }
 
-int ckpt_lock_wait(struct meta *m, uint64_t ino, const struct ckpt_lock *lock,
-		   bool (*gone)(void *ctx), void *ctx)
+static int lost(uint64_t ino, const struct ckpt_lock *lock)
 {
-	int64_t pause = WAIT_MIN_NS;
+	log_warn("ckpt: inode %" PRIu64 ": process %u lost its lock: this "
+		 "node was taken for dead, or redis lost its data",
+		 ino, lock->pid);
+	return -EIO;
+}
 
-	for (;;) {
-		struct timespec t = clock_timespec(pause);
-		int err = ckpt_lock_set(m, 0, ino, lock);
+static int release(struct meta *m, int64_t deadline, uint64_t ino,
+		   const struct ckpt_lock *lock)
+{
+	struct meta_ckpt *c = m->ckpt;
+	bool mine, gone;
 
-		if (err != -EAGAIN)
+	pthread_mutex_lock(&c->lock);
+	mine = *locker_find(c, ino, lock->owner);
+	gone = mine && is_lost(m, *locker_find(c, ino, lock->owner));
+	pthread_mutex_unlock(&c->lock);
+	if (!gone)
+		return mine ? send_set(m, deadline, ino, lock) : 0;
+	locker_forget(c, ino, lock->owner);
+	return 0;
+}
+
+static int take(struct meta *m, int64_t deadline, uint64_t ino,
+		const struct ckpt_lock *lock)
+{
+	int err, noted = locker_note(m, ino, lock);
+
+	if (noted == NOTED_ENDED) {
+		err = end_ended(m->ckpt, deadline, ino % CKPT_LOCKERS,
+				ino % CKPT_LOCKERS);
+		if (err)
 			return err;
-		if (gone && gone(ctx))
-			return -EINTR;
-		nanosleep(&t, NULL);
-		pause = pause * 2 < WAIT_MAX_NS ? pause * 2 : WAIT_MAX_NS;
+		noted = locker_note(m, ino, lock);
 	}
+	if (noted == NOTED_ENDED || noted == NOTED_LOST)
+		return lost(ino, lock);
+	if (noted < 0)
+		return noted;
+	err = send_set(m, deadline, ino, lock);
+	if (noted == NOTED_NEW && (err == -EAGAIN || err == -ENOLCK))
+		locker_unnote(m->ckpt, ino, lock->owner);
+	return err;
+}
+
+int ckpt_lock_set(struct meta *m, int64_t deadline, uint64_t ino,
+		  const struct ckpt_lock *lock)
+{
+	if (!is_good(lock))
+		return -EINVAL;
+	return lock->type == F_UNLCK ? release(m, deadline, ino, lock)
+				     : take(m, deadline, ino, lock);
 }
 
 /* The one in the way: type, incarnation, pid, start, end; nothing: none. */
@@ -207,17 +425,4 @@ int ckpt_lock_get(struct meta *m, int64_t deadline, uint64_t ino,
 	if (!err)
 		*lock = found;
 	return err;
-}
-
-int ckpt_lock_drop(struct meta *m, int64_t deadline, uint64_t ino,
-		   uint64_t owner)
-{
-	redis_cmd_auto struct redis_cmd args = {0};
-	ckpt_answer_auto struct ckpt_answer answer = {0};
-
-	if (!locker_forget(m->ckpt, ino, owner))
-		return 0;
-	redis_cmd_uint(&args, ino);
-	redis_cmd_uint(&args, owner);
-	return ckpt_write(m, deadline, "lock_drop", &args, &answer);
 }

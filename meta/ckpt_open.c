@@ -73,6 +73,7 @@ static void *run(void *arg)
 		if (state != CKPT_READY || !up)
 			continue;
 		ckpt_letgo_flush(c, clock_now_ns() + LETGO_NS);
+		ckpt_lock_tidy(c);
 		ckpt_shards_flush(c);
 		compact_if_long(c, &compact_not_before);
 	}
@@ -92,6 +93,7 @@ static struct meta_ckpt *state_new(struct meta *m)
 	c->state = CKPT_CHECK;
 	c->compact_bytes = COMPACT_BYTES;
 	pthread_mutex_init(&c->lock, NULL);
+	pthread_mutex_init(&c->lock_ends, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&c->cond, &attr);
@@ -103,6 +105,7 @@ static void state_free(struct meta_ckpt *c)
 {
 	ckpt_log_close(c->log);
 	pthread_cond_destroy(&c->cond);
+	pthread_mutex_destroy(&c->lock_ends);
 	pthread_mutex_destroy(&c->lock);
 	ckpt_shards_free(&c->shards);
 	ckpt_lockers_free(c);
@@ -138,6 +141,8 @@ static int start(struct meta_ckpt *c)
 		err = attach_first(c);
 	if (!err)
 		err = ckpt_sweep(c);
+	if (!err)
+		err = ckpt_lock_reset(c->m);
 	if (!err)
 		err = -pthread_create(&c->thread, NULL, run, c);
 	c->has_thread = !err;

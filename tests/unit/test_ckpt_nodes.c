@@ -347,44 +347,116 @@ START_TEST(both_kinds_of_locks_are_apart_and_close_drops_both)
 	ck_assert_int_eq(ckpt_lock_set(a->meta, 0, f, &whole), 0);
 	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 0, 9), 0);
 	ck_assert_int_eq(ckpt_lock_set(b->meta, 0, f, &whole), -EAGAIN);
-	ck_assert_int_eq(ckpt_lock_drop(a->meta, 0, f, 1), 0);
+	ck_assert(ckpt_lock_drop(a->meta, 0, f, 1));
+	ck_assert(!ckpt_lock_drop(a->meta, 0, f, 1));
 	ck_assert_int_eq(ckpt_lock_set(b->meta, 0, f, &whole), 0);
-	ck_assert_int_eq(ckpt_lock_drop(b->meta, 0, f, 1), 0);
+	ck_assert(ckpt_lock_drop(b->meta, 0, f, 1));
 	ck_assert_int_eq(server_int("EXISTS kvfs:{c}:l2"), 0);
 	nodes_down();
 }
 END_TEST
 
-static bool never(void *ctx)
+START_TEST(what_came_through_a_handle_ends_with_it)
 {
-	(void)ctx;
-	return false;
-}
+	struct ckpt_lock l = {.type = F_RDLCK,
+			      .owner = 1,
+			      .handle = 7,
+			      .end = 9,
+			      .leaves_late = true};
+	uint64_t f;
 
-static bool at_once(void *ctx)
-{
-	(void)ctx;
-	return true;
+	nodes_up();
+	f = make(a, "f").ino;
+	ck_assert_int_eq(ckpt_lock_set(a->meta, 0, f, &l), 0);
+	ck_assert(!ckpt_lock_leaving(a->meta, f, 1));
+	ck_assert(ckpt_lock_leaving(a->meta, f, 2));
+	ck_assert(!ckpt_lock_has(a->meta, f, 8));
+	ck_assert(!ckpt_lock_close(a->meta, 0, f, 8));
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 0, 9), -EAGAIN);
+	ck_assert(ckpt_lock_has(a->meta, f, 7));
+	ck_assert(ckpt_lock_close(a->meta, 0, f, 7));
+	ck_assert(!ckpt_lock_has(a->meta, f, 7));
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 0, 9), 0);
+	nodes_down();
 }
+END_TEST
 
-START_TEST(who_waits_for_a_dead_node_s_lock_gets_it)
+START_TEST(a_refused_lock_leaves_nothing_to_end)
 {
-	struct meta_self none = {.n_addrs = 0};
-	struct ckpt_lock l = {.type = F_WRLCK, .owner = 1, .end = 9};
-	char words[64];
 	uint64_t f;
 
 	nodes_up();
 	f = make(a, "f").ino;
 	ck_assert_int_eq(lock(a, f, F_WRLCK, 1, 0, 9), 0);
-	ck_assert_int_eq(ckpt_lock_wait(b->meta, f, &l, at_once, NULL), -EINTR);
-	a->meta->embedded = (void *)1;
-	meta_node_stop(a->meta);
-	a->meta->embedded = NULL;
-	snprintf(words, sizeof(words), "ZADD kvfs:{n}:live 1 %u", self(a));
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 0, 9), -EAGAIN);
+	ck_assert(!ckpt_lock_drop(b->meta, 0, f, 1));
+	nodes_down();
+}
+END_TEST
+
+START_TEST(a_dead_node_s_lock_is_taken_and_it_is_told_so)
+{
+	struct meta_self none = {.n_addrs = 0};
+	uint32_t before;
+	char words[64];
+	uint64_t f;
+
+	nodes_up();
+	f = make(a, "f").ino;
+	before = self(a);
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 1, 0, 9), 0);
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 0, 9), -EAGAIN);
+	snprintf(words, sizeof(words), "ZREM kvfs:{n}:live %u", before);
 	server_text(words);
-	meta_node_announce(b->meta, &none);
-	ck_assert_int_eq(ckpt_lock_wait(b->meta, f, &l, never, NULL), 0);
+	meta_node_announce(a->meta, &none);
+	WAIT_FOR(self(a) != before);
+
+	WAIT_FOR(lock(b, f, F_WRLCK, 1, 0, 9) == 0);
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 1, 0, 9), -EIO);
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 1, 20, 29), -EIO);
+	ck_assert_int_eq(lock(a, f, F_UNLCK, 1, 0, CKPT_LOCK_END), 0);
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 1, 20, 29), 0);
+	snprintf(words, sizeof(words), "EXISTS kvfs:{c}:k%u", before);
+	ck_assert_int_eq(ckpt_lock_reset(b->meta), 0);
+	ck_assert_int_eq(server_int(words), 0);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(a_daemon_that_begins_has_no_locks)
+{
+	uint64_t f, g;
+
+	nodes_up();
+	f = make(a, "f").ino;
+	g = make(a, "g").ino;
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 1, 0, 9), 0);
+	ck_assert_int_eq(lock(a, g, F_RDLCK, 2, 0, 9), 0);
+	ck_assert_int_eq(lock(b, g, F_RDLCK, 3, 0, 9), 0);
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 0, 9), -EAGAIN);
+
+	/* killed, and back under the same incarnation */
+	ck_assert_int_eq(ckpt_lock_reset(a->meta), 0);
+
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 0, 9), 0);
+	ck_assert_int_eq(lock(b, g, F_WRLCK, 3, 0, 9), 0);
+	ck_assert_int_eq(lock(a, g, F_RDLCK, 4, 0, 9), -EAGAIN);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(an_end_that_redis_was_not_told_is_told_before_the_next_lock)
+{
+	uint64_t f;
+
+	nodes_up();
+	f = make(a, "f").ino;
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 1, 0, 9), 0);
+	server_text("CLIENT PAUSE 400 ALL");
+	ck_assert(ckpt_lock_drop(a->meta, clock_now_ns() + 1, f, 1));
+	WAIT_FOR(lock(a, f, F_RDLCK, 1, 0, 9) == 0);
+	ck_assert_int_eq(lock(b, f, F_RDLCK, 1, 0, 9), 0);
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 0, 9), -EAGAIN);
 	nodes_down();
 }
 END_TEST
@@ -402,7 +474,11 @@ int main(void)
 		a_removed_file_leaves_no_shards_behind,
 		ranges_that_one_node_locks_are_locked_on_the_other,
 		both_kinds_of_locks_are_apart_and_close_drops_both,
-		who_waits_for_a_dead_node_s_lock_gets_it,
+		what_came_through_a_handle_ends_with_it,
+		a_refused_lock_leaves_nothing_to_end,
+		a_dead_node_s_lock_is_taken_and_it_is_told_so,
+		a_daemon_that_begins_has_no_locks,
+		an_end_that_redis_was_not_told_is_told_before_the_next_lock,
 	};
 	Suite *s = suite_create("ckpt nodes");
 	TCase *t = tcase_create("nodes");
