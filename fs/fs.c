@@ -59,6 +59,8 @@ static int open_meta(struct fs *fs)
 	struct meta_config c = {
 		.url = fs->config.meta_url,
 		.password_file = fs->config.password_file,
+		.ca_file = fs->config.meta_ca,
+		.cert_file = fs->config.meta_cert,
 		.prefix = fs->config.prefix,
 		.state_dir = fs->config.state_dir,
 		.deadline_ms = fs->config.deadline_ms,

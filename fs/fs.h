@@ -54,6 +54,7 @@ struct fs_config {
 	uint64_t frame_bytes;
 	const char *meta_url;
 	const char *password_file;
+	const char *meta_ca, *meta_cert; /* of rediss:// */
 	const char *prefix;
 	const char *listen;   /* "ADDRESS[:PORT],…"; NULL: nowhere */
 	const char *key_file; /* the cluster's key; NULL: none */

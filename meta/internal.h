@@ -32,6 +32,7 @@ enum meta_link {
 
 struct meta {
 	char *state_dir;
+	char *ca_file, *cert_file; /* of rediss:// */
 	char *node_name, *host;
 	char *password; /* NULL: none */
 	char prefix[KEY_PREFIX_MAX + 1];

@@ -82,10 +82,13 @@ static int strings_set(struct meta *m, const struct meta_config *c)
 	}
 	snprintf(m->prefix, sizeof(m->prefix), "%s", prefix);
 	gethostname(host, sizeof(host) - 1);
+	m->ca_file = c->ca_file ? strdup(c->ca_file) : NULL;
+	m->cert_file = c->cert_file ? strdup(c->cert_file) : NULL;
 	m->state_dir = strdup(c->state_dir);
 	m->node_name = strdup(c->node_name ? c->node_name : host);
 	m->host = strdup(c->host ? c->host : host);
-	if (!m->state_dir || !m->node_name || !m->host)
+	if (!m->state_dir || !m->node_name || !m->host ||
+	    (c->ca_file && !m->ca_file) || (c->cert_file && !m->cert_file))
 		return -ENOMEM;
 	if (mkdir(m->state_dir, 0700) && errno != EEXIST) {
 		int err = -errno;
@@ -159,6 +162,11 @@ static int server_named(struct meta *m, const struct meta_config *c)
 		log_error("meta: the address of Redis: %s", why);
 		return err == -ENAMETOOLONG ? -EINVAL : err;
 	}
+	if ((m->ca_file || m->cert_file) && !m->url.is_tls) {
+		log_error("meta: meta-ca= and meta-cert= go with rediss:// "
+			  "only");
+		return -EINVAL;
+	}
 	return password_get(m, c->password_file);
 }
 
@@ -212,6 +220,8 @@ static int link_open(struct meta *m, enum meta_link link, int64_t deadline)
 	char name[32];
 	struct redis_config c = {.url = &m->url,
 				 .password = m->password,
+				 .ca_file = m->ca_file,
+				 .cert_file = m->cert_file,
 				 .name = name,
 				 .library = m->library,
 				 .library_build = m->library_build,
@@ -318,6 +328,8 @@ void meta_close(struct meta *m)
 	if (m->password)
 		explicit_bzero(m->password, strlen(m->password));
 	free(m->password);
+	free(m->ca_file);
+	free(m->cert_file);
 	free(m->state_dir);
 	free(m->node_name);
 	free(m->host);

@@ -6,6 +6,7 @@
  * Names: who holds what, kept in Redis. One struct meta per daemon; its parts:
  *
  *      redis.c     one connection: pipelined commands, deadlines, reconnect
+ *      stream.c    its bytes: a socket, or TLS
  *      resp.c      the wire format; the only file that knows hiredis
  *      call.c      meta_call and meta_send(tag, …), the one place that would
  *                  learn of slots, Sentinel, Cluster
@@ -34,15 +35,17 @@ struct meta_node_ops;
 struct meta_config {
 	const char *url; /* redis://[user@]host[:port]/db, unix:///path[?db=n],
 			    rediss://…; NULL: an embedded redis-server */
-	const char *password_file; /* 0600; NULL: the environment's
-				      KVFS_REDIS_PASSWORD, or none */
-	const char *prefix;	   /* of every key; NULL: "kvfs" */
-	const char *state_dir;	   /* redis/, uuid, ckpt.log, ckpt.snap */
-	const char *node_name;	   /* shown to people; NULL: the host name */
-	const char *host;	   /* nodes of one host count as one replica;
-				      NULL: the host name */
-	unsigned deadline_ms;	   /* bound of every wait; 0: 5000 */
-	bool discard;		   /* take a new incarnation */
+	const char *password_file;	 /* 0600; NULL: the environment's
+					    KVFS_REDIS_PASSWORD, or none */
+	const char *ca_file, *cert_file; /* of rediss://: stream.h; NULL: the
+					    system's authorities; none */
+	const char *prefix;		 /* of every key; NULL: "kvfs" */
+	const char *state_dir;		 /* redis/, uuid, ckpt.log, ckpt.snap */
+	const char *node_name; /* shown to people; NULL: the host name */
+	const char *host;      /* nodes of one host count as one replica;
+				  NULL: the host name */
+	unsigned deadline_ms;  /* bound of every wait; 0: 5000 */
+	bool discard;	       /* take a new incarnation */
 	const struct meta_kv_ops *kv_ops; /* see kv.h */
 	void *kv_ctx;
 	const struct meta_node_ops *node_ops; /* see nodes.h; NULL: none */
@@ -83,9 +86,9 @@ struct meta_stats {
  * the log into a store that is behind it. Waits at most the deadline.
  *
  * Returns: 0, or one logged line and -ECONNREFUSED, -ETIMEDOUT, -EACCES
- *          (wrong password), -EINVAL (URL; a Redis that may evict keys or
- *          refuses writes when a save fails: the line has the command that
- *          mends it), -ENOENT (no redis-server to start), or another -errno.
+ *          (password, certificate), -EINVAL (URL; a Redis that may evict keys
+ * or refuses writes when a save fails: the line has the command that mends it),
+ * -ENOENT (no redis-server to start), or another -errno.
  */
 int meta_open(struct meta **m, const struct meta_config *c);
 

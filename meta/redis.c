@@ -10,7 +10,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -20,6 +19,7 @@
 #include "base/log.h"
 #include "meta/redis_dial.h"
 #include "meta/resp.h"
+#include "meta/stream.h"
 
 /* What may wait for Redis here; beyond it calls are refused (-EAGAIN). */
 #define OUT_BYTES_MAX (16u << 20)
@@ -61,7 +61,7 @@ struct redis {
 	void (*change)(void *ctx, bool up, bool fresh, const char *why);
 	void *ctx;
 
-	int fd;			    /* -1: not connected */
+	struct stream *stream;	    /* NULL: not connected */
 	struct resp_reader *reader; /* the thread's */
 	char *out;
 	size_t out_at, out_len, out_cap;
@@ -106,18 +106,16 @@ static void flush(struct redis *r)
 {
 	if (r->held)
 		return;
-	while (r->fd >= 0 && r->out_at < r->out_len) {
-		ssize_t n =
-			send(r->fd, r->out + r->out_at, r->out_len - r->out_at,
-			     MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (r->stream && r->out_at < r->out_len) {
+		long n = stream_send(r->stream, r->out + r->out_at,
+				     r->out_len - r->out_at);
 
-		if (n > 0) {
-			r->out_at += (size_t)n;
-		} else if (errno != EINTR) {
-			if (errno != EAGAIN)
-				shutdown(r->fd, SHUT_RDWR);
+		if (n < 0) {
+			if (n != -EAGAIN)
+				stream_shutdown(r->stream);
 			return;
 		}
+		r->out_at += (size_t)n;
 	}
 	r->out_at = r->out_len = 0;
 }
@@ -306,7 +304,7 @@ bool redis_readable(struct redis *r)
 	int n = 0;
 	scoped_lock(&r->lock);
 
-	return r->fd >= 0 && !ioctl(r->fd, FIONREAD, &n) && n > 0;
+	return r->stream && !ioctl(stream_fd(r->stream), FIONREAD, &n) && n > 0;
 }
 
 bool redis_up(struct redis *r)
@@ -317,7 +315,7 @@ bool redis_up(struct redis *r)
 void redis_kick(struct redis *r)
 {
 	scoped_lock(&r->lock);
-	if (r->fd < 0)
+	if (!r->stream)
 		wake(r);
 }
 
@@ -330,7 +328,7 @@ void redis_run_id(struct redis *r, char buf[static 41])
 int64_t redis_client_id(struct redis *r)
 {
 	scoped_lock(&r->lock);
-	return r->fd >= 0 ? r->dial.client_id : 0;
+	return r->stream ? r->dial.client_id : 0;
 }
 
 void redis_counts(struct redis *r, struct redis_counts *c)
@@ -440,20 +438,24 @@ static int replies_take(struct redis *r)
 }
 
 /* Returns: 0, or why the connection is of no use any more. */
-static int socket_read(struct redis *r)
+static int stream_read(struct redis *r)
 {
 	char buf[65536];
-	ssize_t n = recv(r->fd, buf, sizeof(buf), MSG_DONTWAIT);
 	int err;
 
-	if (fault_hit("meta.recv"))
-		return -ECONNRESET;
-	if (n == 0)
-		return -ECONNRESET;
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-	err = resp_feed(r->reader, buf, (size_t)n);
-	return err ? err : replies_take(r);
+	do {
+		long n = stream_recv(r->stream, buf, sizeof(buf));
+
+		if (fault_hit("meta.recv"))
+			return -ECONNRESET;
+		if (n == -EAGAIN)
+			return 0;
+		if (n <= 0)
+			return n ? (int)n : -ECONNRESET;
+		err = resp_feed(r->reader, buf, (size_t)n);
+		err = err ? err : replies_take(r);
+	} while (!err && stream_has_more(r->stream));
+	return err;
 }
 
 static void wake_drain(struct redis *r)
@@ -495,9 +497,9 @@ static int silence_check(struct redis *r)
 	return silent > SILENCE_LOST_NS ? -ETIMEDOUT : 0;
 }
 
-static int socket_poll(struct redis *r)
+static int stream_poll(struct redis *r)
 {
-	struct pollfd p[2] = {{.fd = r->fd, .events = POLLIN},
+	struct pollfd p[2] = {{.fd = stream_fd(r->stream), .events = POLLIN},
 			      {.fd = r->wake_fd, .events = POLLIN}};
 	bool waiting;
 	int err = 0;
@@ -517,7 +519,7 @@ static int socket_poll(struct redis *r)
 		pthread_mutex_unlock(&r->lock);
 	}
 	if (p[0].revents & ~POLLOUT)
-		err = socket_read(r);
+		err = stream_read(r);
 	return err ? err : silence_check(r);
 }
 
@@ -532,8 +534,8 @@ static void hang_up(struct redis *r, int err)
 
 	list_init(&owed);
 	pthread_mutex_lock(&r->lock);
-	close(r->fd);
-	r->fd = -1;
+	stream_close(r->stream);
+	r->stream = NULL;
 	breaker_open(r);
 	told = r->told_up;
 	r->told_up = false;
@@ -556,7 +558,7 @@ static void serve(struct redis *r)
 	int err = 0;
 
 	while (!r->stop && !err)
-		err = socket_poll(r);
+		err = stream_poll(r);
 	hang_up(r, err ? err : -ESHUTDOWN);
 }
 
@@ -578,8 +580,8 @@ static bool connect_once(struct redis *r)
 {
 	struct redis_dial d = r->dial;
 	char why[REDIS_WHY_MAX];
-	int fd = -1;
-	int err = redis_dial(&d, r->wake_fd, clock_now_ns() + DIAL_NS, &fd,
+	struct stream *stream = NULL;
+	int err = redis_dial(&d, r->wake_fd, clock_now_ns() + DIAL_NS, &stream,
 			     &r->reader, why);
 
 	pthread_mutex_lock(&r->lock);
@@ -591,7 +593,7 @@ static bool connect_once(struct redis *r)
 		if (r->dial.client_id)
 			r->n_reconnects++;
 		r->dial = d;
-		r->fd = fd;
+		r->stream = stream;
 		r->reloading = false;
 		r->up = true;
 		r->told_up = true;
@@ -613,6 +615,8 @@ static void unref(struct redis *r)
 		explicit_bzero(r->dial.password, strlen(r->dial.password));
 	free(r->dial.password);
 	free(r->dial.name);
+	free(r->dial.ca_file);
+	free(r->dial.cert_file);
 	free(r->out);
 	pthread_cond_destroy(&r->changed);
 	pthread_mutex_destroy(&r->lock);
@@ -642,6 +646,13 @@ static void *redis_thread(void *arg)
 
 /* --- open and close ---------------------------------------------------- */
 
+/* Of a text that may be NULL. */
+static bool text_copy(char **to, const char *from)
+{
+	*to = from ? strdup(from) : NULL;
+	return *to || !from;
+}
+
 static struct redis *redis_new(const struct redis_config *c)
 {
 	struct redis *r = calloc(1, sizeof(*r));
@@ -649,7 +660,6 @@ static struct redis *redis_new(const struct redis_config *c)
 	if (!r)
 		return NULL;
 	r->refs = 1;
-	r->fd = -1;
 	r->dial.url = *c->url;
 	r->dial.library = c->library;
 	r->dial.library_build = c->library_build;
@@ -661,9 +671,10 @@ static struct redis *redis_new(const struct redis_config *c)
 	cond_init_monotonic(&r->changed);
 	r->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r->dial.name = strdup(c->name);
-	r->dial.password = c->password ? strdup(c->password) : NULL;
 	if (r->wake_fd >= 0 && r->dial.name &&
-	    (!c->password || r->dial.password))
+	    text_copy(&r->dial.password, c->password) &&
+	    text_copy(&r->dial.ca_file, c->ca_file) &&
+	    text_copy(&r->dial.cert_file, c->cert_file))
 		return r;
 	unref(r);
 	return NULL;
@@ -690,7 +701,7 @@ static int thread_start(struct redis *r)
 /* What trying again would not mend. */
 static bool is_final(int err)
 {
-	return err == -EACCES || err == -EPROTONOSUPPORT;
+	return err == -EACCES || err == -EPROTONOSUPPORT || err == -EINVAL;
 }
 
 static int wait_first(struct redis *r, int64_t deadline)

@@ -116,9 +116,10 @@ enum redis_wait {
 };
 
 struct redis_config {
-	const struct url *url;	   /* copied */
-	const char *password;	   /* NULL: none; copied, never logged */
-	const char *name;	   /* CLIENT SETNAME: no blanks; copied */
+	const struct url *url;		 /* copied */
+	const char *password;		 /* NULL: none; copied, never logged */
+	const char *ca_file, *cert_file; /* rediss://: stream.h; copied */
+	const char *name;		 /* CLIENT SETNAME: no blanks; copied */
 	const char *library;	   /* function library, loaded where missing or
 				      of another build; NULL: none. Kept */
 	const char *library_build; /* what `library_fn` answers if it is ours */
@@ -140,7 +141,8 @@ struct redis_counts {
  * @deadline: until when to try; a refused connection is tried again, a wrong
  *            password or a Redis before 7.0 is not
  *
- * Returns: 0, -EACCES (password, ACL), -EPROTONOSUPPORT (not Redis >= 7),
+ * Returns: 0, -EACCES (password, ACL, certificate), -EPROTONOSUPPORT (not
+ *          Redis >= 7, no TLS), -EINVAL (a certificate's file),
  *          -ECONNREFUSED, -ENOENT (no such socket, host), -ETIMEDOUT, …; one
  *          line is logged.
  */

@@ -19,12 +19,18 @@
 #include "base/fault.h"
 #include "meta/redis.h"
 #include "meta/resp.h"
+#include "meta/stream.h"
+
+/* A plain server waits in silence for the end of what it takes for a command.
+ */
+#define TLS_NS (3 * NS_PER_S)
 
 /* A TCP peer that vanished without a word is noticed after this long. */
 #define TCP_SILENCE_MS 10000
 
 struct dialing {
-	int fd, wake_fd;
+	int fd, wake_fd; /* fd is stream's, once there is one */
+	struct stream *stream;
 	int64_t deadline;
 	struct resp_reader *reader;
 	char *why;
@@ -163,17 +169,17 @@ static int tcp_connect(struct dialing *g, const struct url *u)
 static int send_all(struct dialing *g, const char *p, size_t n)
 {
 	while (n) {
-		ssize_t sent = send(g->fd, p, n, MSG_NOSIGNAL);
+		long sent = stream_send(g->stream, p, n);
 		int r = 0;
 
 		if (sent > 0) {
 			p += sent;
 			n -= (size_t)sent;
-		} else if (errno == EAGAIN) {
+		} else if (sent == -EAGAIN) {
 			r = wait_for(g, POLLOUT);
-		} else if (errno != EINTR) {
-			r = -errno;
-			say(g, "connection lost", strerror(errno));
+		} else {
+			r = (int)sent;
+			say(g, "connection lost", strerror(-r));
 		}
 		if (r)
 			return r;
@@ -181,12 +187,28 @@ static int send_all(struct dialing *g, const char *p, size_t n)
 	return 0;
 }
 
+/* What came, or why nothing more will. */
+static int received(struct dialing *g, const char *bytes, long n)
+{
+	if (n > 0)
+		return resp_feed(g->reader, bytes, (size_t)n);
+	if (n == -EAGAIN)
+		return wait_for(g, POLLIN);
+	if (n == -EACCES)
+		say(g, "it wants a certificate of us",
+		    "name one with meta-cert=FILE");
+	else if (n == 0)
+		say(g, "the server closed the connection", "");
+	else
+		say(g, "connection lost", strerror((int)-n));
+	return n ? (int)n : -ECONNRESET;
+}
+
 static int receive(struct dialing *g, struct redis_reply **reply)
 {
 	char buf[8192];
 
 	for (;;) {
-		ssize_t n;
 		int r = resp_next(g->reader, reply);
 
 		if (r || *reply) {
@@ -194,19 +216,7 @@ static int receive(struct dialing *g, struct redis_reply **reply)
 				say(g, "this is not a Redis server", "");
 			return r;
 		}
-		r = wait_for(g, POLLIN);
-		if (r)
-			return r;
-		n = recv(g->fd, buf, sizeof(buf), 0);
-		if (n > 0) {
-			r = resp_feed(g->reader, buf, (size_t)n);
-		} else if (n == 0) {
-			say(g, "the server closed the connection", "");
-			r = -ECONNRESET;
-		} else if (errno != EAGAIN && errno != EINTR) {
-			r = -errno;
-			say(g, "connection lost", strerror(errno));
-		}
+		r = received(g, buf, stream_recv(g->stream, buf, sizeof(buf)));
 		if (r)
 			return r;
 	}
@@ -265,6 +275,46 @@ static int tell(struct dialing *g, const struct redis_cmd *cmd)
 }
 
 /* --- the steps --------------------------------------------------------- */
+
+static int tls_steps(struct dialing *g)
+{
+	short events;
+	int r;
+
+	while ((r = stream_handshake(g->stream, &events, g->why)) == -EAGAIN) {
+		r = wait_for(g, events);
+		if (r)
+			return r;
+	}
+	return r;
+}
+
+static int tls_start(struct dialing *g, const struct redis_dial *d)
+{
+	struct stream_tls how = {.host = d->url.host,
+				 .ca_file = d->ca_file,
+				 .cert_file = d->cert_file};
+	int64_t deadline = g->deadline, limit = clock_now_ns() + TLS_NS;
+	int r = stream_tls(g->stream, &how, g->why);
+
+	if (r)
+		return r;
+	g->deadline = limit < deadline ? limit : deadline;
+	r = tls_steps(g);
+	g->deadline = deadline;
+	if (r == -ETIMEDOUT)
+		say(g, "no answer to TLS' handshake in time",
+		    "is it a plain server (redis://)?");
+	return r;
+}
+
+static int stream_start(struct dialing *g, const struct redis_dial *d)
+{
+	g->stream = stream_new(g->fd);
+	if (!g->stream)
+		return -ENOMEM;
+	return d->url.is_tls ? tls_start(g, d) : 0;
+}
 
 static int authenticate(struct dialing *g, const struct redis_dial *d)
 {
@@ -399,8 +449,9 @@ static int handshake(struct dialing *g, struct redis_dial *d)
 	return 0;
 }
 
-int redis_dial(struct redis_dial *d, int wake_fd, int64_t deadline, int *fd,
-	       struct resp_reader **reader, char why[static REDIS_WHY_MAX])
+int redis_dial(struct redis_dial *d, int wake_fd, int64_t deadline,
+	       struct stream **stream, struct resp_reader **reader,
+	       char why[static REDIS_WHY_MAX])
 {
 	struct dialing g = {
 		.fd = -1, .wake_fd = wake_fd, .deadline = deadline, .why = why};
@@ -414,13 +465,16 @@ int redis_dial(struct redis_dial *d, int wake_fd, int64_t deadline, int *fd,
 		return -ENOMEM;
 	r = d->url.is_unix ? unix_connect(&g, d->url.host)
 			   : tcp_connect(&g, &d->url);
+	r = r ? r : stream_start(&g, d);
 	r = r ? r : handshake(&g, d);
 	if (!r) {
-		*fd = g.fd;
+		*stream = g.stream;
 		*reader = g.reader;
 		return 0;
 	}
-	if (g.fd >= 0)
+	if (g.stream)
+		stream_close(g.stream);
+	else if (g.fd >= 0)
 		close(g.fd);
 	resp_reader_free(g.reader);
 	if (!why[0])

@@ -7,6 +7,7 @@
 #include "meta/url.h"
 
 struct resp_reader;
+struct stream;
 
 #define REDIS_WHY_MAX 256
 
@@ -14,6 +15,7 @@ struct resp_reader;
 struct redis_dial {
 	struct url url;
 	char *password, *name;
+	char *ca_file, *cert_file; /* of rediss://; NULL: stream.h */
 	const char *library, *library_build, *library_fn;
 	/* What the last success left, and the next one kills. */
 	int64_t client_id; /* 0: none yet */
@@ -22,17 +24,18 @@ struct redis_dial {
 
 /**
  * redis_dial - connect, authenticate, kill the previous connection, load
- *              the library
+ *              the library; over TLS where the address says so
  * @wake_fd: readable: give up (-ESHUTDOWN, or the pause is over)
- * @fd, @reader: set only on success; the caller's from then on
+ * @stream, @reader: set only on success; the caller's from then on
  * @why: a sentence, on failure
  *
  * Returns: 0, -EACCES and -EPROTONOSUPPORT (trying again will not mend it),
  *          or what connect(2) and getaddrinfo(3) found, -ETIMEDOUT, -EPROTO,
  *          -EAGAIN (it is loading its data).
  */
-int redis_dial(struct redis_dial *d, int wake_fd, int64_t deadline, int *fd,
-	       struct resp_reader **reader, char why[static REDIS_WHY_MAX]);
+int redis_dial(struct redis_dial *d, int wake_fd, int64_t deadline,
+	       struct stream **stream, struct resp_reader **reader,
+	       char why[static REDIS_WHY_MAX]);
 
 /** redis_dial_library - the command that loads the library. */
 struct redis_cmd;

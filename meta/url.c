@@ -119,11 +119,10 @@ int url_parse(struct url *u, const char *text, const char **why)
 	if (!strncmp(text, "unix://", 7))
 		return unix_parse(u, text + 7, why);
 	if (!strncmp(text, "rediss://", 9)) {
-		*why = "TLS is not built in: put a local tunnel in front "
-		       "(stunnel, a proxy) and name that";
-		return -EPROTONOSUPPORT;
+		u->is_tls = true;
+		return tcp_parse(u, text + 9, why);
 	}
-	return WHY("not redis://[user@]host[:port][/db] or "
+	return WHY("not redis://[user@]host[:port][/db], rediss://… (TLS) or "
 		   "unix:///path[?db=n]");
 }
 
@@ -136,7 +135,7 @@ void url_format(const struct url *u, char *buf)
 		snprintf(buf, URL_TEXT_MAX, "unix://%s%s%.0u", u->host,
 			 u->db ? "?db=" : "", u->db);
 	else
-		snprintf(buf, URL_TEXT_MAX, "redis://%s%s%s%s%s:%u/%u", u->user,
-			 at, v6 ? "[" : "", u->host, v6 ? "]" : "", u->port,
-			 u->db);
+		snprintf(buf, URL_TEXT_MAX, "redis%s://%s%s%s%s%s:%u/%u",
+			 u->is_tls ? "s" : "", u->user, at, v6 ? "[" : "",
+			 u->host, v6 ? "]" : "", u->port, u->db);
 }

@@ -5,9 +5,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Where Redis is: redis://[user@]host[:port][/db], unix:///path[?db=n]. */
+/* Where Redis is: redis://[user@]host[:port][/db], the same over TLS with
+ * rediss://, unix:///path[?db=n]. */
 struct url {
-	bool is_unix;
+	bool is_unix, is_tls;
 	char host[1024]; /* or the socket's path */
 	char user[65];	 /* "": the default user */
 	uint16_t port;
@@ -19,7 +20,7 @@ struct url {
  * @why: set on failure to a sentence for people, static
  *
  * A password in the address is refused: it would be on a command line.
- * Returns: 0, -EINVAL, -EPROTONOSUPPORT (rediss://), -ENAMETOOLONG.
+ * Returns: 0, -EINVAL, -ENAMETOOLONG.
  */
 int url_parse(struct url *u, const char *text, const char **why);
 

@@ -18,9 +18,15 @@ static const struct option_spec list[] = {
 	 "the machine's)"},
 	{"meta", 0, OPTION_TEXT, AT(meta_url), "URL",
 	 "the Redis that knows who holds what:\n"
-	 "redis://[USER@]HOST[:PORT][/DB] or\n"
-	 "unix:///PATH[?db=N] (default: a private redis-server\n"
-	 "in the state directory)"},
+	 "redis://[USER@]HOST[:PORT][/DB], the same over TLS with\n"
+	 "rediss://, or unix:///PATH[?db=N] (default: a private\n"
+	 "redis-server in the state directory)"},
+	{"meta-ca", 0, OPTION_TEXT, AT(meta_ca), "FILE",
+	 "certificates (PEM) of the authorities that rediss://\n"
+	 "trusts (default: the system's)"},
+	{"meta-cert", 0, OPTION_TEXT, AT(meta_cert), "FILE",
+	 "our certificate and its key (PEM, mode 0600), where\n"
+	 "rediss:// wants one (default: none)"},
 	{"password-file", 0, OPTION_TEXT, AT(password_file), "FILE",
 	 "has the password of Redis; mode 0600 (default: the\n"
 	 "environment's KVFS_REDIS_PASSWORD, or none)"},
@@ -97,16 +103,26 @@ int mount_options_parse(char *text, struct mount_options *o, char *error)
 }
 
 /* The daemon leaves the working directory: paths must be absolute. */
-static int resolve_password_file(struct mount_job *job)
+static int resolve(const char *option, const char *path, char *absolute)
 {
-	const char *path = job->options.password_file;
-
-	if (!path || realpath(path, job->password_file))
+	if (!path || realpath(path, absolute))
 		return 0;
 	return verb_fail(EXIT_TROUBLE,
-			 "%s: %s; password-file= must name a "
-			 "file that you may read",
-			 path, strerror(errno));
+			 "%s: %s; %s= must name a file that you may read", path,
+			 strerror(errno), option);
+}
+
+static int resolve_files(struct mount_job *job)
+{
+	const struct mount_options *o = &job->options;
+	int status;
+
+	if ((status = resolve("password-file", o->password_file,
+			      job->password_file)) ||
+	    (status = resolve("meta-ca", o->meta_ca, job->meta_ca)) ||
+	    (status = resolve("meta-cert", o->meta_cert, job->meta_cert)))
+		return status;
+	return 0;
 }
 
 static struct fs_config config_of(const struct mount_job *job)
@@ -120,6 +136,8 @@ static struct fs_config config_of(const struct mount_job *job)
 		.frame_bytes = o->frame_bytes,
 		.meta_url = o->meta_url,
 		.password_file = o->password_file ? job->password_file : NULL,
+		.meta_ca = o->meta_ca ? job->meta_ca : NULL,
+		.meta_cert = o->meta_cert ? job->meta_cert : NULL,
 		.listen = o->listen,
 		.key_file = o->key_file ? job->key_file : NULL,
 		.tls = o->tls,
@@ -141,7 +159,7 @@ static int mount_at(struct mount_job *job, const char *mountpoint)
 	job->lock_fd = -1;
 	status = mount_check(job, mountpoint);
 	if (!status)
-		status = resolve_password_file(job);
+		status = resolve_files(job);
 	if (!status)
 		status = mount_check_cluster(job);
 	if (!status)

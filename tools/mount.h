@@ -22,7 +22,7 @@
 struct mount_options {
 	uint64_t pool_bytes, frame_bytes;
 	const char *meta_url, *state_dir, *password_file, *prefix;
-	const char *key_file;
+	const char *key_file, *meta_ca, *meta_cert;
 	char *listen; /* addresses, joined by commas */
 	int rung, tls;
 	unsigned deadline_ms;
@@ -37,6 +37,7 @@ struct mount_job {
 	char state_dir[PATH_MAX];
 	char password_file[PATH_MAX];
 	char key_file[PATH_MAX];
+	char meta_ca[PATH_MAX], meta_cert[PATH_MAX];
 	bool dead;   /* a killed daemon's mount lies there */
 	int lock_fd; /* of the state directory; the daemon inherits it */
 };

@@ -161,7 +161,10 @@ a_redis_that_is_not_there_is_named() {
 
 a_url_that_is_none_is_named() {
 	_one_line 'not redis://' _mount "$M" -o "$(kvfs_options meta=gopher://x)"
-	_one_line 'TLS|rediss' _mount "$M" -o "$(kvfs_options meta=rediss://x)"
+	_one_line 'rediss:// only' _mount "$M" \
+		-o "$(kvfs_options meta=redis://x,meta-ca=/etc/hostname)"
+	_one_line 'meta-ca= must name' _mount "$M" \
+		-o "$(kvfs_options meta=rediss://x,meta-ca=/no/such)"
 	_nothing_is_left
 }
 

@@ -122,4 +122,80 @@ an_acl_that_confines_kvfs_to_its_prefix_is_enough() {
 	kvfs_umount
 }
 
+# An authority, and a server and a client that it vouches for.
+_certificates() {
+	requires_cmd openssl
+	[ ! -e "$T/ca.pem" ] || return 0
+	local who
+	for who in ca other; do
+		openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=$who" \
+			-keyout "$T/$who.key" -out "$T/$who.pem" 2>/dev/null
+	done
+	say 'subjectAltName=DNS:localhost,IP:127.0.0.1' >"$T/names"
+	for who in server client; do
+		openssl req -newkey rsa:2048 -nodes -subj "/CN=$who" \
+			-keyout "$T/$who.key" -out "$T/$who.csr" 2>/dev/null
+		openssl x509 -req -in "$T/$who.csr" -CA "$T/ca.pem" \
+			-CAkey "$T/ca.key" -CAcreateserial -days 2 \
+			-extfile "$T/names" -out "$T/$who.crt" 2>/dev/null
+	done
+	(umask 077; cat "$T/client.crt" "$T/client.key" >"$T/client.pem")
+}
+_tls_redis() { # NAME PORT [CONFIG...]
+	local name=$1 port=$2
+	shift 2
+	_certificates
+	redis_start "$name" --tls-port "$port" --bind 127.0.0.1 127.0.0.2 \
+		--tls-cert-file "$T/server.crt" --tls-key-file "$T/server.key" \
+		--tls-ca-cert-file "$T/ca.pem" "$@"
+}
+
+tls_to_an_authority_s_server_is_used() {
+	local port=$((PORT + 2)) i
+	_tls_redis tls $port --tls-auth-clients no --requirepass 's3cret pass'
+	kvfs_mount "discard,meta=rediss://localhost:$port/2,meta-ca=$T/ca.pem,password-file=$T/password"
+	_stored a
+	expect 'address' "$(status .redis.address)" "rediss://localhost:$port/2"
+	mkdir "$CKPT/long"
+	for i in {1..300}; do
+		: >"$CKPT/long/a-name-that-makes-for-a-long-answer-$i"
+	done
+	expect 'names' "$(ls "$CKPT/long" | wc -l)" 300
+	REDISCLI_AUTH='s3cret pass' redis-cli -s "$T/tls.sock" \
+		client kill type normal skipme yes >/dev/null
+	put "$CKPT/again" 5000 2
+	holds "$CKPT/again" 5000 2
+	kvfs_umount
+}
+
+tls_to_anybody_else_is_refused() {
+	local port=$((PORT + 2))
+	_refused_mount 'not trusted.*meta-ca=FILE' "meta=rediss://127.0.0.1:$port"
+	_refused_mount 'not trusted' \
+		"meta=rediss://127.0.0.1:$port,meta-ca=$T/other.pem"
+	_refused_mount 'for another host than 127.0.0.2' \
+		"meta=rediss://127.0.0.2:$port,meta-ca=$T/ca.pem"
+	_refused_mount 'meta-ca=' "meta=rediss://127.0.0.1:$port,meta-ca=$T/names"
+}
+
+tls_to_a_plain_server_is_refused_within_the_deadline() {
+	_certificates
+	_refused_mount 'plain' \
+		"meta=rediss://127.0.0.1:$PORT,meta-ca=$T/ca.pem,deadline=4"
+}
+
+a_server_that_wants_a_certificate_gets_ours() {
+	local port=$((PORT + 3))
+	_tls_redis mutual $port
+	_refused_mount 'wants a certificate.*meta-cert=FILE' \
+		"meta=rediss://127.0.0.1:$port,meta-ca=$T/ca.pem"
+	cat "$T/client.pem" >"$T/open.pem"
+	chmod 644 "$T/open.pem"
+	_refused_mount 'chmod 600' \
+		"meta=rediss://127.0.0.1:$port,meta-ca=$T/ca.pem,meta-cert=$T/open.pem"
+	kvfs_mount "discard,meta=rediss://127.0.0.1:$port,meta-ca=$T/ca.pem,meta-cert=$T/client.pem"
+	_stored a
+	kvfs_umount
+}
+
 run_tests

@@ -392,6 +392,7 @@ START_TEST(addresses_are_taken_apart)
 	} cases[] = {
 		{"redis://h", "h", "", "redis://h:6379/0", 6379, 0, 0},
 		{"redis://u@h:1/3", "h", "u", "redis://u@h:1/3", 1, 3, 0},
+		{"rediss://u@h:7/1", "h", "u", "rediss://u@h:7/1", 7, 1, 0},
 		{"redis://[::1]:7/", "::1", "", "redis://[::1]:7/0", 7, 0, 0},
 		{"unix:///a/b?db=2", "/a/b", "", "unix:///a/b?db=2", 0, 2, 0},
 		{"unix:///a/b", "/a/b", "", "unix:///a/b", 0, 0, 0},
@@ -407,7 +408,8 @@ START_TEST(addresses_are_taken_apart)
 		{"redis://u:p@h", .err = -EINVAL},
 		{"unix://relative", .err = -EINVAL},
 		{"unix:///a?x=1", .err = -EINVAL},
-		{"rediss://h", .err = -EPROTONOSUPPORT},
+		{"rediss://", .err = -EINVAL},
+		{"rediss://u:p@h", .err = -EINVAL},
 		{"", .err = -EINVAL},
 	};
 	char shown[URL_TEXT_MAX];
