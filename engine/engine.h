@@ -154,8 +154,9 @@ const char *engine_address(struct engine *e, uint32_t i);
  * that (0.54), splice 0.31.
  *
  * DISK is read and written by COPY only, without the page cache where the file
- * system allows; what goes to or comes from a peer is staged in a FILE or HOST
- * region, so that a cold page never stops a path.
+ * system allows and the cache does not have it; what goes to or comes from a
+ * peer is staged in a FILE or HOST region, so that a cold page never stops a
+ * path.
  */
 enum engine_mem_kind {
 	ENGINE_MEM_HOST, /* mapped memory: addr */

@@ -110,7 +110,8 @@ static int open_direct(int fd)
 	if (flags < 0)
 		return -1;
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return open(path, (flags & O_ACCMODE) | O_DIRECT | O_CLOEXEC);
+	return open(path,
+		    (flags & (O_ACCMODE | O_NOATIME)) | O_DIRECT | O_CLOEXEC);
 }
 
 static bool mem_valid(const struct engine_mem *m)

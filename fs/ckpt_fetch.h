@@ -14,6 +14,7 @@
  *      ckpt_fetch_map.c    the map beside a backing file
  *      ckpt_fetch_wire.c   the messages
  *      ckpt_buf.c          buffers for bytes on their way
+ *      ckpt_disk.c         a backing file, read for a peer
  *
  * The way of a read. OPEN compares the map with the version that the inode
  * stands for: whole, and the kernel gets the file (passthrough); else a sparse

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "fs/ckpt_buf.h"
+#include "fs/ckpt_disk.h"
 #include "fs/ckpt_fetch.h"
 #include "fs/ckpt_fetch_wire.h"
 #include "fs/remote.h"
@@ -26,7 +27,6 @@
  */
 
 #define UPLOADS_MAX 16 /* buffers at a time */
-#define READ_BYTES (1u << 20)
 
 struct upload {
 	struct job job;
@@ -136,22 +136,6 @@ static int is_here(struct ckpt *ckpt, const struct cwire_ask *ask, bool sum)
 
 /* -- the bytes ---------------------------------------------------------- */
 
-static int read_all(int fd, uint8_t *to, size_t n, off_t at)
-{
-	while (n) {
-		ssize_t got = pread(fd, to, n, at);
-
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0)
-			return got ? -errno : -ENOENT;
-		to += got;
-		at += got;
-		n -= (size_t)got;
-	}
-	return 0;
-}
-
 static int open_file(struct ckpt *ckpt, const struct cwire_ask *ask, bool sum)
 {
 	int err = is_here(ckpt, ask, sum);
@@ -175,13 +159,15 @@ static int read_part(struct upload *u)
 		atomic_fetch_sub(&u->fs->counters.shard_uploads, 1);
 		return -EAGAIN;
 	}
-	err = read_all(fd, u->buf, u->ask.length_bytes, (off_t)u->ask.offset);
+	err = cdisk_read(u->fs->remote->engine, fd, u->buf, u->ask.length_bytes,
+			 u->ask.offset);
 	return err ? err : is_here(ckpt, &u->ask, false);
 }
 
-static int sum_range(int fd, const struct cwire_ask *ask, uint8_t sum[16])
+static int sum_range(struct engine *e, int fd, const struct cwire_ask *ask,
+		     uint8_t sum[16])
 {
-	cleanup_free uint8_t *buf = malloc(READ_BYTES);
+	uint8_t *buf = cbuf_get();
 	XXH3_state_t *state = XXH3_createState();
 	uint64_t at = 0;
 	XXH128_hash_t h;
@@ -191,9 +177,9 @@ static int sum_range(int fd, const struct cwire_ask *ask, uint8_t sum[16])
 		XXH3_128bits_reset(state);
 	while (!err && at < ask->length_bytes) {
 		uint64_t left = ask->length_bytes - at;
-		size_t n = left < READ_BYTES ? left : READ_BYTES;
+		size_t n = left < CWIRE_PART_MAX ? left : CWIRE_PART_MAX;
 
-		err = read_all(fd, buf, n, (off_t)(ask->offset + at));
+		err = cdisk_read(e, fd, buf, n, ask->offset + at);
 		if (!err)
 			XXH3_128bits_update(state, buf, n);
 		at += n;
@@ -207,6 +193,7 @@ static int sum_range(int fd, const struct cwire_ask *ask, uint8_t sum[16])
 	}
 	if (state)
 		XXH3_freeState(state);
+	cbuf_put(buf);
 	return err;
 }
 
@@ -217,7 +204,8 @@ static void serve_sum(struct job *job)
 	struct upload *u = container_of(job, struct upload, job);
 	cleanup_close int fd = open_file(u->fs->ckpt, &u->ask, true);
 	uint8_t sum[16];
-	int err = fd < 0 ? fd : sum_range(fd, &u->ask, sum);
+	int err = fd < 0 ? fd
+			 : sum_range(u->fs->remote->engine, fd, &u->ask, sum);
 
 	if (!err)
 		err = is_here(u->fs->ckpt, &u->ask, true);

@@ -2,6 +2,7 @@
 #include "tests/unit/engine_fixture.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,23 +18,27 @@
 #define DISK ENGINE_MEM_DISK
 
 const struct fx_way fx_ways[] = {
-	{"loop", "loop:%u", HOST, HOST, false, 0},
-	{"loop, frames", "loop:%u", FRAME, FRAME, false, 0},
-	{"tcp", "tcp:127.0.0.1:0", HOST, HOST, false, 0},
-	{"tcp, frames", "tcp:127.0.0.1:0", FRAME, FRAME, false, 0},
-	{"tcp, tls", "tcp:127.0.0.1:0", HOST, HOST, true, 0},
-	{"tcp, tls, frames", "tcp:127.0.0.1:0", FRAME, FRAME, true, 0},
-	{"unix", "unix:/tmp/kvfs-engine-%u-%d", HOST, HOST, false, 0},
-	{"unix, frames", "unix:/tmp/kvfs-engine-%u-%d", FRAME, FRAME, false, 0},
+	{"loop", "loop:%u", HOST, HOST, false, 0, false},
+	{"loop, frames", "loop:%u", FRAME, FRAME, false, 0, false},
+	{"tcp", "tcp:127.0.0.1:0", HOST, HOST, false, 0, false},
+	{"tcp, frames", "tcp:127.0.0.1:0", FRAME, FRAME, false, 0, false},
+	{"tcp, tls", "tcp:127.0.0.1:0", HOST, HOST, true, 0, false},
+	{"tcp, tls, frames", "tcp:127.0.0.1:0", FRAME, FRAME, true, 0, false},
+	{"unix", "unix:/tmp/kvfs-engine-%u-%d", HOST, HOST, false, 0, false},
+	{"unix, frames", "unix:/tmp/kvfs-engine-%u-%d", FRAME, FRAME, false, 0,
+	 false},
 	/* between nodes above, local below */
-	{"local", NULL, HOST, HOST, false, 0},
-	{"local, frames", NULL, FRAME, FRAME, false, 0},
-	{"local, to a frame", NULL, HOST, FRAME, false, 0},
-	{"local, from a frame", NULL, FRAME, HOST, false, 0},
-	{"file, to memory", NULL, DISK, HOST, false, 0},
-	{"file, to a frame", NULL, DISK, FRAME, false, 0},
-	{"file, from a frame", NULL, FRAME, DISK, false, 0},
-	{"file, disk to disk", NULL, DISK, DISK, false, 0},
+	{"local", NULL, HOST, HOST, false, 0, false},
+	{"local, frames", NULL, FRAME, FRAME, false, 0, false},
+	{"local, to a frame", NULL, HOST, FRAME, false, 0, false},
+	{"local, from a frame", NULL, FRAME, HOST, false, 0, false},
+	{"file, to memory", NULL, DISK, HOST, false, 0, false},
+	{"file, to a frame", NULL, DISK, FRAME, false, 0, false},
+	{"file, from a frame", NULL, FRAME, DISK, false, 0, false},
+	{"file, disk to disk", NULL, DISK, DISK, false, 0, false},
+	{"file, cold, to memory", NULL, DISK, HOST, false, 0, true},
+	{"file, cold, to a frame", NULL, DISK, FRAME, false, 0, true},
+	{"file, cold, disk to disk", NULL, DISK, DISK, false, 0, true},
 };
 const int fx_n_ways = sizeof(fx_ways) / sizeof(fx_ways[0]);
 const int fx_n_remote = 8;
@@ -246,6 +251,13 @@ void fx_mem_free(struct fx_mem *m)
 		close(m->fd);
 }
 
+void fx_mem_cool(const struct fx_mem *m)
+{
+	ck_assert_int_eq(msync(m->bytes, m->size, MS_SYNC), 0);
+	ck_assert_int_eq(madvise(m->bytes, m->size, MADV_DONTNEED), 0);
+	ck_assert_int_eq(posix_fadvise(m->fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+}
+
 void fx_fill(char *bytes, size_t size, uint32_t seed)
 {
 	uint64_t x = seed * 0x9e3779b97f4a7c15ull + 1, word;
@@ -426,6 +438,8 @@ int fx_move(struct fx *fx, const struct fx_mem *from, const struct fx_mem *to,
 	int status;
 
 	ck_assert_ptr_nonnull(xfers);
+	if (fx->way->cold && !from->gone)
+		fx_mem_cool(from);
 	if (fx->way->listen) {
 		status = move_remote(fx, from, to, pieces, n, xfers);
 	} else {

@@ -24,6 +24,7 @@ struct fx_way {
 	enum engine_mem_kind from, to;
 	bool tls;	/* with the cluster's key */
 	uint32_t links; /* to one address; 0: as the transport likes */
+	bool cold;	/* the source is not in the page cache */
 };
 
 extern const struct fx_way fx_ways[];
@@ -110,6 +111,8 @@ uint32_t fx_read(const uint32_t *n);
 void fx_mem_new(struct fx_mem *m, struct engine *e, enum engine_mem_kind kind,
 		size_t size);
 void fx_mem_free(struct fx_mem *m);
+/** fx_mem_cool - drop a file's pages from the cache. */
+void fx_mem_cool(const struct fx_mem *m);
 /** fx_fill - bytes that differ everywhere and by seed. */
 void fx_fill(char *bytes, size_t size, uint32_t seed);
 

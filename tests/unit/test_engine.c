@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 /* The engine's contract, the same for every way that bytes can go. */
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -279,6 +281,34 @@ START_TEST(a_gibibyte_in_one_transfer_arrives)
 }
 END_TEST
 
+/* Pages that the cache has; 0 also where the kernel does not say. */
+static uint64_t cached_pages(int fd)
+{
+	uint64_t range[2] = {0, 0}, stat[5];
+
+	return syscall(451, fd, range, stat, 0) ? 0 : stat[0];
+}
+
+START_TEST(a_cold_file_is_read_past_the_page_cache)
+{
+	const struct fx_piece all = {0, 0, 4 * MIB};
+	int direct;
+
+	if (!fx_ways[_i].cold)
+		return;
+	open_way(_i, 4 * MIB);
+	direct = fcntl(from.fd, F_SETFL, O_RDWR | O_DIRECT);
+	ck_assert_int_eq(fcntl(from.fd, F_SETFL, O_RDWR), 0);
+
+	ck_assert_int_eq(fx_move(&fx, &from, &to, &all, 1), 0);
+
+	if (!direct) /* or its file system knows no O_DIRECT */
+		ck_assert_uint_eq(cached_pages(from.fd), 0);
+	ck_assert_mem_eq(to.bytes, from.bytes, 4 * MIB);
+	close_way();
+}
+END_TEST
+
 /* ---- its end ---------------------------------------------------------------
  */
 
@@ -374,6 +404,7 @@ int main(void)
 	EVERY_WAY(a_range_outside_of_its_target_is_refused_and_nothing_moves);
 	EVERY_WAY(an_id_of_a_removed_region_is_refused);
 	EVERY_WAY(ten_thousand_transfers_in_flight_take_a_window_of_memory);
+	EVERY_WAY(a_cold_file_is_read_past_the_page_cache);
 	EVERY_WAY(a_gibibyte_in_one_transfer_arrives);
 	EVERY_WAY(a_batch_past_its_deadline_or_cancelled_ends_once);
 	EVERY_WAY(closing_the_engine_completes_what_is_in_flight);
