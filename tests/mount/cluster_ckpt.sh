@@ -328,9 +328,13 @@ a_stopped_holder_delays_no_read_for_ever() {
 	put "$C1/stopped" $((100 * MIB)) 3
 	_summed "$C1/stopped"
 	hand_start
+	# So slow that node 2 has its first shard and no second one.
+	on 1 tc qdisc replace dev eth0 root tbf rate 160mbit burst 512k \
+		latency 50ms
 	hand open 1 r "$C2/stopped"
 	hand check 1 0 3 100000
 	node_stop 1
+	on 1 tc qdisc del dev eth0 root
 	refused "$EIO" timeout 30 cat "$C3/stopped"
 	node_cont 1
 	all_know 3
