@@ -233,6 +233,7 @@ struct engine_peer_info {
 	bool up;
 	uint32_t n_links, n_links_wanted;
 	uint32_t n_calls;      /* unanswered, ours */
+	uint32_t n_draining;   /* grants closed, but it may still write there */
 	uint64_t queued_bytes; /* of batches not yet written */
 	uint64_t rate_bytes_s; /* measured towards it; 0: not yet */
 	uint32_t rtt_us;       /* of the last answered ping or call; 0: none */

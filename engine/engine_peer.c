@@ -226,6 +226,9 @@ void engine_peer_info(struct engine_peer *p, struct engine_peer_info *info)
 		.retried_slices = p->retried,
 		.user = p->user,
 	};
+	list_for_each (l, &p->grants)
+		info->n_draining +=
+			container_of(l, struct engine_grant, of_peer)->closed;
 	for (uint32_t i = 0; i < p->n_addresses; i++)
 		info->n_links_wanted += p->addresses[i].n_wanted;
 	list_for_each (l, &p->links) {

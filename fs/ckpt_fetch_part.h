@@ -19,7 +19,7 @@ struct cpart;
  * @ask: what; the segment is filled in here
  * @deadline: clock_now_ns to give up at, whatever comes
  *
- * Returns: 0, -EBUSY too much is quarantined, or as the engine's calls.
+ * Returns: 0, -EBUSY it keeps too much, or as the engine's calls.
  */
 int cpart_start(struct remote *r, struct engine_peer *peer,
 		const struct cwire_ask *ask, int64_t deadline,

@@ -280,6 +280,7 @@ START_TEST(a_receive_that_cannot_be_stopped_is_waited_for)
 {
 	struct engine_xfer x;
 	struct fx_batch b = {.status = 1};
+	struct engine_peer_info info;
 	struct fx_grant g;
 
 	connect_both();
@@ -291,9 +292,13 @@ START_TEST(a_receive_that_cannot_be_stopped_is_waited_for)
 	engine_grant_close(g.grant);
 	pass_notices();
 	ck_assert_uint_eq(fx_read(&g.n_done), 0);
+	engine_peer_info(writer, &info);
+	ck_assert_uint_eq(info.n_draining, 1); /* whose fault it is */
 	loop_release();
 
 	ck_assert_int_eq(fx_grant_wait(&g), -ECANCELED);
+	engine_peer_info(writer, &info);
+	ck_assert_uint_eq(info.n_draining, 0);
 	fx_batch_wait(&b);
 }
 END_TEST
