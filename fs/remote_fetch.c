@@ -38,8 +38,8 @@ struct remote_fetch {
 	struct meta_kv_found found;
 	enum engine_priority priority;
 	enum kv_kind kind;
-	uint32_t age_ms; /* since its last use, as the giver has it */
-	bool lead, chain;
+	uint32_t age_ms;	 /* since its last use, as the giver has it */
+	atomic_bool lead, chain; /* hints: who joins later sets them, too */
 	struct remote_target *target;
 	uint32_t from;	/* the holder that had it, or is asked */
 	uint32_t tried; /* it was asked and failed: last next time */

@@ -14,9 +14,8 @@
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh" || exit 99
 
 # The tests of one node go through all rungs; these take the best there is.
-for rung in uring clone direct; do
-	[ -n "${KVFS_RUNGS:-}" ] || [ -n "$(rung_lacks $rung)" ] ||
-		KVFS_RUNGS=$rung
+for rung in ${KVFS_RUNGS:-uring clone direct}; do
+	[ -n "$(rung_lacks "$rung")" ] || { KVFS_RUNGS=$rung; break; }
 done
 
 requires_cmd ip tc nsenter unshare iptables
