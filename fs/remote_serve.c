@@ -212,6 +212,7 @@ static void serve_fetch(struct request *q)
 {
 	int err = fault_hit("remote.serve") ? -ENOENT : pin(q);
 	struct kv *kv = q->r->fs->kv;
+	bool empty = !q->msg.size_bytes;
 
 	if (!err && q->msg.flags & REMOTE_CHAIN)
 		note_next(q);
@@ -221,9 +222,9 @@ static void serve_fetch(struct request *q)
 		answer(q, err);
 		return;
 	}
-	err = q->msg.size_bytes ? send_block(q) : 0;
-	if (!err && q->msg.size_bytes)
-		return;
+	err = empty ? 0 : send_block(q);
+	if (!err && !empty)
+		return; /* it may be answered and gone by now */
 	q->status = err;
 	finish(q);
 }
