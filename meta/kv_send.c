@@ -25,7 +25,8 @@
 /* One line of a batch. */
 struct item {
 	struct kv_name *name; /* NULL: a directory */
-	const char *path;     /* below its namespace, in some name's path */
+	const char *path;     /* below its namespace, in some name's path; of
+				 a directory a '/' follows it there */
 	uint16_t path_len;
 	uint16_t sub;
 	char op;
@@ -208,9 +209,10 @@ static void batch_done(void *ctx, int err, struct redis_reply *reply)
 
 /* --- batches ----------------------------------------------------------- */
 
-/* The keys, each bucket once; where an item's bucket is among them. */
+/* The keys, each bucket once; in every second byte of `what` which of them is
+ * the item's. */
 static void keys_add(struct redis_cmd *c, struct batch *b, const char *tag,
-		     uint16_t *index)
+		     char *what)
 {
 	struct meta *m = b->k->m;
 	uint16_t subs[KV_BATCH];
@@ -223,7 +225,7 @@ static void keys_add(struct redis_cmd *c, struct batch *b, const char *tag,
 			at++;
 		if (at == n)
 			subs[n++] = b->items[i].sub;
-		index[i] = (uint16_t)(at + 1);
+		what[2 * i + 1] = (char)(at + 1);
 	}
 	meta_fcall(c, "kv_batch", n + 3);
 	meta_cmd_key(c, m, tag, "t");
@@ -239,22 +241,22 @@ static void batch_format(struct redis_cmd *c, struct batch *b,
 	uint32_t me = meta_node_self(b->k->m);
 	uint8_t me_bytes[4] = {(uint8_t)me, (uint8_t)(me >> 8),
 			       (uint8_t)(me >> 16), (uint8_t)(me >> 24)};
-	char tag[KEY_TAG_MAX];
-	uint16_t index[KV_BATCH];
+	char tag[KEY_TAG_MAX], what[2 * KV_BATCH];
 
 	key_tag_kv(tag, b->ns, b->ns_len, b->group);
-	keys_add(c, b, tag, index);
+	keys_add(c, b, tag, what);
 	redis_cmd_bin(c, me_bytes, sizeof(me_bytes));
 	redis_cmd_bin(c, r->live, r->live_bytes);
 	redis_cmd_uint(c, r->known);
 	for (unsigned i = 0; i < b->n; i++) {
 		const struct item *item = &b->items[i];
 
-		redis_cmd_bin(c, &item->op, 1);
-		redis_cmd_uint(c, index[i]);
-		redis_cmd_bin(c, item->path, item->path_len);
+		what[2 * i] = item->op;
+		redis_cmd_bin(c, item->path,
+			      item->path_len + (size_t)(item->op == 'D'));
 		redis_cmd_bin(c, item->blob, item->blob_len);
 	}
+	redis_cmd_bin(c, what, 2 * (size_t)b->n);
 }
 
 static void batch_send(struct batch *b, struct round *r)

@@ -55,8 +55,6 @@ void kv_sweep_see(struct kv_sweep *s, const void *path, size_t len,
 		dead |= !meta_node_is_live(s->k->m, r->holders[i]);
 	if (!dead)
 		return;
-	redis_cmd_str(&s->cmd, "S");
-	redis_cmd_uint(&s->cmd, 1);
 	redis_cmd_bin(&s->cmd, path, len);
 	redis_cmd_str(&s->cmd, "");
 	s->n++;
@@ -65,9 +63,13 @@ void kv_sweep_see(struct kv_sweep *s, const void *path, size_t len,
 int kv_sweep_end(struct kv_sweep *s, const char *tag)
 {
 	redis_reply_auto struct redis_reply *reply = NULL;
-	int err = 0;
+	cleanup_free char *what = calloc(2, (size_t)s->n + 1);
+	int err = what ? 0 : -ENOMEM;
 
-	if (s->n)
+	for (unsigned i = 0; what && i < s->n; i++)
+		memcpy(what + 2 * i, "S\1", 2);
+	redis_cmd_bin(&s->cmd, what, what ? 2 * (size_t)s->n : 0);
+	if (s->n && !err)
 		err = meta_call(s->k->m, META_PUBLISH, tag, 0, &s->cmd, &reply);
 	if (!err)
 		s->k->n_swept += s->n;

@@ -219,9 +219,19 @@ local function holders_of(b, rec)
 	return others, mine, dead
 end
 
-local function store(bucket, path, head, holders)
-	redis.call('HSET', bucket, path, head ..
-		string.char(#holders) .. table.concat(holders))
+-- A bucket's changes are collected and made in two commands at the end of the
+-- batch: a call into Redis costs more than all the rest of a name.
+local function put(f, path, value)
+	f.n_set = f.n_set + 2
+	f.set[f.n_set - 1], f.set[f.n_set] = path, value
+end
+
+local function drop(f, path)
+	f.del[#f.del + 1] = path
+end
+
+local function store(f, path, head, holders)
+	put(f, path, head .. string.char(#holders) .. table.concat(holders))
 end
 
 local function generation_next(b)
@@ -249,8 +259,9 @@ local function tomb_of(b, path)
 	return number8(t:sub(1, 8))
 end
 
-local function publish_new(b, bucket, path, blob, older, unsure)
-	local gen, tomb = number8(blob:sub(2, 9)), tomb_of(b, path)
+local function publish_new(b, f, path, blob, older, unsure)
+	local bytes, tomb = blob:sub(2, 9), tomb_of(b, path)
+	local gen = bytes == NO_GEN and 0 or number8(bytes)
 	-- An unsure one may be what the tombstone was written for.
 	if tomb ~= 0 and gen <= tomb and (gen ~= 0 or unsure) then
 		return 'D' .. struct.pack('<I8', tomb)
@@ -258,11 +269,12 @@ local function publish_new(b, bucket, path, blob, older, unsure)
 	if gen > older then
 		generation_seen(b, gen)
 	else
-		generation_seen(b, math.max(tomb, older))
-		gen = generation_next(b)
+		if tomb > 0 or older > 0 then
+			generation_seen(b, math.max(tomb, older))
+		end
+		bytes = struct.pack('<I8', generation_next(b))
 	end
-	local bytes = struct.pack('<I8', gen)
-	store(bucket, path, blob:sub(1, 1) .. bytes .. blob:sub(10), { b.me })
+	put(f, path, blob:sub(1, 1) .. bytes .. blob:sub(10) .. b.alone)
 	return 'P' .. bytes
 end
 
@@ -279,24 +291,23 @@ local function is_equal(rec, blob)
 end
 
 -- We hold this. First commit wins; equal copies become replicas.
-local function publish(b, bucket, path, blob, unsure)
-	local rec = redis.call('HGET', bucket, path)
+local function publish(b, f, path, rec, blob, unsure)
 	if not valid(rec) then
-		return publish_new(b, bucket, path, blob, 0, unsure)
+		return publish_new(b, f, path, blob, 0, unsure)
 	end
 	local others, mine, dead = holders_of(b, rec)
 	local head, gen = rec:sub(1, HEAD), rec:sub(2, 9)
 	if not is_equal(rec, blob) then
 		if #others == 0 then -- nobody has the older bytes any more
-			local answer = publish_new(b, bucket, path, blob,
+			local answer = publish_new(b, f, path, blob,
 				number8(gen), unsure)
 			if answer:sub(1, 1) == 'D' then
-				redis.call('HDEL', bucket, path)
+				drop(f, path)
 			end
 			return answer
 		end
 		if mine or dead then
-			store(bucket, path, head, others)
+			store(f, path, head, others)
 		end
 		return 'C' .. gen .. rec:sub(10, 33) .. table.concat(others)
 	end
@@ -311,44 +322,42 @@ local function publish(b, bucket, path, blob, unsure)
 	end
 	others[#others + 1] = b.me
 	if not mine or dead or sum_new then
-		store(bucket, path, head, others)
+		store(f, path, head, others)
 	end
 	return 'P' .. gen .. rest
 end
 
 -- The same, and nobody knows whether an earlier try has arrived.
-local function publish_again(b, bucket, path, blob)
-	return publish(b, bucket, path, blob, true)
+local function publish_again(b, f, path, rec, blob)
+	return publish(b, f, path, rec, blob, true)
 end
 
 -- Dead holders leave a record.
-local function sweep(b, bucket, path)
-	local rec = redis.call('HGET', bucket, path)
+local function sweep(b, f, path, rec)
 	if valid(rec) then
 		local others, mine, dead = holders_of(b, rec)
 		if mine then
 			others[#others + 1] = b.me
 		end
 		if #others == 0 then
-			redis.call('HDEL', bucket, path)
+			drop(f, path)
 		elseif dead then
-			store(bucket, path, rec:sub(1, HEAD), others)
+			store(f, path, rec:sub(1, HEAD), others)
 		end
 	end
 	return 'G' .. NO_GEN
 end
 
 -- We hold this no more.
-local function retract(b, bucket, path)
-	local rec = redis.call('HGET', bucket, path)
+local function retract(b, f, path, rec)
 	if not valid(rec) then
 		return 'G' .. NO_GEN
 	end
 	local others, mine, dead = holders_of(b, rec)
 	if #others == 0 then
-		redis.call('HDEL', bucket, path)
+		drop(f, path)
 	elseif mine or dead then
-		store(bucket, path, rec:sub(1, HEAD), others)
+		store(f, path, rec:sub(1, HEAD), others)
 	end
 	return 'G' .. rec:sub(2, 9)
 end
@@ -369,22 +378,21 @@ end
 -- The name is removed, everywhere: a tombstone meets who was not told. What
 -- came after the generation that the user saw (0: any) is not what he removed;
 -- we hold it no more in either case.
-local function unlink(b, bucket, path, blob)
-	local rec = redis.call('HGET', bucket, path)
+local function unlink(b, f, path, rec, blob)
 	local seen = number8(blob)
 	local gen = math.max(seen, tomb_of(b, path))
 	local others = {}
 	if valid(rec) then
 		local have = number8(rec:sub(2, 9))
 		if seen ~= 0 and have > seen then
-			retract(b, bucket, path)
+			retract(b, f, path, rec)
 		else
 			gen = math.max(gen, have)
 			others = holders_of(b, rec)
-			redis.call('HDEL', bucket, path)
+			drop(f, path)
 		end
 	elseif rec then
-		redis.call('HDEL', bucket, path)
+		drop(f, path)
 	end
 	if gen > 0 then
 		tomb_set(b, path, gen)
@@ -392,8 +400,11 @@ local function unlink(b, bucket, path, blob)
 	return 'G' .. struct.pack('<I8', gen) .. table.concat(others)
 end
 
-local function directory(_, bucket, path, blob)
-	redis.call('HSETNX', bucket, path .. '/', blob)
+-- The first to make it says what it is.
+local function directory(_, f, path, rec, blob)
+	if not rec then
+		put(f, path, blob)
+	end
 	return 'G' .. NO_GEN
 end
 
@@ -406,28 +417,61 @@ local function purge_tombs(b)
 	end
 end
 
-local OPS = { P = publish, p = publish_again, R = retract, U = unlink,
-	D = directory, S = sweep }
+local OPS = { [80] = publish, [112] = publish_again, [82] = retract,
+	[85] = unlink, [68] = directory, [83] = sweep } -- P p R U D S
+
+-- The names of each bucket: { bucket = { which, path, path, … } }.
+local function by_bucket(a, what)
+	local of = {}
+	for i = 1, #what / 2 do
+		local bucket = what:byte(2 * i)
+		local f = of[bucket]
+		if not f then
+			f = { at = {}, paths = {}, set = {}, n_set = 0, del = {} }
+			of[bucket] = f
+		end
+		local n = #f.at + 1
+		f.at[n], f.paths[n] = i, a[2 + 2 * i]
+	end
+	return of
+end
+
+local function bucket_run(b, f, key, a, what, out)
+	local ok, recs = pcall(redis.call, 'HMGET', key, unpack(f.paths))
+	for n, i in ipairs(f.at) do
+		local good, answer = ok, nil
+		if ok then
+			good, answer = pcall(OPS[what:byte(2 * i - 1)], b, f,
+				f.paths[n], recs[n], a[3 + 2 * i])
+		end
+		out[i] = good and answer or 'E' .. NO_GEN
+	end
+	if f.n_set > 0 then
+		redis.call('HSET', key, unpack(f.set))
+	end
+	if #f.del > 0 then
+		redis.call('HDEL', key, unpack(f.del))
+	end
+end
 
 -- keys: t x g bucket…
 -- args: our incarnation (4 bytes), the live ones (4 each), the newest one
---       when they were listed; then for each name: P p R U D or S, which
---       bucket (1 is the first), path, record up to the holders (P p),
---       generation (U), directory (D)
+--       when they were listed; then for each name, none of which may come
+--       twice: path, record up to the holders (P p), generation (U), directory
+--       (D, whose path ends in '/'); last two bytes for each name: P p R U D
+--       or S, and which bucket (1 is the first)
 -- Answers for each name: P published, F published but the list of holders is
 -- full, C conflict, D dropped, G gone; generation (8); of the winner size (8)
 -- and checksum (16) (C); other live holders (P F C U). E: this name cannot be
 -- stored (its bucket is a key of another type).
 local function kv_batch(k, a)
 	local b = { tombs = k[1], order = k[2], gen_key = k[3], me = a[1],
-		live_bytes = a[2], known = tonumber(a[3]), now = time_ms() }
-	local out, n = {}, 0
+		alone = '\1' .. a[1], live_bytes = a[2],
+		known = tonumber(a[3]), now = time_ms() }
+	local out, what = {}, a[#a]
 	purge_tombs(b)
-	for i = 4, #a, 4 do
-		local ok, answer = pcall(OPS[a[i]], b,
-			k[3 + tonumber(a[i + 1])], a[i + 2], a[i + 3])
-		n = n + 1
-		out[n] = ok and answer or 'E' .. NO_GEN
+	for bucket, f in pairs(by_bucket(a, what)) do
+		bucket_run(b, f, k[3 + bucket], a, what, out)
 	end
 	if b.gen then
 		redis.call('SET', b.gen_key, string.format('%.0f', b.gen))

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "tools/bench_publish.h"
 #include "tools/bench_remote.h"
 #include "tools/progress.h"
 #include "tools/target.h"
@@ -233,6 +234,14 @@ static int remote_run(const struct bench_plan *plan, char **operands)
 	return bench_remote(plan, operands[0] ? operands : NULL);
 }
 
+static int publish_run(const struct bench_plan *plan, char **operands)
+{
+	if (operands[0])
+		return verb_fail(EXIT_USAGE, "--publish: no folder is wanted");
+	prepare();
+	return bench_publish(plan);
+}
+
 static int bench_verb_run(void *args, char **operands)
 {
 	struct bench_plan plan;
@@ -244,6 +253,8 @@ static int bench_verb_run(void *args, char **operands)
 		return status;
 	if (plan.remote)
 		return remote_run(&plan, operands);
+	if (plan.publish)
+		return publish_run(&plan, operands);
 	if (operands[0] && operands[1])
 		return verb_fail(EXIT_USAGE, "%s: two folders are for --remote",
 				 operands[1]);
@@ -269,12 +280,15 @@ static const struct option_spec options[] = {
 	{"remote", 'r', OPTION_FLAG, AT(remote), NULL,
 	 "between two nodes, against iperf3; --ops of engine_fetch,\n"
 	 "mount_fetch, chain; --threads: how many in flight"},
+	{"publish", 'p', OPTION_FLAG, AT(publish), NULL,
+	 "new blocks a second into a redis-server of its own,\n"
+	 "without and with an append-only file"},
 	{"json", 0, OPTION_FLAG, AT(json), NULL, "one JSON object a line"},
 	{}};
 
 const struct verb verb_bench = {
 	.name = "bench",
-	.operands = "[DIR] | --remote [DIR-A DIR-B]",
+	.operands = "[DIR] | --remote [DIR-A DIR-B] | --publish",
 	.summary = "compare kvfs with memcpy, tmpfs and direct_io",
 	.about = "Measures in a namespace \"bench\" of the kvfs at DIR "
 		 "(default: "

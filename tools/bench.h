@@ -13,6 +13,7 @@
  *      bench_cpu.c     what a read costs the daemon
  *      bench_report.c  the table and the JSON
  *      bench_remote.h  --remote: between two nodes
+ *      bench_publish.h --publish: into Redis
  *
  * A case is one operation at one place. All cases of a group (one size, one
  * number of threads) take turns, a slice of some ten milliseconds each, round
@@ -107,7 +108,7 @@ void bench_set_remove(const struct bench_set *s, unsigned n_threads);
 struct bench_args {
 	const char *sizes, *threads, *ops;
 	double seconds;
-	bool quick, json, remote;
+	bool quick, json, remote, publish;
 };
 
 struct bench_plan {
@@ -116,7 +117,7 @@ struct bench_plan {
 	unsigned n_sizes, n_threads, n_rounds;
 	const char *ops; /* comma list, or NULL: all */
 	double seconds;
-	bool json, remote;
+	bool json, remote, publish;
 };
 
 /** bench_plan_make - 0, or an exit status after one line. */

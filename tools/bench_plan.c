@@ -69,6 +69,10 @@ static void set_defaults(struct bench_plan *p, const struct bench_args *a)
 		p->seconds = a->quick ? 4 : 60;
 		p->n_rounds = a->quick ? 3 : 7;
 	}
+	if (p->publish) {
+		p->seconds = a->quick ? 4 : 30;
+		p->n_rounds = a->quick ? 3 : 5;
+	}
 	if (a->seconds > 0)
 		p->seconds = a->seconds;
 }
@@ -81,8 +85,10 @@ int bench_plan_make(const struct bench_args *a, struct bench_plan *p)
 	const char *threads = a->threads ? a->threads : a->quick ? "1" : "1,2";
 	int status;
 
-	*p = (struct bench_plan){
-		.json = a->json, .remote = a->remote, .ops = a->ops};
+	*p = (struct bench_plan){.json = a->json,
+				 .remote = a->remote,
+				 .publish = a->publish,
+				 .ops = a->ops};
 	set_defaults(p, a);
 	if (p->remote) /* none: each operation has its own */
 		threads = a->threads ? a->threads : a->quick ? "1,4" : "";

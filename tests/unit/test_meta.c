@@ -231,6 +231,23 @@ START_TEST(an_unlinked_name_stays_gone_for_copies_of_before_only)
 }
 END_TEST
 
+/* Namespace ns as one that was made with 16 buckets a group. */
+static void namespace_of_16_buckets(void)
+{
+	struct meta_namespace ns = {.mode = 040755, .checksum = true};
+	redis_reply_auto struct redis_reply *reply = NULL;
+	redis_cmd_auto struct redis_cmd c = {0};
+	char record[RECORD_NS_MAX];
+
+	record_ns_encode(&ns, 16, record);
+	redis_cmd_str(&c, "HSET");
+	meta_cmd_key(&c, a->meta, "n", "ns");
+	redis_cmd_str(&c, "ns");
+	redis_cmd_str(&c, record);
+	ck_assert_int_eq(meta_call(a->meta, META_LOOKUP, "n", 0, &c, &reply),
+			 0);
+}
+
 START_TEST(a_full_list_of_holders_takes_no_more_but_the_copy_is_good)
 {
 	uint8_t head[RECORD_HEAD_BYTES];
@@ -246,6 +263,7 @@ START_TEST(a_full_list_of_holders_takes_no_more_but_the_copy_is_good)
 	uint8_t value[RECORD_HEAD_BYTES + 1 + 64];
 
 	one_node();
+	namespace_of_16_buckets();
 	record_encode(&state, head);
 	memcpy(value, head, sizeof(head));
 	value[RECORD_HEAD_BYTES] = 16;
@@ -618,6 +636,7 @@ START_TEST(a_key_of_another_type_stops_nothing_but_its_own_names)
 	char words[128], near[32];
 
 	one_node();
+	namespace_of_16_buckets();
 	snprintf(words, sizeof(words), "SET kvfs:{ns#%u}:b%u 1", at.group,
 		 at.sub);
 	server_text(words);
