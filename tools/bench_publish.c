@@ -45,7 +45,8 @@ struct publish {
 	struct meta *meta;
 	uint64_t n_marked;
 	_Atomic uint64_t n_answered, n_published;
-	double rate[BENCH_ROUNDS_MAX], server_us[BENCH_ROUNDS_MAX];
+	double rate[BENCH_ROUNDS_MAX];
+	double server_us[BENCH_ROUNDS_MAX], own_us[BENCH_ROUNDS_MAX];
 };
 
 /* -- the index that is published ---------------------------------------- */
@@ -204,30 +205,33 @@ static void down(struct publish *p)
  */
 static void round_run(struct publish *p, unsigned round, int64_t slice_ns)
 {
-	uint64_t before, cpu;
+	uint64_t before, cpu, own;
 	int64_t start;
+	double n;
 
 	keep_full(p, clock_now_ns() + slice_ns / 4);
 	before = p->n_published;
 	cpu = remote_cpu_ns(p->server);
+	own = remote_cpu_ns(getpid());
 	start = clock_now_ns();
 	keep_full(p, start + slice_ns);
-	before = p->n_published - before;
-	p->rate[round] =
-		(double)before * 1e9 / (double)(clock_now_ns() - start);
-	p->server_us[round] = (double)(remote_cpu_ns(p->server) - cpu) / 1e3 /
-			      (double)(before ? before : 1);
+	n = (double)(p->n_published - before) + 1e-9;
+	p->rate[round] = n * 1e9 / (double)(clock_now_ns() - start);
+	p->server_us[round] =
+		(double)(remote_cpu_ns(p->server) - cpu) / 1e3 / n;
+	p->own_us[round] = (double)(remote_cpu_ns(getpid()) - own) / 1e3 / n;
 	while (p->n_answered < p->n_marked && !bench_stopped)
 		usleep(1000);
 }
 
-static void put_json(const struct publish *p, double rate, double us)
+static void put_json(const struct publish *p, double rate, double server_us,
+		     double own_us)
 {
-	json_put_line(json_pack("{s:s, s:i, s:i, s:n, s:n, s:n, s:s, s:f, s:f}",
-				"op", "publish", "bytes", 0, "threads", 1,
-				"p50_us", "p99_us", "mib_s", "store",
-				p->store->name, "blocks_s", rate,
-				"redis_us_per_block", us));
+	json_put_line(json_pack(
+		"{s:s, s:i, s:i, s:n, s:n, s:n, s:s, s:f, s:f, s:f}", "op",
+		"publish", "bytes", 0, "threads", 1, "p50_us", "p99_us",
+		"mib_s", "store", p->store->name, "blocks_s", rate,
+		"redis_us_per_block", server_us, "node_us_per_block", own_us));
 }
 
 static void report(struct publish *p, unsigned n_rounds, bool json)
@@ -237,20 +241,23 @@ static void report(struct publish *p, unsigned n_rounds, bool json)
 		{"blocks/s", true},
 		{"wanted", true},
 		{"Redis us/block", true},
+		{"node us/block", true},
 		{"", false},
 	};
-	struct table *t = json ? NULL : table_new(columns, 5);
+	struct table *t = json ? NULL : table_new(columns, 6);
 
 	for (unsigned i = 0; i < STORES; i++) {
 		double rate = bench_median(p[i].rate, n_rounds);
-		double us = bench_median(p[i].server_us, n_rounds);
+		double server_us = bench_median(p[i].server_us, n_rounds);
+		double own_us = bench_median(p[i].own_us, n_rounds);
 
 		if (json)
-			put_json(&p[i], rate, us);
+			put_json(&p[i], rate, server_us, own_us);
 		table_add(t, "%s", p[i].store->name);
 		table_add(t, "%.0f", rate);
 		table_add(t, ">= %.0f", p[i].store->at_least);
-		table_add(t, "%.2f", us);
+		table_add(t, "%.2f", server_us);
+		table_add(t, "%.2f", own_us);
 		table_add(t, "%s",
 			  rate >= p[i].store->at_least ? "reached" : "missed");
 	}

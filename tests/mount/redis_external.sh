@@ -198,4 +198,13 @@ a_server_that_wants_a_certificate_gets_ours() {
 	kvfs_umount
 }
 
+bench_publish_counts_the_blocks_that_redis_took() {
+	"$KVFS" bench --publish --quick --seconds 1 --json >"$T/lines" 2>/dev/null
+	jq -se 'length == 2 and (map(.store) == ["memory", "aof-everysec"]) and
+		all(.op == "publish" and .blocks_s > 0 and
+			.redis_us_per_block > 0 and .node_us_per_block > 0)' \
+		"$T/lines" >/dev/null || fail "it says $(cat "$T/lines")"
+	refused 'no folder' "$KVFS" bench --publish "$M"
+}
+
 run_tests
