@@ -29,9 +29,10 @@ struct ctl_inode {
 	unsigned index; /* into entries */
 };
 
-static char *ctl_version(struct fs *fs)
+static char *ctl_version(struct fs *fs, bool all)
 {
 	(void)fs;
+	(void)all;
 	return strdup("kvfs " PACKAGE_VERSION "\n");
 }
 
@@ -40,13 +41,14 @@ static void add_event(void *arg, const char *line)
 	fprintf(arg, "%s\n", line);
 }
 
-static char *ctl_events(struct fs *fs)
+static char *ctl_events(struct fs *fs, bool all)
 {
 	char *text = NULL;
 	size_t size;
 	FILE *f = open_memstream(&text, &size);
 
 	(void)fs;
+	(void)all;
 	if (!f)
 		return NULL;
 	log_recent(add_event, f);
@@ -57,7 +59,7 @@ static char *ctl_events(struct fs *fs)
 /* All that this view shows. Entry 0 is the root, 1 is .kvfs. */
 static const struct {
 	const char *name;
-	char *(*text)(struct fs *fs);
+	char *(*text)(struct fs *fs, bool all);
 } entries[] = {
 	{"", NULL},
 	{".kvfs", NULL},
@@ -73,6 +75,7 @@ enum {
 	CTL_ROOT,
 	CTL_DIR,
 	CTL_FIRST_FILE,
+	CTL_EVENTS = 6,
 	CTL_MATCH = 8,
 	CTL_ENTRIES = 9,
 };
@@ -96,6 +99,8 @@ static mode_t mode_of(unsigned index)
 {
 	if (index < CTL_FIRST_FILE)
 		return S_IFDIR | 0755;
+	if (index == CTL_EVENTS) /* names of tenants are in it */
+		return S_IFREG | 0400;
 	return S_IFREG | (index == CTL_MATCH ? 0666 : 0444);
 }
 
@@ -174,6 +179,12 @@ static void refuse(struct call *c)
 	call_reply_err(c, EPERM);
 }
 
+/* Root, and who runs the daemon. */
+static bool may_see_all(const struct call *c)
+{
+	return !c->uid || c->uid == geteuid();
+}
+
 static void do_open(struct call *c)
 {
 	char *text;
@@ -186,7 +197,7 @@ static void do_open(struct call *c)
 		call_reply_err(c, EPERM);
 		return;
 	}
-	text = entries[index_of(c->inode)].text(c->fs);
+	text = entries[index_of(c->inode)].text(c->fs, may_see_all(c));
 	if (!text) {
 		call_reply_err(c, ENOMEM);
 		return;

@@ -3,6 +3,7 @@
 #define KVFS_FS_CTL_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <sys/types.h>
@@ -22,12 +23,13 @@ const char *ctl_name(const char *name, char text[CTL_NAME_BYTES]);
 
 /*
  * The texts behind .kvfs/: made when a file is opened, served from memory.
- * Each returns a 0-terminated text that the caller frees, or NULL.
+ * Each returns a 0-terminated text that the caller frees, or NULL. `all`: for
+ * root or who runs the daemon; others see no namespaces.
  */
-char *ctl_status(struct fs *fs); /* JSON, ctl_status.c */
-char *ctl_nodes(struct fs *fs);	 /* JSON, ctl_nodes.c */
-char *ctl_config(struct fs *fs); /* JSON */
-char *ctl_stats(struct fs *fs);	 /* Prometheus text format, ctl_stats.c */
+char *ctl_status(struct fs *fs, bool all); /* JSON, ctl_status.c */
+char *ctl_nodes(struct fs *fs, bool all);  /* JSON, ctl_nodes.c */
+char *ctl_config(struct fs *fs, bool all); /* JSON */
+char *ctl_stats(struct fs *fs, bool all);  /* Prometheus text, ctl_stats.c */
 /** ctl_peer_stats - of that what is of each peer: ctl_nodes.c */
 void ctl_peer_stats(struct fs *fs, FILE *f);
 /** ctl_print_label - a name as a label's value, escaped */

@@ -130,11 +130,14 @@ static bool add_node(void *arg, const struct meta_node *node)
 	return true;
 }
 
-char *ctl_nodes(struct fs *fs)
+char *ctl_nodes(struct fs *fs, bool all)
 {
 	struct listing l = {.fs = fs, .nodes = json_array()};
 	json_t *o = json_object();
-	unsigned n = meta_nodes(fs->meta, add_node, &l);
+	unsigned n;
+
+	(void)all;
+	n = meta_nodes(fs->meta, add_node, &l);
 
 	json_object_set_new(o, "live", whole(n));
 	json_object_set_new(o, "nodes", l.nodes);

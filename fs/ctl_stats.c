@@ -298,7 +298,7 @@ static void print_latencies(FILE *f, const struct fs_counters *c)
 	print_hist(f, "ckpt", &c->ckpt_call);
 }
 
-char *ctl_stats(struct fs *fs)
+char *ctl_stats(struct fs *fs, bool all)
 {
 	struct sample s = {.fs = fs};
 	char *text = NULL;
@@ -314,7 +314,8 @@ char *ctl_stats(struct fs *fs)
 	      "# TYPE kvfs_pool_frames gauge\n",
 	      f);
 	pool_classes(fs->pool, print_class, f);
-	print_namespaces(f, fs);
+	if (all)
+		print_namespaces(f, fs);
 	fprintf(f,
 		"# HELP kvfs_rung the rung of the ladder in use\n# TYPE "
 		"kvfs_rung gauge\nkvfs_rung{name=\"%s\"} 1\n",

@@ -94,7 +94,7 @@ static void add_namespace(void *arg, const struct kv_usage *u)
 	json_array_append_new(arg, o);
 }
 
-static json_t *kv_object(struct fs *fs)
+static json_t *kv_object(struct fs *fs, bool all)
 {
 	const struct fs_counters *c = &fs->counters;
 	uint64_t hits = counter(&c->hits), misses = counter(&c->misses);
@@ -118,7 +118,8 @@ static json_t *kv_object(struct fs *fs)
 			    whole(counter(&c->bytes_stored)));
 	json_object_set_new(o, "bytes_evicted",
 			    whole(counter(&c->bytes_evicted)));
-	kv_each_namespace(fs->kv, add_namespace, spaces);
+	if (all)
+		kv_each_namespace(fs->kv, add_namespace, spaces);
 	json_object_set_new(o, "namespaces", spaces);
 	return o;
 }
@@ -290,7 +291,7 @@ static json_t *identity(struct fs *fs)
 	return o;
 }
 
-char *ctl_status(struct fs *fs)
+char *ctl_status(struct fs *fs, bool all)
 {
 	json_t *o = identity(fs);
 	int64_t up = clock_stamp_ns() - fs->started_ns;
@@ -298,7 +299,7 @@ char *ctl_status(struct fs *fs)
 	json_object_set_new(o, "uptime_s", whole((uint64_t)(up / NS_PER_S)));
 	json_object_set_new(o, "rung", rung_object(fs));
 	json_object_set_new(o, "pool", pool_object(fs));
-	json_object_set_new(o, "kv", kv_object(fs));
+	json_object_set_new(o, "kv", kv_object(fs, all));
 	json_object_set_new(o, "ckpt", ckpt_object(fs));
 	json_object_set_new(o, "redis", redis_object(fs));
 	if (fs->remote)
@@ -307,10 +308,11 @@ char *ctl_status(struct fs *fs)
 	return ctl_text(o);
 }
 
-char *ctl_config(struct fs *fs)
+char *ctl_config(struct fs *fs, bool all)
 {
 	json_t *o = identity(fs);
 
+	(void)all;
 	json_object_set_new(o, "pool_bytes", whole(fs->config.pool_bytes));
 	json_object_set_new(o, "frame_bytes", whole(fs->config.frame_bytes));
 	json_object_set_new(o, "deadline_ms", whole(fs->config.deadline_ms));

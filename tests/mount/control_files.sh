@@ -123,4 +123,16 @@ an_unprivileged_user_may_read_them() {
 	as_nobody cat "$CTL/version" >/dev/null
 }
 
+what_tenants_are_called_and_do_is_not_for_everybody() {
+	jq -e '.kv.namespaces | length == 3' <"$CTL/status" >/dev/null
+	as_nobody cat "$CTL/status" |
+		jq -e '.kv.namespaces == [] and .kv.stores >= 20' >/dev/null
+	grep -q '^kvfs_namespace_blocks{namespace="n"}' "$CTL/stats"
+	as_nobody cat "$CTL/stats" >"$T/stats"
+	grep -q '^kvfs_stores_total [1-9]' "$T/stats"
+	! grep -q namespace= "$T/stats" || fail 'nobody sees namespaces'
+	cat "$CTL/events" >/dev/null
+	refused "$EACCES" as_nobody cat "$CTL/events"
+}
+
 run_tests
