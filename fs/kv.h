@@ -230,6 +230,12 @@ struct kv_dir *kv_dir_new(struct kv *kv, struct kv_dir *parent,
  *  NULL: a part is no directory. @name: what follows it. */
 struct kv_dir *kv_make_dirs(struct kv *kv, const char *path, size_t len,
 			    const char **name);
+struct meta_namespace;
+/** kv_learn_namespace - a namespace as Redis has it, into the tree; the kernel
+ *  forgets attributes that changed.
+ *  @arg: the struct kv; no lock held */
+void kv_learn_namespace(void *arg, const char *name,
+			const struct meta_namespace *m);
 struct kv_file *kv_file_new(struct kv *kv, struct kv_dir *parent,
 			    const char *name, uint32_t frame);
 /** kv_link - put a node into its parent; kv_unlink_node - take it out. */

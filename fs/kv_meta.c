@@ -333,11 +333,20 @@ static bool directory(void *ctx, const char *path, uint16_t len, uint32_t *mode,
 	return true;
 }
 
+static void namespace(void *ctx, const char *name,
+		      const struct meta_namespace *m)
+{
+	struct fs *fs = ctx;
+
+	kv_learn_namespace(fs->kv, name, m);
+}
+
 const struct meta_kv_ops kv_meta_ops = {
 	.state = state,
 	.verdict = verdict,
 	.each = each,
 	.directory = directory,
+	.namespace = namespace,
 };
 
 static int bind_frame(void *ctx, int fd)

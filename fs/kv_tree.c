@@ -356,20 +356,52 @@ struct inode *kv_root(struct kv *kv)
 	return &kv->root.node.head;
 }
 
-static void add_namespace(void *arg, const char *name,
-			  const struct meta_namespace *m)
+static bool set_attributes(struct kv_dir *dir, const struct meta_namespace *m)
 {
-	struct kv *kv = arg;
-	struct kv_dir *dir;
+	if (dir->mode == (m->mode & 07777) && dir->uid == m->uid &&
+	    dir->gid == m->gid)
+		return false;
+	dir->mode = m->mode & 07777;
+	dir->uid = m->uid;
+	dir->gid = m->gid;
+	dir->ctime_ns = clock_stamp_ns();
+	return true;
+}
 
-	if (kv_find(kv, &kv->root, name))
-		return;
-	dir = kv_dir_new(kv, &kv->root, name, m->mode, m->uid, m->gid);
+/* Lock held. Returns: what the kernel shall ask for again, or NULL. */
+static struct inode *learn_namespace(struct kv *kv, const char *name,
+				     const struct meta_namespace *m)
+{
+	struct kv_node *node = kv_find(kv, &kv->root, name);
+	struct kv_dir *dir =
+		node ? kv_dir(node)
+		     : kv_dir_new(kv, &kv->root, name, m->mode, m->uid, m->gid);
+	bool changed;
+
 	if (!dir)
-		return;
-	dir->ns->quota_bytes = m->quota_bytes;
+		return NULL;
+	changed = set_attributes(dir, m);
 	dir->ns->replicas = m->replicas;
 	dir->ns->checksum = m->checksum;
+	if (dir->ns->quota_bytes != m->quota_bytes) {
+		dir->ns->quota_bytes = m->quota_bytes;
+		kv_enforce_quota(kv, dir->ns);
+	}
+	return changed ? &dir->node.head : NULL;
+}
+
+void kv_learn_namespace(void *arg, const char *name,
+			const struct meta_namespace *m)
+{
+	struct kv *kv = arg;
+	struct inode *changed;
+
+	pthread_mutex_lock(&kv->lock);
+	changed = learn_namespace(kv, name, m);
+	pthread_mutex_unlock(&kv->lock);
+	if (changed)
+		fuse_lowlevel_notify_inval_inode(
+			kv->fs->session, inode_fuse(kv->fs, changed), -1, 0);
 }
 
 int kv_open(struct kv **out, struct fs *fs)
@@ -402,7 +434,7 @@ int kv_open(struct kv **out, struct fs *fs)
 		kv_close(kv);
 		return -ENOMEM;
 	}
-	err = meta_namespace_each(fs->meta, 0, add_namespace, kv);
+	err = meta_namespace_each(fs->meta, 0, kv_learn_namespace, kv);
 	if (err) {
 		log_error("kv: namespaces: cannot be read from Redis: %s",
 			  strerror(-err));

@@ -231,28 +231,12 @@ static void ask_for_block(struct call *c)
 
 /* -- a namespace that was made elsewhere -------------------------------- */
 
-static void add_namespace(void *arg, const char *name,
-			  const struct meta_namespace *m)
-{
-	struct kv *kv = arg;
-	struct kv_dir *dir;
-	scoped_lock(&kv->lock);
-
-	if (kv_find(kv, &kv->root, name))
-		return;
-	dir = kv_dir_new(kv, &kv->root, name, m->mode, m->uid, m->gid);
-	if (!dir)
-		return;
-	dir->ns->quota_bytes = m->quota_bytes;
-	dir->ns->replicas = m->replicas;
-	dir->ns->checksum = m->checksum;
-}
-
 /* With the mount's deadline, whoever waits for it less long. */
 static void list_namespaces(struct job *job)
 {
 	struct remote *r = container_of(job, struct remote, ns_job);
-	int err = meta_namespace_each(r->fs->meta, 0, add_namespace, r->fs->kv);
+	int err = meta_namespace_each(r->fs->meta, 0, kv_learn_namespace,
+				      r->fs->kv);
 	scoped_lock(&r->lock);
 
 	r->ns_asking = false;

@@ -56,6 +56,8 @@ struct meta_kv_answer {
 	uint32_t holders[META_KV_HOLDERS_MAX];
 };
 
+struct meta_namespace;
+
 struct meta_kv_ops {
 	/** state - what does the local index say of this name now? A removed
 	 *  name stays `unlinked` until its verdict. Must not block on Redis.
@@ -85,6 +87,14 @@ struct meta_kv_ops {
 	 */
 	bool (*directory)(void *ctx, const char *path, uint16_t path_len,
 			  uint32_t *mode, uint32_t *uid, uint32_t *gid);
+	/**
+	 * namespace - a namespace's record, after any of them changed anywhere
+	 *
+	 * For each of them, at the latest with the next heartbeat. NULL: not
+	 * wanted. On meta's heartbeat thread: must not wait for Redis.
+	 */
+	void (*namespace)(void *ctx, const char *name,
+			  const struct meta_namespace *ns);
 };
 
 /**

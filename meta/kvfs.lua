@@ -15,6 +15,7 @@
 --   store    the store id, random: another one is another store
 --   last     when anybody's heartbeat came last
 --   ns       hash: namespace -> its record
+--   nsv      + 1 with every change of one
 --
 -- Blocks, tag {NAMESPACE#group}:
 --   b<s>     hash: path -> record; path/ -> directory
@@ -142,7 +143,8 @@ end
 -- args: incarnation ttl_ms store-id-if-there-is-none record load, then for
 -- each namespace: name, bytes held
 -- Returns: store id, version, whether this is a member, Redis' clock, load
--- figures of some (incarnation, figures, …), usage (namespace, bytes, …).
+-- figures of some (incarnation, figures, …), usage (namespace, bytes, …), the
+-- namespaces' version.
 local function node_beat(k, a)
 	local n, now, ttl = k[1], time_ms(), tonumber(a[2])
 	local member = redis.call('ZSCORE', n .. 'live', a[1])
@@ -158,7 +160,8 @@ local function node_beat(k, a)
 	return { redis.call('GET', n .. 'store'),
 		redis.call('GET', n .. 'version') or 0, member and 1 or 0, now,
 		redis.call('HRANDFIELD', n .. 'load', 32, 'WITHVALUES'),
-		redis.call('HGETALL', n .. 'use') }
+		redis.call('HGETALL', n .. 'use'),
+		redis.call('GET', n .. 'nsv') or 0 }
 end
 
 -- args: incarnation
@@ -491,9 +494,31 @@ local function kv_scan(k, a)
 	return out
 end
 
--- The namespaces, and of which store they are.
+-- The namespaces, of which store they are, and their version.
+-- keys: store ns nsv
 local function ns_list(k)
-	return { redis.call('GET', k[1]) or '0', redis.call('HGETALL', k[2]) }
+	return { redis.call('GET', k[1]) or '0', redis.call('HGETALL', k[2]),
+		redis.call('GET', k[3]) or '0' }
+end
+
+-- keys: ns nsv; args: name record, '1' only if there is none
+-- Returns: 1 there was none.
+local function ns_put(k, a)
+	local new = redis.call(a[3] == '1' and 'HSETNX' or 'HSET', k[1], a[1],
+		a[2])
+	if new == 1 or a[3] ~= '1' then
+		redis.call('INCR', k[2])
+	end
+	return new
+end
+
+-- keys: ns nsv; args: name. Returns: 1 there was one.
+local function ns_remove(k, a)
+	local was = redis.call('HDEL', k[1], a[1])
+	if was == 1 then
+		redis.call('INCR', k[2])
+	end
+	return was
 end
 
 local function register(name, fn, flags)
@@ -506,5 +531,7 @@ register('node_beat', node_beat, { 'allow-oom' })
 register('node_leave', node_leave, { 'allow-oom' })
 register('node_members', node_members, { 'no-writes' })
 register('ns_list', ns_list, { 'no-writes' })
+register('ns_put', ns_put, {})
+register('ns_remove', ns_remove, {})
 register('kv_batch', kv_batch, {})
 register('kv_scan', kv_scan, { 'no-writes' })

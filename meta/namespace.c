@@ -29,6 +29,9 @@ struct namespaces {
 	char *path, *file;	   /* its text; NULL: not known */
 	pthread_mutex_t lock;	   /* a leaf; guards the rest */
 	struct list entries;
+	uint64_t version; /* of the list in Redis that these are */
+
+	uint64_t told; /* the heartbeat's: the version that the op heard of */
 };
 
 /* --- what is known here; the caller holds the lock --------------------- */
@@ -178,13 +181,13 @@ static uint64_t file_load(struct namespaces *s)
 
 /* --- Redis ------------------------------------------------------------- */
 
-static void add_name(struct redis_cmd *c, struct meta *m, const char *verb,
+static void add_name(struct redis_cmd *c, struct meta *m, const char *function,
 		     const char *name)
 {
-	redis_cmd_str(c, verb);
+	meta_fcall(c, function, 2);
 	meta_cmd_key(c, m, "n", "ns");
-	if (name)
-		redis_cmd_str(c, name);
+	meta_cmd_key(c, m, "n", "nsv");
+	redis_cmd_str(c, name);
 }
 
 /* Returns: 1 written, 0 there was one (with create), or -errno. */
@@ -199,8 +202,9 @@ static int record_put(struct meta *m, const char *name,
 	int err;
 
 	record_ns_encode(ns, n_sub, record);
-	add_name(&c, m, create ? "HSETNX" : "HSET", name);
+	add_name(&c, m, "ns_put", name);
 	redis_cmd_str(&c, record);
+	redis_cmd_int(&c, create);
 	err = meta_call(m, META_LOOKUP, "n", 0, &c, &reply);
 	err = err ? err : redis_reply_int(reply, &fresh);
 	if (err)
@@ -239,23 +243,26 @@ static int fetch_all(struct meta *m, int64_t deadline, bool told)
 	redis_cmd_auto struct redis_cmd c = {0};
 	struct namespaces *s = m->namespaces;
 	const struct redis_reply *list;
-	uint64_t store;
+	uint64_t store, version;
 	int err;
 
-	meta_fcall(&c, "ns_list", 2);
+	meta_fcall(&c, "ns_list", 3);
 	meta_cmd_key(&c, m, "n", "store");
 	meta_cmd_key(&c, m, "n", "ns");
+	meta_cmd_key(&c, m, "n", "nsv");
 	err = meta_call(m, META_LOOKUP, "n", deadline, &c, &reply);
 	if (err)
 		return err;
 	list = redis_reply_at(reply, 1);
-	if (redis_reply_uint(redis_reply_at(reply, 0), &store) || !list)
+	if (redis_reply_uint(redis_reply_at(reply, 0), &store) || !list ||
+	    redis_reply_uint(redis_reply_at(reply, 2), &version))
 		return -EPROTO;
 	if (told && store != meta_node_told_store(m))
 		return 0;
 	pthread_mutex_lock(&s->lock);
 	forget_all(s);
 	list_take(s, list);
+	s->version = version;
 	pthread_mutex_unlock(&s->lock);
 	file_store(m);
 	return 0;
@@ -284,6 +291,7 @@ int meta_namespace_store_changed(struct meta *m)
 	cleanup_free struct entry *all = NULL;
 	size_t count;
 
+	m->namespaces->told = UINT64_MAX; /* its versions are others */
 	all = copy_all(m->namespaces, &count);
 	if (!all)
 		return -ENOMEM;
@@ -298,6 +306,38 @@ int meta_namespace_store_changed(struct meta *m)
 }
 
 /* --- for the other parts ----------------------------------------------- */
+
+static uint64_t known_version(struct namespaces *s)
+{
+	scoped_lock(&s->lock);
+	return s->version;
+}
+
+int meta_namespace_heard(struct meta *m, uint64_t version, int64_t deadline)
+{
+	struct namespaces *s = m->namespaces;
+
+	if (version == known_version(s))
+		return 0;
+	return fetch_all(m, deadline, true);
+}
+
+void meta_namespace_tell(struct meta *m)
+{
+	cleanup_free struct entry *all = NULL;
+	struct namespaces *s = m->namespaces;
+	uint64_t version = known_version(s);
+	size_t count;
+
+	if (version == s->told || !m->kv_ops || !m->kv_ops->namespace)
+		return;
+	all = copy_all(s, &count);
+	if (!all)
+		return;
+	for (size_t i = 0; i < count; i++)
+		m->kv_ops->namespace(m->kv_ctx, all[i].name, &all[i].ns);
+	s->told = version;
+}
 
 int meta_namespace_open(struct meta *m)
 {
@@ -453,7 +493,7 @@ int meta_namespace_remove(struct meta *m, const char *name)
 	int err;
 
 	err = keys_remove(m, name, n_sub ? n_sub : NAMESPACE_SUBS);
-	add_name(&c, m, "HDEL", name);
+	add_name(&c, m, "ns_remove", name);
 	err = err ? err : meta_call(m, META_LOOKUP, "n", 0, &c, &reply);
 	err = err ? err : redis_reply_int(reply, &removed);
 	if (err)

@@ -45,6 +45,14 @@ uint32_t meta_namespace_subs_known(struct meta *m, const char *name,
 /** meta_namespace_learn - what Redis lists: one round trip; 0 or -errno. */
 int meta_namespace_learn(struct meta *m, int64_t deadline);
 
+/** meta_namespace_heard - a heartbeat told their version: fetch them if it is
+ *  another; 0 or -errno. */
+int meta_namespace_heard(struct meta *m, uint64_t version, int64_t deadline);
+
+/** meta_namespace_tell - what changed since the last time to the kv op; the
+ *  heartbeat's thread only. */
+void meta_namespace_tell(struct meta *m);
+
 /** meta_namespace_names - visit the names known here, without Redis. */
 void meta_namespace_names(struct meta *m,
 			  void (*fn)(void *arg, const char *name,

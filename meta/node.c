@@ -165,7 +165,7 @@ static int join(struct meta *m, int64_t deadline, bool discard)
 }
 
 struct beat {
-	uint64_t store, version, member;
+	uint64_t store, version, member, namespaces;
 };
 
 static bool is_started(struct node *n)
@@ -230,7 +230,8 @@ static int beat(struct meta *m, int64_t deadline, struct beat *b)
 	if (redis_reply_uint(redis_reply_at(reply, 0), &b->store) ||
 	    redis_reply_uint(redis_reply_at(reply, 1), &b->version) ||
 	    redis_reply_uint(redis_reply_at(reply, 2), &b->member) ||
-	    redis_reply_uint(redis_reply_at(reply, 3), &redis_ms))
+	    redis_reply_uint(redis_reply_at(reply, 3), &redis_ms) ||
+	    redis_reply_uint(redis_reply_at(reply, 6), &b->namespaces))
 		return -EPROTO;
 	meta_members_heard(m, redis_ms, redis_reply_at(reply, 4),
 			   redis_reply_at(reply, 5));
@@ -288,6 +289,17 @@ static int announce(struct meta *m)
 	return 0;
 }
 
+/* What others did to the namespaces. That may fail: the next beat sees it. */
+static void namespaces(struct meta *m, uint64_t version)
+{
+	int64_t deadline = clock_now_ns() + NODE_CALL_MS * NS_PER_MS;
+
+	if (!is_started(m->node) || !m->namespaces)
+		return;
+	if (!meta_namespace_heard(m, version, deadline))
+		meta_namespace_tell(m);
+}
+
 /* Returns: 0 once the store behind the connections is known. */
 static int beat_once(struct meta *m)
 {
@@ -304,7 +316,10 @@ static int beat_once(struct meta *m)
 		err = meta_members_fetch(m, deadline);
 	if (!err && is_started(n))
 		meta_members_tell(m);
-	return err ? err : announce(m);
+	err = err ? err : announce(m);
+	if (!err)
+		namespaces(m, b.namespaces);
+	return err;
 }
 
 /* Wait for the next beat's time or for a reason to beat now. */

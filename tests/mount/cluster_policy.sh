@@ -26,6 +26,18 @@ locate_names_the_nodes_that_hold_a_block() {
 	grep -q 'no node has it' "$T/err"
 }
 
+a_namespace_is_the_same_on_all_nodes_whoever_changed_it() {
+	mkdir "$(kv 1)/policy"
+	wait_for '[ -d "$(kv 2)/policy" ]'
+	chmod 710 "$(kv 1)/policy"
+	setfattr -n user.kvfs.quota -v 30M "$(kv 1)/policy"
+	# with the next heartbeat
+	wait_for '[ "$(stat -c %a "$(kv 2)/policy")" = 710 ]'
+	wait_for '[ "$(getfattr --absolute-names --only-values \
+		-n user.kvfs.quota "$(kv 2)/policy")" = $((30 << 20)) ]'
+	refused "$EACCES" as_nobody ls "$(kv 2)/policy/none"
+}
+
 prefetch_brings_blocks_here() {
 	local i
 	mkdir "$(kv 1)/n/chain"

@@ -573,6 +573,35 @@ START_TEST(a_lost_connection_answers_every_lookup)
 }
 END_TEST
 
+static _Atomic uint64_t quota_heard;
+
+static void quota_note(void *ctx, const char *name,
+		       const struct meta_namespace *ns)
+{
+	(void)ctx;
+	if (!strcmp(name, "shared"))
+		quota_heard = ns->quota_bytes;
+}
+
+START_TEST(what_another_node_did_to_a_namespace_is_told_with_a_heartbeat)
+{
+	struct meta_namespace ns = {.mode = 040755, .quota_bytes = 5};
+
+	server_start(NULL);
+	a = node_up("a", server_url());
+	b = node_new("b", server_url());
+	b->ops.namespace = quota_note;
+	quota_heard = 0;
+	ck_assert_int_eq(node_open(b), 0);
+	ck_assert_int_eq(meta_namespace_put(a->meta, "shared", &ns, true), 0);
+	WAIT_FOR(quota_heard == 5);
+	ns.quota_bytes = 6;
+	ck_assert_int_eq(meta_namespace_put(a->meta, "shared", &ns, false), 0);
+	WAIT_FOR(quota_heard == 6);
+	nodes_down();
+}
+END_TEST
+
 START_TEST(a_namespace_made_elsewhere_is_found_by_a_lookup)
 {
 	struct meta_namespace ns = {.mode = 040755, .checksum = true};
@@ -701,9 +730,10 @@ int main(void)
 		    who_is_patient_hears_that_no_answer_will_come,
 		    what_was_sent_a_moment_ago_is_not_suspected,
 		    a_lost_connection_answers_every_lookup,
+		    what_another_node_did_to_a_namespace_is_told_with_a_heartbeat,
 		    a_namespace_made_elsewhere_is_found_by_a_lookup,
 	    },
-	    8);
+	    9);
 	add(s, "listing",
 	    (const TTest *const[]){
 		    a_listing_shows_what_all_live_nodes_hold,
