@@ -219,6 +219,11 @@ static void serve_fetch(struct request *q)
 	pthread_mutex_unlock(&kv->lock);
 	if (err) {
 		atomic_fetch_add(&q->r->counters.serve_refused, 1);
+		/* Whoever asks has it from Redis that it is here: the reader
+		 * edits nothing there, its owner does. */
+		if (err == -ENOENT)
+			meta_kv_dirty(q->r->fs->meta, q->msg.path,
+				      q->msg.path_len);
 		answer(q, err);
 		return;
 	}

@@ -173,4 +173,27 @@ fetched_copies_are_evicted_first() {
 	done
 }
 
+# In the bucket of NAME: EVAL's KEYS[1] and ARGV[1].
+_in_bucket() { # NAME SCRIPT
+	local key
+	for key in $(redis --scan --pattern 'kvfs:{n#*}:b*'); do
+		redis eval "$2" 1 "$key" "$1"
+	done
+}
+
+a_holder_that_has_it_no_more_says_so_to_redis_itself() {
+	put_published "$(kv 1)/n/stale" 100000 20
+	_in_bucket stale "local r = redis.call('HGET', KEYS[1], ARGV[1])
+		if r then redis.call('SET', 'r', r); redis.call('SET', 'k', KEYS[1]) end" >/dev/null
+	rm "$(kv 1)/n/stale"
+	wait_for '[ "$(node_status 1 .redis.dirty)" = 0 ]'
+	# As if Redis had not heard of it.
+	redis eval "redis.call('HSET', redis.call('GET', 'k'), 'stale',
+		redis.call('GET', 'r'))" 0 >/dev/null
+	wait_for '[ -e "$(kv 2)/n/stale" ] ||
+		[ "$(redis hexists "$(redis get k)" stale)" = 0 ]'
+	refused "$ENOENT" cat "$(kv 2)/n/stale"
+	wait_for '[ "$(redis hexists "$(redis get k)" stale)" = 0 ]'
+}
+
 run_tests
