@@ -150,6 +150,8 @@ static json_t *redis_object(struct fs *fs)
 	json_object_set_new(o, "restarts", whole(s.n_redis_restarts));
 	json_object_set_new(o, "ckpt_seq", whole(s.ckpt_seq));
 	json_object_set_new(o, "ckpt_logged_seq", whole(s.ckpt_logged_seq));
+	json_object_set_new(o, "ckpt_keeper", json_boolean(s.ckpt_keeper));
+	json_object_set_new(o, "ckpt_keepers", whole(s.ckpt_keepers));
 	json_object_set_new(o, "ckpt_read_only",
 			    json_boolean(s.ckpt_read_only));
 	json_object_set_new(o, "rtt_us", whole((uint64_t)s.last_rtt_ns / 1000));

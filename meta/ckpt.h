@@ -5,8 +5,9 @@
 /*
  * The ckpt tree. Every call is one script on the server, atomic there, and
  * one round trip. A mutation returns the records it left behind with their
- * sequence number; they are in ckpt.log before the call returns, so a Redis
- * that is killed the next moment loses nothing that was answered.
+ * sequence number; on a keeper (up to three nodes; this one where it is alone)
+ * they are in ckpt.log before the call returns, so a Redis that is killed the
+ * next moment loses nothing that was answered.
  *
  * Threads: any; each call may wait, at most until the deadline it is given
  * (monotonic ns, as of clock_now_ns; 0: the configured one from now).

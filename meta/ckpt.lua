@@ -4,7 +4,10 @@
 -- Keys, all below KEYS[1] = "P:{c}:" so that they share one slot:
 --
 --   m        hash: tree (id of this tree), seq (newest mutation), next (inode
---            number to give), ready (1: usable), token, loader, load_at
+--            number to give), ready (1: whole), and of the life that it is in:
+--            life (its number), token (its name), base (seq when it began),
+--            prev (the token before); loading, loader, load_at of a load;
+--            what ckpt_keep.lua says
 --   i<ino>   the inode: 80 bytes as in FMT, then a symlink's target
 --   d<ino>   hash: name -> inode number, of a directory
 --   x<ino>   hash: xattr name -> value; the field "" is what they occupy
@@ -18,7 +21,12 @@
 --   o<ino>   hash: incarnation -> "", who keeps this unlinked file
 --   p        hash: "ino:incarnation" -> "", the same by incarnation
 --   log      stream: <seq>-0 -> r, what mutation seq left behind
+--   keepers, elect: who keeps the log, ckpt_keep.lua
 --   r<inc>   hash: slot -> the last answers of that incarnation's mutations
+--
+-- A life of the tree begins when the store is filled from a log, or when its
+-- nodes go on with a store that may have lost its newest records. Within one,
+-- a seq stands for one record.
 --
 -- Numbers of Lua are doubles. Sizes, devices, owners and times are therefore
 -- never read here: they travel as the bytes that the caller gave. Inode
@@ -61,8 +69,14 @@ local ESTALE, EBUSY = 116, 16
 local S_IFMT, S_IFDIR, S_IFLNK, S_ISGID = 61440, 16384, 40960, 1024
 local LINK_MAX = 65000
 local XATTR_TOTAL, XATTR_EACH = 1048576, 32
-local LOG_MAX, RING = 100000, 64
+local LOG_MAX, RING = 1000000, 64
 local LOAD_LEASE_S = 3
+
+-- The token of the life that those who keep the log agreed on, in this run of
+-- the server. It is in the server's memory on purpose, not in its data: a
+-- server that was started again, or another one that took its place, may have
+-- lost the newest records, and answers nothing before they agreed anew.
+local blessed
 
 -- mode uid gid nlink, size rdev version, a-, m-, ctime, parent, writer shard
 -- (log2 of its bytes; 0: the default)
@@ -237,14 +251,14 @@ end
 
 --- the frame of every call ----------------------------------------------
 
--- args: tree, the newest seq that the caller knows. A store that is older
--- than its reader was rolled back or is another one.
-local function gate(base, tree, seq)
-	local m = call('HMGET', base .. 'm', 'tree', 'ready', 'seq', 'next')
-	if not m[1] or m[2] ~= '1' then
+-- args: token, the newest seq in the caller's log. A store that is older than
+-- its reader was rolled back.
+local function gate(base, token, seq)
+	local m = call('HMGET', base .. 'm', 'token', 'ready', 'seq', 'next')
+	if not m[1] or m[2] ~= '1' or m[1] ~= blessed then
 		return UNREADY
 	end
-	if m[1] ~= tree then
+	if m[1] ~= token then
 		return FOREIGN
 	end
 	if tonumber(m[3]) < tonumber(seq) then
@@ -309,12 +323,14 @@ local function commit(t, status, result)
 	end
 	local seq, record = t.seq + 1, table.concat(t.ops)
 	call('HSET', t.base .. 'm', 'seq', id(seq))
-	call('XADD', t.base .. 'log', 'MAXLEN', '~', LOG_MAX, id(seq) .. '-0',
-	     'r', record)
+	call('XADD', t.base .. 'log', id(seq) .. '-0', 'r', record)
+	if seq % 1000 == 0 then -- ckpt_keep trims it long before
+		call('XTRIM', t.base .. 'log', 'MAXLEN', '~', LOG_MAX)
+	end
 	return answer(status, seq, record, result)
 end
 
--- args: tree, seq, session, number of the call, incarnation, inodes that this
+-- args: token, seq, session, number of the call, incarnation, inodes that this
 -- node lets go of (8 bytes each), then fn's own.
 local function mutation(name, flags, fn)
 	register(name, flags, function(keys, args)
@@ -1127,21 +1143,32 @@ register('kept', { 'no-writes' }, function(keys, args)
 	return { '0', page[1], unpack(out) }
 end)
 
--- tree, seq, ready, token, who loads it, for how many seconds nobody has
+local function store(base)
+	local m = call('HMGET', base .. 'm', 'tree', 'seq', 'ready', 'token',
+		       'life', 'base', 'prev', 'loader', 'load_at', 'set',
+		       'clean')
+	return { tree = m[1] or '', seq = tonumber(m[2] or '0'),
+		 ready = m[3] or '', token = m[4] or '',
+		 life = tonumber(m[5] or '0'), base = m[6] or '0',
+		 prev = m[7] or '', loader = m[8] or '',
+		 load_at = tonumber(m[9] or '0'), set = tonumber(m[10] or '0'),
+		 clean = tonumber(m[11] or '-1'),
+		 live = m[3] == '1' and m[4] == blessed }
+end
+
+-- tree, seq, whole, token, life, base, prev, may it be asked
 register('state', { 'no-writes' }, function(keys)
-	local m = call('HMGET', keys[1] .. 'm', 'tree', 'seq', 'ready', 'token',
-		       'loader', 'load_at')
-	local idle = call('TIME')[1] - tonumber(m[6] or '0')
-	return { m[1] or '', m[2] or '0', m[3] or '0', m[4] or '',
-		 m[5] or '0', tostring(math.max(idle, 0)) }
+	local s = store(keys[1])
+	return { s.tree, id(s.seq), s.ready, s.token, id(s.life), s.base,
+		 s.prev, s.live and '1' or '0' }
 end)
 
 -- Records from a seq on: seq, record, seq, record …
 register('since', { 'no-writes' }, function(keys, args)
 	local base, out = keys[1], {}
-	local tree = call('HGET', base .. 'm', 'tree')
-	if tree ~= args[1] then
-		return { tostring(FOREIGN) }
+	local status = gate(base, args[1], '0')
+	if status ~= 0 then
+		return { tostring(status) }
 	end
 	local list = call('XRANGE', base .. 'log', args[2] .. '-0', '+',
 			  'COUNT', args[3])
@@ -1152,28 +1179,30 @@ register('since', { 'no-writes' }, function(keys, args)
 	return { '0', unpack(out) }
 end)
 
+local function is_loading(s, inc)
+	return s.ready == '0' and s.loader ~= inc and
+	       call('TIME')[1] - s.load_at < LOAD_LEASE_S
+end
+
 -- args: the tree that should be there ("": none), the tree to load, token,
 -- incarnation. From here on to load_end nobody else gets an answer.
 register('load_begin', { 'allow-oom' }, function(keys, args)
-	local m = keys[1] .. 'm'
-	local old = call('HMGET', m, 'tree', 'ready', 'loader', 'load_at')
-	if (old[1] or '') ~= args[1] then
+	local m, s = keys[1] .. 'm', store(keys[1])
+	if s.tree ~= args[1] or s.live then
 		return FOREIGN
 	end
-	local now = call('TIME')[1]
-	if old[2] == '0' and old[3] ~= args[4] and
-	   now - tonumber(old[4] or '0') < LOAD_LEASE_S then
+	if is_loading(s, args[4]) then
 		return EBUSY
 	end
-	call('HSET', m, 'tree', args[2], 'ready', '0', 'token', args[3],
-	     'loader', args[4], 'load_at', now)
+	call('HSET', m, 'tree', args[2], 'ready', '0', 'loading', args[3],
+	     'loader', args[4], 'load_at', call('TIME')[1])
 	return 0
 end)
 
 local function loading(name, flags, fn)
 	register(name, flags, function(keys, args)
 		local m = keys[1] .. 'm'
-		local old = call('HMGET', m, 'token', 'ready')
+		local old = call('HMGET', m, 'loading', 'ready')
 		if old[1] ~= args[1] or old[2] ~= '0' then
 			return { tostring(EBUSY) }
 		end
@@ -1185,7 +1214,7 @@ end
 loading('load_wipe', { 'allow-oom' }, function(base, cursor)
 	local page = call('SCAN', cursor, 'MATCH', base .. '*', 'COUNT', 1000)
 	for _, key in ipairs(page[2]) do
-		if key ~= base .. 'm' then
+		if key ~= base .. 'm' and key ~= base .. 'elect' then
 			call('UNLINK', key)
 		end
 	end
@@ -1218,10 +1247,5 @@ end
 
 loading('load', {}, function(base, ops)
 	replay(base, ops)
-	return 'ok'
-end)
-
-loading('load_end', {}, function(base, seq)
-	call('HSET', base .. 'm', 'seq', seq, 'ready', '1')
 	return 'ok'
 end)

@@ -84,8 +84,8 @@ void ckpt_cmd_gate(struct meta_ckpt *c, struct redis_cmd *cmd)
 	struct ckpt_log_info info;
 
 	ckpt_log_info(c->log, &info);
-	redis_cmd_printf(cmd, "%016" PRIx64, info.tree);
-	redis_cmd_uint(cmd, info.seq);
+	redis_cmd_printf(cmd, "%016" PRIx64, c->token);
+	redis_cmd_uint(cmd, c->keeper ? info.seq : 0);
 }
 
 static void cmd_append(struct redis_cmd *cmd, const struct redis_cmd *args)
@@ -165,7 +165,7 @@ static int wait_ready(struct meta_ckpt *c, int64_t deadline, bool write)
 	return 0;
 }
 
-static void ask_check(struct meta_ckpt *c)
+void ckpt_doubt(struct meta_ckpt *c)
 {
 	scoped_lock(&c->lock);
 	if (c->state == CKPT_READY)
@@ -190,7 +190,7 @@ static enum again judge(struct meta_ckpt *c, int *err,
 	case CKPT_BEHIND:
 	case CKPT_UNREADY:
 	case CKPT_FOREIGN:
-		ask_check(c);
+		ckpt_doubt(c);
 		return AGAIN;
 	case CKPT_OLD:
 		*err = -EIO;
@@ -364,20 +364,22 @@ static int log_answer(struct meta_ckpt *c, const struct ckpt_answer *a,
 	while (seen < a->seq &&
 	       !atomic_compare_exchange_weak(&c->seen_seq, &seen, a->seq))
 		;
+	if (!c->keeper)
+		return 0;
 	while ((err = ckpt_log_append(c->log, a->seq, a->record,
 				      a->record_bytes)) == -ESRCH) {
 		if (clock_now_ns() > deadline)
 			break;
 		err = gap_wait(c, a->seq, deadline);
-		if (err == -ESRCH) {
-			ask_check(c);
+		if (err == -ESRCH || err == -EAGAIN) {
+			ckpt_doubt(c);
 			err = wait_ready(c, deadline, true);
 		}
-		if (err)
+		if (err || !c->keeper)
 			break;
 	}
 	if (err == -EEXIST) {
-		ask_check(c);
+		ckpt_doubt(c);
 		return -ESTALE;
 	}
 	return err ? -EIO : 0;

@@ -7,14 +7,23 @@
  *
  *      ckpt.c, ckpt_attr.c    one function per operation
  *      ckpt_call.c            one call: retry, the log, what waits for what
- *      ckpt_reload.c          the store against the log: load, catch up,
- * snapshot ckpt_log.c             files
+ *      ckpt_attach.c          the store against the logs: which is the newest
+ *      ckpt_keep.c            this node among those who keep the log
+ *      ckpt_keepers.c         … as text, in Redis and in the state directory
+ *      ckpt_reload.c          load, catch up, snapshot
+ *      ckpt_log.c             files
  *
- * The store is answered only while it is READY: its tree is the log's and it
- * is not behind it. Every call carries the newest seq of the log, and a store
- * that is older says so instead of answering; then the thread of ckpt compares
- * both and mends what is behind, and the call is tried again, up to its
- * deadline.
+ * The store is answered only while it is READY. Every call carries the token
+ * of the life that this node follows and, of a keeper, the newest seq of its
+ * log; a store that is not in that life, that is older, or that was started
+ * again and not yet agreed on says so instead of answering. Then the thread of
+ * ckpt attaches to it anew, and the call is tried again, up to its deadline.
+ *
+ * Attaching to a store that is not agreed on is an election (ckpt_keep.lua).
+ * Every node says what its log has; once all keepers did, or after elect_ms
+ * without some, the one with the highest number fills the store, if it lacks
+ * anything, and a new life begins. A node that comes back from an older life
+ * takes the tree that is there, unless its log is a part of it.
  */
 
 #include <pthread.h>
@@ -23,13 +32,14 @@
 #include <stdint.h>
 
 #include "meta/ckpt.h"
+#include "meta/ckpt_keepers.h"
 #include "meta/ckpt_log.h"
 #include "meta/internal.h"
 
 enum ckpt_state {
 	CKPT_READY,
 	CKPT_CHECK,   /* to be compared with the log */
-	CKPT_LOADING, /* being filled from the log */
+	CKPT_LOADING, /* … and it is being filled, or that is waited for */
 	CKPT_REFUSED, /* it holds somebody else's tree */
 };
 
@@ -56,11 +66,28 @@ struct meta_ckpt {
 	uint64_t compact_bytes; /* a log longer than this is compacted */
 	char session[CKPT_SESSION_BYTES]; /* of this run of the daemon */
 	_Atomic uint64_t seen_seq;	  /* newest that the store answered */
+	_Atomic uint64_t token;		  /* of the life that is followed */
+	_Atomic bool keeper;	   /* what is answered is in the log before */
+	_Atomic unsigned elect_ms; /* keepers that are away are waited for */
 
-	pthread_mutex_t lock; /* a leaf; guards all below */
-	pthread_cond_t cond;  /* anything below changed */
+	/* Only the thread's, or before there is one. */
+	bool was_live; /* since the start: it knows the newest keepers */
+	bool said_wait, said_none; /* in this election */
+	int64_t next_keep_ns;
+	uint64_t kept_version; /* of the membership, when last looked */
+
+	struct redis *tail; /* a connection that waits for records */
+	pthread_t tail_thread;
+	bool has_tail_thread;
+
+	pthread_mutex_t lock;	  /* a leaf; guards all below */
+	pthread_cond_t cond;	  /* anything below changed */
+	pthread_cond_t tail_cond; /* what the tail waits for did */
 	enum ckpt_state state;
 	bool stop;
+	enum ckpt_tail { TAIL_IDLE, TAIL_ASKED, TAIL_HIT } tail_state;
+	uint64_t tail_seq;	     /* there is a record of this seq */
+	struct ckpt_keepers keepers; /* changed by the thread only */
 	bool catching_up;
 	uint64_t n_calls;  /* the last number that was given */
 	uint64_t numbered; /* a bit a slot of the ring: its call is under way */
@@ -148,7 +175,8 @@ int ckpt_answer_attr(const char *fn, const struct ckpt_answer *a,
 
 /** ckpt_cmd_begin - "FCALL … P:{c}:", for what is no operation of the tree. */
 void ckpt_cmd_begin(struct meta *m, struct redis_cmd *cmd, const char *fn);
-/** ckpt_cmd_gate - the arguments tree and seq that most functions begin with */
+/** ckpt_cmd_gate - the arguments token and seq that most functions begin with
+ */
 void ckpt_cmd_gate(struct meta_ckpt *c, struct redis_cmd *cmd);
 
 /** ckpt_page - call a function that answers an array; its head is checked.
@@ -157,16 +185,82 @@ void ckpt_cmd_gate(struct meta_ckpt *c, struct redis_cmd *cmd);
 int ckpt_page(struct meta *m, const struct redis_cmd *cmd, size_t min_count,
 	      struct redis_reply **reply);
 
+/** ckpt_doubt - the store is not what it was: attach anew. */
+void ckpt_doubt(struct meta_ckpt *c);
+void ckpt_state_set(struct meta_ckpt *c, enum ckpt_state state);
+
+/* --- ckpt_attach.c ----------------------------------------------------- */
+
+/* What the store says of itself. */
+struct ckpt_store {
+	uint64_t tree; /* 0: it has none */
+	uint64_t seq;
+	bool whole;	      /* no load was broken off */
+	bool live;	      /* it was agreed on */
+	uint64_t token, life; /* of the life that it is in */
+	uint64_t base;	      /* seq when that began */
+	uint64_t prev;	      /* token of the one before; 0: none */
+	char run_id[41];
+};
+int ckpt_store_state(struct meta_ckpt *c, struct ckpt_store *s);
+
+/** ckpt_attach - agree on the store, fill it if need be; sets c->state.
+ *  Returns: 0 (READY), -EINVAL (two histories), -EUCLEAN (damage), -EAGAIN
+ *  others are waited for, -errno. */
+int ckpt_attach(struct meta_ckpt *c);
+
+/** ckpt_is_prefix - is what the log has a part of what the store has, from
+ *  the first record on? */
+bool ckpt_is_prefix(struct meta_ckpt *c, const struct ckpt_store *s,
+		    const struct ckpt_log_info *info);
+
+/* --- ckpt_keep.c ------------------------------------------------------- */
+
+/** ckpt_cmd_self - the arguments uuid, incarnation, name */
+void ckpt_cmd_self(struct meta_ckpt *c, struct redis_cmd *cmd);
+
+/**
+ * ckpt_keep_place - be a keeper if there is room
+ * @s: the store, live
+ * @prefix: as of ckpt_is_prefix
+ *
+ * Then the log is made whole: by the records that it lacks, or a snapshot.
+ * Returns: 0 (a keeper or not: c->keeper), -EINVAL another history, -errno.
+ */
+int ckpt_keep_place(struct meta_ckpt *c, const struct ckpt_store *s,
+		    bool prefix);
+
+/** ckpt_keep_tick - say what the log has, take a place that got free. */
+void ckpt_keep_tick(struct meta_ckpt *c);
+
+/** ckpt_tail_start - from now on a keeper has every record in its log within
+ *  milliseconds, whoever made it. 0 or -errno. */
+int ckpt_tail_start(struct meta_ckpt *c);
+void ckpt_tail_stop(struct meta_ckpt *c); /* c->stop is set */
+
+/** ckpt_keep_leave - make room for another node. */
+void ckpt_keep_leave(struct meta_ckpt *c);
+
 /* --- ckpt_reload.c ----------------------------------------------------- */
 
-/** ckpt_attach - make store and log agree; sets c->state.
- *  Returns: 0 (READY), -EINVAL (two histories), -EUCLEAN (damage), -errno. */
-int ckpt_attach(struct meta_ckpt *c);
+/** ckpt_random - not 0 */
+uint64_t ckpt_random(void);
+
+/** ckpt_tree_new - a log with nothing but a root directory. */
+int ckpt_tree_new(struct meta_ckpt *c);
+
+/** ckpt_load - fill a store that is new, behind or half filled
+ *  @expect: its tree now */
+int ckpt_load(struct meta_ckpt *c, uint64_t expect);
+
+/** ckpt_adopt - the store's tree becomes the log's, with all that it holds. */
+int ckpt_adopt(struct meta_ckpt *c, const struct ckpt_store *s,
+	       const char *why);
 
 /** ckpt_catch_up - append what the store's stream has past the log
  *  @seq: at least up to here
  *  Returns: 0, -ESRCH the stream does not reach back, -EEXIST another
- *  history, or -errno. */
+ *  history, -EAGAIN another life, or -errno. */
 int ckpt_catch_up(struct meta_ckpt *c, uint64_t seq);
 
 /** ckpt_compact - a new snapshot, and the log starts anew. */

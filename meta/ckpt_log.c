@@ -405,6 +405,20 @@ int ckpt_log_start(struct ckpt_log *l, uint64_t tree, uint64_t base)
 	return ckpt_log_file_start(l, base);
 }
 
+void ckpt_log_keep_old(struct ckpt_log *l)
+{
+	static const char *const names[] = {SNAP_NAME, LOG_NAME};
+	char old[NAME_BYTES];
+
+	for (int i = 0; i < 2; i++) {
+		snprintf(old, sizeof(old), "%s.old-%" PRId64, names[i],
+			 (int64_t)time(NULL));
+		if (!linkat(l->dirfd, names[i], l->dirfd, old, 0))
+			log_warn("ckpt: %s/%s: kept as %s", l->dir, names[i],
+				 old);
+	}
+}
+
 uint64_t ckpt_log_sum_of(uint64_t seq, const void *payload, size_t n)
 {
 	return ckpt_file_sum(seq, payload, n);

@@ -52,6 +52,10 @@ void ckpt_log_info(struct ckpt_log *log, struct ckpt_log_info *info);
 /** ckpt_log_start - begin the log of a new tree; base: its seq until now. */
 int ckpt_log_start(struct ckpt_log *log, uint64_t tree, uint64_t base);
 
+/** ckpt_log_keep_old - other names for the files as they are, NAME.old-<time>:
+ *  they are about to be replaced, and have what nobody else does. */
+void ckpt_log_keep_old(struct ckpt_log *log);
+
 /** ckpt_log_append - write the next record with write(2).
  *  Returns: 0 (a seq that is there already too), -ESRCH records before it are
  *  missing, -EEXIST that seq holds another record, -EIO, -ENOSPC. */

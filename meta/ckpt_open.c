@@ -14,10 +14,18 @@
 
 #define COMPACT_BYTES (64u << 20)
 #define COMPACT_AGAIN_NS (60 * NS_PER_S)
-#define TICK_NS NS_PER_S
+#define TICK_NS (250 * NS_PER_MS)
+#define SLOW_NS NS_PER_S
 #define CHECK_TICK_NS (50 * NS_PER_MS)
 #define CHECK_TICKS 20u /* then a failing check is tried each TICK */
 #define LETGO_NS NS_PER_S
+/* A node that lives notices within a heartbeat that it is asked. */
+#define ELECT_MS 5000u
+
+static bool is_doubted(enum ckpt_state state)
+{
+	return state == CKPT_CHECK || state == CKPT_LOADING;
+}
 
 /* --- the thread -------------------------------------------------------- */
 
@@ -25,7 +33,7 @@
 static bool tick(struct meta_ckpt *c, unsigned failed, enum ckpt_state *state)
 {
 	scoped_lock(&c->lock);
-	if (!c->stop && (c->state != CKPT_CHECK || failed)) {
+	if (!c->stop && (!is_doubted(c->state) || failed)) {
 		bool soon = failed && failed <= CHECK_TICKS;
 		int64_t pause = soon ? CHECK_TICK_NS : TICK_NS;
 		struct timespec t = clock_timespec(clock_now_ns() + pause);
@@ -57,14 +65,14 @@ static void compact_if_long(struct meta_ckpt *c, int64_t *not_before)
 static void *run(void *arg)
 {
 	struct meta_ckpt *c = arg;
-	int64_t compact_not_before = 0;
+	int64_t compact_not_before = 0, slow_not_before = 0;
 	enum ckpt_state state;
 	unsigned failed = 0; /* checks in a row */
 
 	while (tick(c, failed, &state)) {
 		bool up = redis_up(c->m->links[META_CKPT]);
 
-		if (state != CKPT_CHECK)
+		if (!is_doubted(state))
 			failed = 0;
 		else if (!up)
 			failed = 1; /* look again soon */
@@ -73,8 +81,12 @@ static void *run(void *arg)
 		if (state != CKPT_READY || !up)
 			continue;
 		ckpt_letgo_flush(c, clock_now_ns() + LETGO_NS);
-		ckpt_lock_tidy(c);
-		ckpt_shards_flush(c);
+		ckpt_keep_tick(c);
+		if (clock_now_ns() >= slow_not_before) {
+			ckpt_lock_tidy(c);
+			ckpt_shards_flush(c);
+			slow_not_before = clock_now_ns() + SLOW_NS;
+		}
 		compact_if_long(c, &compact_not_before);
 	}
 	return NULL;
@@ -92,11 +104,13 @@ static struct meta_ckpt *state_new(struct meta *m)
 	c->m = m;
 	c->state = CKPT_CHECK;
 	c->compact_bytes = COMPACT_BYTES;
+	c->elect_ms = ELECT_MS;
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_mutex_init(&c->lock_ends, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&c->cond, &attr);
+	pthread_cond_init(&c->tail_cond, &attr);
 	pthread_condattr_destroy(&attr);
 	return c;
 }
@@ -105,6 +119,7 @@ static void state_free(struct meta_ckpt *c)
 {
 	ckpt_log_close(c->log);
 	pthread_cond_destroy(&c->cond);
+	pthread_cond_destroy(&c->tail_cond);
 	pthread_mutex_destroy(&c->lock_ends);
 	pthread_mutex_destroy(&c->lock);
 	ckpt_shards_free(&c->shards);
@@ -113,7 +128,8 @@ static void state_free(struct meta_ckpt *c)
 	free(c);
 }
 
-/* Another node may be filling the store: wait for it, within reason. */
+/* Another node may be filling the store, or be asked what its log has: wait
+ * for it, within reason. */
 static int attach_first(struct meta_ckpt *c)
 {
 	struct timespec pause = clock_timespec(CHECK_TICK_NS);
@@ -123,8 +139,8 @@ static int attach_first(struct meta_ckpt *c)
 	while ((err = ckpt_attach(c)) == -EAGAIN && clock_now_ns() < deadline)
 		nanosleep(&pause, NULL);
 	if (err == -EAGAIN) {
-		log_error("ckpt: another node is filling redis with the tree "
-			  "and has not finished");
+		log_error("ckpt: other nodes have not yet filled redis with "
+			  "the tree");
 		err = -ETIMEDOUT;
 	}
 	return err;
@@ -138,11 +154,15 @@ static int start(struct meta_ckpt *c)
 			    (ssize_t)sizeof(c->session))
 		err = -EIO;
 	if (!err)
+		err = ckpt_keepers_load(&c->keepers, c->m->state_dir);
+	if (!err)
 		err = attach_first(c);
 	if (!err)
 		err = ckpt_sweep(c);
 	if (!err)
 		err = ckpt_lock_reset(c->m);
+	if (!err)
+		err = ckpt_tail_start(c);
 	if (!err)
 		err = -pthread_create(&c->thread, NULL, run, c);
 	c->has_thread = !err;
@@ -158,8 +178,8 @@ int meta_ckpt_open(struct meta *m)
 		return -ENOMEM;
 	err = start(m->ckpt);
 	if (err) {
-		state_free(m->ckpt);
-		m->ckpt = NULL;
+		meta_ckpt_stop(m);
+		meta_ckpt_close(m);
 	}
 	return err;
 }
@@ -181,15 +201,20 @@ void meta_ckpt_stop(struct meta *m)
 
 	if (!c)
 		return;
-	if (redis_up(m->links[META_CKPT]))
+	if (c->has_thread && redis_up(m->links[META_CKPT]))
 		ckpt_letgo_flush(c, clock_now_ns() + LETGO_NS);
 	pthread_mutex_lock(&c->lock);
 	c->stop = true;
 	pthread_cond_broadcast(&c->cond);
+	pthread_cond_signal(&c->tail_cond);
 	pthread_mutex_unlock(&c->lock);
 	if (c->has_thread)
 		pthread_join(c->thread, NULL);
-	ckpt_log_fdatasync(c->log);
+	c->has_thread = false;
+	ckpt_tail_stop(c);
+	ckpt_keep_leave(c);
+	if (c->log)
+		ckpt_log_fdatasync(c->log);
 }
 
 void meta_ckpt_close(struct meta *m)
@@ -212,6 +237,8 @@ void meta_ckpt_stats(struct meta *m, struct meta_stats *stats)
 	stats->ckpt_seq = c->seen_seq > info.seq ? c->seen_seq : info.seq;
 	pthread_mutex_lock(&c->lock);
 	stats->ckpt_read_only = c->state != CKPT_READY;
+	stats->ckpt_keeper = c->keeper;
+	stats->ckpt_keepers = c->keepers.n;
 	pthread_mutex_unlock(&c->lock);
 }
 

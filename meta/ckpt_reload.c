@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/* The store against the log: who is behind, and how it is made good. */
+/* Store to log and log to store. */
 #include "meta/ckpt_call.h"
 
 #include <errno.h>
@@ -15,53 +15,13 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "meta/ckpt_record.h"
+#include "meta/node.h"
 
 #define LOAD_BYTES (256u << 10)
 #define SINCE_RECORDS 500u
 #define SWEEP_PAIRS 500u
 
-/* What the store says of itself. */
-struct store {
-	uint64_t tree; /* 0: it has none */
-	uint64_t seq;
-	bool ready;
-	char token[20]; /* of the last load */
-	char run_id[41];
-};
-
-static int store_state(struct meta_ckpt *c, struct store *s)
-{
-	redis_cmd_auto struct redis_cmd cmd = {0};
-	redis_reply_auto struct redis_reply *r = NULL;
-	const char *tree;
-	char *end;
-	int err;
-
-	ckpt_cmd_begin(c->m, &cmd, "state");
-	err = meta_call(c->m, META_CKPT, "c", 0, &cmd, &r);
-	if (err)
-		return err;
-	memset(s, 0, sizeof(*s));
-	tree = redis_reply_text(redis_reply_at(r, 0));
-	s->tree = strtoull(tree, &end, 16);
-	if (redis_reply_count(r) < 4 || *end || (*tree && !s->tree) ||
-	    redis_reply_uint(redis_reply_at(r, 1), &s->seq))
-		return ckpt_malformed("state");
-	s->ready = !strcmp(redis_reply_text(redis_reply_at(r, 2)), "1");
-	snprintf(s->token, sizeof(s->token), "%s",
-		 redis_reply_text(redis_reply_at(r, 3)));
-	redis_run_id(c->m->links[META_CKPT], s->run_id);
-	return 0;
-}
-
-static void set_state(struct meta_ckpt *c, enum ckpt_state state)
-{
-	scoped_lock(&c->lock);
-	c->state = state;
-	pthread_cond_broadcast(&c->cond);
-}
-
-static uint64_t random64(void)
+uint64_t ckpt_random(void)
 {
 	uint64_t v = 0;
 
@@ -126,7 +86,7 @@ static int load_begin(struct load *l, uint64_t expect, uint64_t tree)
 	uint64_t status;
 	int err;
 
-	snprintf(l->token, sizeof(l->token), "%016" PRIx64, random64());
+	snprintf(l->token, sizeof(l->token), "%016" PRIx64, ckpt_random());
 	ckpt_cmd_begin(l->c->m, &cmd, "load_begin");
 	if (expect)
 		redis_cmd_printf(&cmd, "%016" PRIx64, expect);
@@ -162,14 +122,22 @@ static int load_wipe(struct load *l)
 	return err;
 }
 
+/* A new life begins, after the one that the log was written in. */
 static int load_end(struct load *l, uint64_t seq)
 {
+	const struct ckpt_keepers *k = &l->c->keepers;
 	redis_cmd_auto struct redis_cmd cmd = {0};
 	redis_reply_auto struct redis_reply *r = NULL;
 
 	ckpt_cmd_begin(l->c->m, &cmd, "load_end");
 	redis_cmd_str(&cmd, l->token);
 	redis_cmd_uint(&cmd, seq);
+	redis_cmd_str(&cmd, meta_node_uuid(l->c->m));
+	redis_cmd_uint(&cmd, k->life);
+	if (k->token)
+		redis_cmd_printf(&cmd, "%016" PRIx64, k->token);
+	else
+		redis_cmd_str(&cmd, "");
 	return ckpt_page(l->c->m, &cmd, 2, &r);
 }
 
@@ -187,8 +155,7 @@ static int load_all(struct load *l, uint64_t expect,
 	return err ? err : load_end(l, info->seq);
 }
 
-/* Fill a store that is new, behind or half filled. expect: its tree now. */
-static int load_store(struct meta_ckpt *c, uint64_t expect)
+int ckpt_load(struct meta_ckpt *c, uint64_t expect)
 {
 	int64_t start = clock_now_ns();
 	struct load l = {.c = c};
@@ -200,7 +167,7 @@ static int load_store(struct meta_ckpt *c, uint64_t expect)
 	if (!l.buf)
 		return -ENOMEM;
 	l.cap_bytes = LOAD_BYTES;
-	set_state(c, CKPT_LOADING);
+	ckpt_state_set(c, CKPT_LOADING);
 	err = load_all(&l, expect, &info);
 	free(l.buf);
 	if (!err && info.seq > 1)
@@ -213,7 +180,7 @@ static int load_store(struct meta_ckpt *c, uint64_t expect)
 }
 
 /* A tree begins with its root. */
-static int tree_new(struct meta_ckpt *c)
+int ckpt_tree_new(struct meta_ckpt *c)
 {
 	int64_t now = clock_stamp_ns();
 	struct ckpt_attr root = {
@@ -229,7 +196,7 @@ static int tree_new(struct meta_ckpt *c)
 	};
 	char payload[CKPT_ROOT_RECORD_BYTES];
 	size_t n = ckpt_record_root(payload, &root);
-	int err = ckpt_log_start(c->log, random64(), 0);
+	int err = ckpt_log_start(c->log, ckpt_random(), 0);
 
 	return err ? err : ckpt_log_append(c->log, 1, payload, n);
 }
@@ -270,7 +237,7 @@ int ckpt_catch_up(struct meta_ckpt *c, uint64_t want)
 		redis_reply_auto struct redis_reply *r = NULL;
 
 		ckpt_cmd_begin(c->m, &cmd, "since");
-		redis_cmd_printf(&cmd, "%016" PRIx64, info.tree);
+		redis_cmd_printf(&cmd, "%016" PRIx64, c->token);
 		redis_cmd_uint(&cmd, next);
 		redis_cmd_uint(&cmd, SINCE_RECORDS);
 		err = ckpt_page(c->m, &cmd, 1, &r);
@@ -289,13 +256,13 @@ int ckpt_catch_up(struct meta_ckpt *c, uint64_t want)
 struct scan {
 	struct meta_ckpt *c;
 	struct ckpt_snap *snap;
-	uint64_t tree, seq;
+	uint64_t token, seq;
 };
 
 static void scan_cmd(struct scan *s, struct redis_cmd *cmd, const char *fn)
 {
 	ckpt_cmd_begin(s->c->m, cmd, fn);
-	redis_cmd_printf(cmd, "%016" PRIx64, s->tree);
+	redis_cmd_printf(cmd, "%016" PRIx64, s->token);
 	redis_cmd_uint(cmd, s->seq);
 }
 
@@ -361,19 +328,19 @@ static int scan_all(struct scan *s)
  * refilled or restarted in between has keys in another order: the scan is
  * void then.
  */
-static int scan_store(struct meta_ckpt *c, const struct store *before,
+static int scan_store(struct meta_ckpt *c, const struct ckpt_store *before,
 		      uint64_t tree, uint64_t base)
 {
-	struct scan s = {.c = c, .tree = before->tree, .seq = before->seq};
-	struct store after;
+	struct scan s = {.c = c, .token = before->token, .seq = before->seq};
+	struct ckpt_store after;
 	int err = ckpt_snap_begin(&s.snap, c->log, tree, base);
 
 	if (err)
 		return err;
 	err = scan_all(&s);
 	if (!err)
-		err = store_state(c, &after);
-	if (!err && (!after.ready || strcmp(before->token, after.token) ||
+		err = ckpt_store_state(c, &after);
+	if (!err && (!after.live || before->token != after.token ||
 		     strcmp(before->run_id, after.run_id)))
 		err = -EAGAIN;
 	if (!err)
@@ -385,116 +352,24 @@ static int scan_store(struct meta_ckpt *c, const struct store *before,
 int ckpt_compact(struct meta_ckpt *c)
 {
 	struct ckpt_log_info info;
-	struct store s;
+	struct ckpt_store s;
 	int err;
 
 	ckpt_log_info(c->log, &info);
-	err = store_state(c, &s);
-	if (!err && (!s.ready || s.tree != info.tree || s.seq < info.seq))
+	err = ckpt_store_state(c, &s);
+	if (!err && (!s.live || s.token != c->token || s.seq < info.seq))
 		err = -EAGAIN;
 	return err ? err : scan_store(c, &s, 0, 0);
 }
 
-/* The store's tree becomes ours, with all that it holds. */
-static int adopt(struct meta_ckpt *c, const struct store *s, const char *why)
+int ckpt_adopt(struct meta_ckpt *c, const struct ckpt_store *s, const char *why)
 {
-	int err;
+	int err = scan_store(c, s, s->tree, s->seq);
 
-	if (!s->ready)
-		return -EAGAIN; /* another node is filling it */
-	err = scan_store(c, s, s->tree, s->seq);
 	if (!err)
 		log_info("ckpt: %s: took the tree in redis as of record "
 			 "%" PRIu64,
 			 why, s->seq);
-	return err;
-}
-
-/* --- attach ------------------------------------------------------------ */
-
-static int attach_same(struct meta_ckpt *c, const struct store *s,
-		       const struct ckpt_log_info *info)
-{
-	int err;
-
-	if (!s->ready || s->seq < info->seq)
-		return load_store(c, s->tree);
-	err = ckpt_catch_up(c, s->seq);
-	if (err == -ESRCH)
-		return adopt(c, s, "ckpt.log is too far behind");
-	if (err == -EEXIST && s->seq <= info->seq)
-		return load_store(c, s->tree);
-	if (err != -EEXIST)
-		return err;
-	log_error(
-		"ckpt: redis and ckpt.log disagree about the tree since "
-		"record %" PRIu64 ": one of them was written by another "
-		"daemon; remove ckpt.log and ckpt.snap to use what redis has, "
-		"or FLUSHDB redis to use the log",
-		info->seq);
-	return -EINVAL;
-}
-
-static int attach_other(struct meta_ckpt *c, const struct store *s,
-			const struct ckpt_log_info *info)
-{
-	if (info->seq <= 1)
-		return adopt(c, s, "the tree here is empty");
-	if (s->seq <= 1)
-		return load_store(c, s->tree);
-	log_error("ckpt: redis holds the tree of another cluster (%016" PRIx64
-		  ", ours is %016" PRIx64 "): nothing is touched; use another "
-		  "prefix or database, or move ckpt.log and ckpt.snap away",
-		  s->tree, info->tree);
-	return -EINVAL;
-}
-
-/* Without what was lost, files would be forgotten and their data dropped. */
-static int attach_damaged(struct meta_ckpt *c, const struct store *s,
-			  const struct ckpt_log_info *info)
-{
-	if (s->tree && s->seq >= info->seq &&
-	    (!info->tree || s->tree == info->tree))
-		return adopt(c, s, "ckpt.log is damaged");
-	log_error("ckpt: ckpt.log is damaged and redis does not have the tree: "
-		  "remove ckpt.*.bad-* from %s to go on with the tree as of "
-		  "record %" PRIu64 ", losing what came later",
-		  c->m->state_dir, info->seq);
-	return -EUCLEAN;
-}
-
-static int attach(struct meta_ckpt *c)
-{
-	struct ckpt_log_info info;
-	struct store s;
-	int err = store_state(c, &s);
-
-	if (err)
-		return err;
-	ckpt_log_info(c->log, &info);
-	if (info.damaged)
-		return attach_damaged(c, &s, &info);
-	if (s.tree && !info.tree)
-		return adopt(c, &s, "there is no log yet");
-	if (s.tree && s.tree != info.tree)
-		return attach_other(c, &s, &info);
-	if (s.tree)
-		return attach_same(c, &s, &info);
-	if (!info.tree)
-		err = tree_new(c);
-	return err ? err : load_store(c, 0);
-}
-
-int ckpt_attach(struct meta_ckpt *c)
-{
-	int err = attach(c);
-
-	if (!err)
-		set_state(c, CKPT_READY);
-	else if (err == -EINVAL || err == -EUCLEAN)
-		set_state(c, CKPT_REFUSED);
-	else
-		set_state(c, CKPT_CHECK);
 	return err;
 }
 

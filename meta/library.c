@@ -17,7 +17,9 @@
 
 EMBED("library_kvfs_lua", "meta/kvfs.lua");
 EMBED("library_ckpt_lua", "meta/ckpt.lua");
-extern const char library_kvfs_lua[], library_ckpt_lua[];
+EMBED("library_ckpt_keep_lua", "meta/ckpt_keep.lua");
+extern const char library_kvfs_lua[], library_ckpt_lua[],
+	library_ckpt_keep_lua[];
 
 static char library[2 * 65536];
 static char library_hash[17];
@@ -28,12 +30,16 @@ static void library_make(void)
 	int n;
 
 	h = XXH3_64bits_withSeed(library_ckpt_lua, strlen(library_ckpt_lua), h);
+	h = XXH3_64bits_withSeed(library_ckpt_keep_lua,
+				 strlen(library_ckpt_keep_lua), h);
 	snprintf(library_hash, sizeof(library_hash), "%016" PRIx64, h);
 	n = snprintf(library, sizeof(library),
-		     "#!lua name=" META_LIBRARY "\ndo\n%s\nend\ndo\n%s\nend\n"
+		     "#!lua name=" META_LIBRARY
+		     "\ndo\n%s\nend\ndo\n%s\n%s\nend\n"
 		     "redis.register_function('" LIBRARY_BUILD_FN "',"
 		     "function() return '%s' end)\n",
-		     library_kvfs_lua, library_ckpt_lua, library_hash);
+		     library_kvfs_lua, library_ckpt_lua, library_ckpt_keep_lua,
+		     library_hash);
 	if (n < 0 || (size_t)n >= sizeof(library))
 		library[0] = '\0';
 }

@@ -12,7 +12,8 @@
  * library_text - the source of the function library that Redis runs
  * @build: set to what kvfs1_build answers if Redis has this very text
  *
- * kvfs.lua and ckpt.lua, each in a scope of its own, put together once.
+ * kvfs.lua, and ckpt.lua with ckpt_keep.lua, each in a scope of its own, put
+ * together once.
  * Returns: the text; NULL: it outgrew its buffer. Threads: any.
  */
 const char *library_text(const char **build);

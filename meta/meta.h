@@ -20,7 +20,8 @@
  *                  kv_list.c the listing
  *      ckpt.c      the ckpt tree, one script call per operation (ckpt.h);
  *                  ckpt_shards.c who has which shards, ckpt_lock.c locks
- *      ckpt_log.c  ckpt's truth: log, snapshot, reload
+ *      ckpt_log.c  ckpt's truth: log, snapshot; ckpt_attach.c who fills the
+ *                  store, ckpt_keep.c who keeps the log
  *      kvfs.lua    the function library that runs inside Redis
  */
 
@@ -75,6 +76,8 @@ struct meta_stats {
 	uint64_t ckpt_seq;	  /* newest sequence number seen */
 	uint64_t ckpt_logged_seq; /* newest in ckpt.log */
 	bool ckpt_read_only;	  /* the store is being reloaded */
+	bool ckpt_keeper;	  /* ckpt.log has every node's changes */
+	uint32_t ckpt_keepers;	  /* how many nodes keep such a log */
 	int64_t last_rtt_ns;
 };
 
@@ -82,8 +85,8 @@ struct meta_stats {
  * meta_open - reach Redis, load the function library, become a member
  * @m: set only on success
  *
- * Starts the embedded server where url is NULL; reloads the ckpt tree from
- * the log into a store that is behind it. Waits at most the deadline.
+ * Starts the embedded server where url is NULL; reloads the ckpt tree into a
+ * store that is behind the keepers' logs. Waits at most the deadline.
  *
  * Returns: 0, or one logged line and -ECONNREFUSED, -ETIMEDOUT, -EACCES
  *          (password, certificate), -EINVAL (URL; a Redis that may evict keys

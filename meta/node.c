@@ -391,6 +391,11 @@ uint32_t meta_node_self(struct meta *m)
 	return m->node->incarnation;
 }
 
+const char *meta_node_uuid(struct meta *m)
+{
+	return m->node->uuid;
+}
+
 uint64_t meta_node_told_store(struct meta *m)
 {
 	return m->node->told_store;

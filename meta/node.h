@@ -29,6 +29,9 @@ int meta_node_start(struct meta *m);
 /** meta_node_ready - the node ops may be called from now on. */
 void meta_node_ready(struct meta *m);
 
+/** meta_node_uuid - for ever the same. */
+const char *meta_node_uuid(struct meta *m);
+
 /** meta_node_lease - until when (monotonic ns) nobody takes this node for
  *  dead, with a second to spare. */
 int64_t meta_node_lease(struct meta *m);

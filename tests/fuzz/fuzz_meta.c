@@ -2,6 +2,7 @@
 /* What comes from outside into meta: replies of Redis, records, addresses. */
 #include "tests/fuzz/fuzz.h"
 
+#include "meta/ckpt_keepers.h"
 #include "meta/member.h"
 #include "meta/record.h"
 #include "meta/redis.h"
@@ -25,6 +26,41 @@ static void reply_walk(const struct redis_reply *r)
 		reply_walk(redis_reply_at(r, i));
 }
 
+/* What was read can be written, and is then the same. */
+static void keepers_same(const struct ckpt_keepers *k)
+{
+	char text[CKPT_KEEPERS_TEXT_MAX];
+	struct ckpt_keepers again;
+
+	fuzz_must(k->n <= CKPT_KEEPERS_MAX);
+	ckpt_keepers_encode(k, text);
+	fuzz_must(strlen(text) < sizeof(text));
+	fuzz_must(!ckpt_keepers_decode(text, strlen(text), &again));
+	fuzz_must(again.n == k->n && again.version == k->version &&
+		  again.tree == k->tree && again.token == k->token &&
+		  again.life == k->life);
+	for (unsigned i = 0; i < k->n; i++) {
+		fuzz_must(!strcmp(again.list[i].uuid, k->list[i].uuid));
+		fuzz_must(!strcmp(again.list[i].name, k->list[i].name));
+	}
+}
+
+static void keepers(const struct redis_reply *r)
+{
+	struct ckpt_keepers k = {.tree = 1};
+
+	if (!ckpt_keepers_read(r, &k))
+		keepers_same(&k);
+}
+
+static void keepers_file(const char *bytes, size_t n)
+{
+	struct ckpt_keepers k;
+
+	if (!ckpt_keepers_decode(bytes, n, &k))
+		keepers_same(&k);
+}
+
 static void replies(const char *bytes, size_t n)
 {
 	struct resp_reader *reader = resp_reader_new();
@@ -35,6 +71,7 @@ static void replies(const char *bytes, size_t n)
 	if (!resp_feed(reader, bytes, n))
 		while (!resp_next(reader, &reply) && reply) {
 			reply_walk(reply);
+			keepers(reply);
 			redis_reply_free(reply);
 		}
 	resp_reader_free(reader);
@@ -102,6 +139,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	replies(bytes, n);
 	records(bytes, n);
 	members(bytes, n);
+	keepers_file(bytes, n);
 	addresses(bytes, n);
 	return 0;
 }
@@ -132,6 +170,28 @@ static void seed_records(void)
 	seed_text(text);
 }
 
+#define UUID "0f0e0d0c-0b0a-4908-8706-050403020100"
+
+static void seed_keepers(void)
+{
+	struct ckpt_keepers k = {.tree = 0x1234,
+				 .life = 3,
+				 .token = ~0ull,
+				 .version = 7,
+				 .n = 2};
+	char text[CKPT_KEEPERS_TEXT_MAX];
+
+	for (unsigned i = 0; i < k.n; i++) {
+		strcpy(k.list[i].uuid, UUID);
+		strcpy(k.list[i].name, "node \n1");
+	}
+	ckpt_keepers_encode(&k, text);
+	seed_text(text);
+	seed_text("*8\r\n$1\r\n0\r\n$2\r\n17\r\n$1\r\n7\r\n$36\r\n" UUID
+		  "\r\n$2\r\n12\r\n$2\r\n17\r\n$1\r\nk\r\n$3\r\na%20\r\n");
+	seed_text("*3\r\n$1\r\n0\r\n$1\r\n1\r\n:0\r\n");
+}
+
 void fuzz_seeds(void)
 {
 	seed_records();
@@ -140,6 +200,7 @@ void fuzz_seeds(void)
 	seed_text("1099511627776 4096 17 1235 3 0 later");
 	seed_text("+OK\r\n:12\r\n$-1\r\n-ERR no such key\r\n");
 	seed_text("*3\r\n$3\r\nfoo\r\n:-7\r\n*2\r\n$0\r\n\r\n*0\r\n");
+	seed_keepers();
 	seed_text("*-1\r\n$5\r\na\r\nbc\r\n*1\r\n*1\r\n*1\r\n:1\r\n");
 	seed_text("redis://user@host.example:6380/3");
 	/* Found here: shown, each was another address. */
