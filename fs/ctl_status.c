@@ -86,6 +86,7 @@ static void add_namespace(void *arg, const struct kv_usage *u)
 	json_object_set_new(o, "name", json_string(ctl_name(u->name, name)));
 	json_object_set_new(o, "blocks", whole(u->blocks));
 	json_object_set_new(o, "bytes", whole(u->bytes));
+	json_object_set_new(o, "usage_bytes", whole(u->usage_bytes));
 	json_object_set_new(o, "quota_bytes", whole(u->quota_bytes));
 	json_object_set_new(o, "hits", whole(u->hits));
 	json_object_set_new(o, "misses", whole(u->misses));

@@ -123,12 +123,20 @@ struct inode *kv_root(struct kv *kv);
 struct kv_usage { /* of a namespace, or of all of them */
 	const char *name;
 	uint64_t blocks, bytes, quota_bytes;
+	uint64_t usage_bytes; /* on all live nodes, as far as known */
 	uint64_t hits, misses, stores, evictions;
 };
 /** kv_each_namespace - for the statistics; fn must not call into kv. */
 void kv_each_namespace(struct kv *kv,
 		       void (*fn)(void *arg, const struct kv_usage *u),
 		       void *arg);
+/** kv_tell_usage - what each namespace holds here, for a heartbeat. */
+void kv_tell_usage(struct kv *kv,
+		   void (*add)(void *arg, const char *ns, uint64_t bytes),
+		   void *arg);
+/** kv_beat - a heartbeat was answered: quotas as it found the usage; evicts, no
+ *  lock held. */
+void kv_beat(struct kv *kv);
 extern const struct pool_ops kv_pool_ops; /* reclaim, bind, unbind */
 extern const struct meta_kv_ops kv_meta_ops;
 

@@ -9,7 +9,8 @@
  *      kv_name.c    lookup, mkdir, unlink, rmdir, rename
  *      kv_file.c    create, open, read, write, release
  *      kv_commit.c  from a written file to a block; a rename onto a block
- *      kv_evict.c   recency, quota, reclaim
+ *      kv_evict.c   recency, reclaim
+ *      kv_quota.c   a namespace's policy, its quota over all nodes
  *      kv_tell.c    telling the kernel what went
  *      kv_spare.c   what can be had without evicting
  *      kv_attr.c    getattr, setattr, statfs      kv_xattr.c  user.kvfs.*
@@ -36,6 +37,8 @@
 #include "engine/pool.h"
 #include "fs/call.h"
 #include "fs/fs.h"
+
+struct meta_namespace;
 
 #define KV_ENTRY_TIMEOUT 3600.0 /* of what cannot change unseen */
 #define KV_MISS_TIMEOUT 0.1	/* a miss is remembered no longer */
@@ -102,7 +105,10 @@ struct kv_ns {
 	struct list all; /* kv->namespaces */
 	/* committed files, least recently used first (KV_MOVED: nearly) */
 	struct list uses[KV_KINDS];
-	uint64_t quota_bytes;
+	uint64_t quota_bytes; /* on all nodes together */
+	uint64_t told_bytes;  /* n_bytes as the last heartbeat told it */
+	uint64_t other_bytes; /* on the others, as it heard then */
+	uint64_t limit_bytes; /* for this node till the next; kv_quota.c */
 	uint32_t replicas;
 	bool checksum;
 	uint64_t expect_bytes; /* what the next file will probably take */
@@ -314,12 +320,24 @@ int64_t kv_victim_age_ms(struct kv *kv);
 /** kv_next_victims - blocks that will go soon and that remote_offer.c has not
  *  seen since their last use: at most n; lock held. */
 unsigned kv_next_victims(struct kv *kv, struct kv_file **out, unsigned n);
-/** kv_enforce_quota - evict from this namespace until it fits; lock held. */
-void kv_enforce_quota(struct kv *kv, struct kv_ns *ns);
+/** kv_shrink - evict from this namespace down to so many bytes; lock held. */
+void kv_shrink(struct kv *kv, struct kv_ns *ns, uint64_t bytes);
 uint64_t kv_reclaim(void *ctx, uint64_t need_bytes);
 /** kv_set_parent - the chain: f continues parent (or nothing); lock held. */
 void kv_set_parent(struct kv *kv, struct kv_file *f, struct kv_file *parent);
 struct kv_file *kv_parent(struct kv *kv, struct kv_file *f);
+
+/* kv_quota.c */
+/** kv_enforce_quota - evict from this namespace until it fits; lock held. */
+void kv_enforce_quota(struct kv *kv, struct kv_ns *ns);
+/** kv_set_policy - as its record has it from now on; lock held. */
+void kv_set_policy(struct kv *kv, struct kv_ns *ns,
+		   const struct meta_namespace *m);
+/** kv_learn_policies - all of them as Redis has them now; waits, no lock held.
+ *  0 or -errno. */
+int kv_learn_policies(struct kv *kv);
+/** kv_ns_usage - its bytes on all live nodes, as far as known; lock held. */
+uint64_t kv_ns_usage(const struct kv_ns *ns);
 
 /* kv_tell.c */
 /** kv_invalidate - f goes, and the kernel shall forget it; lock held. */
@@ -327,7 +345,6 @@ void kv_invalidate(struct kv *kv, struct kv_file *f);
 int kv_tell_start(struct kv *kv); /* 0 or -errno; kv_quiesce ends it */
 
 /* kv_xattr.c */
-struct meta_namespace;
 void kv_ns_record(const struct kv_ns *ns, struct meta_namespace *m);
 
 /* kv_sum.c */

@@ -286,18 +286,40 @@ void kv_do_setattr(struct call *c)
 		setattr_here(c);
 }
 
+/* In a namespace with a quota: of that, over all nodes, where it is less. */
+static void within_quota(struct call *c, uint64_t *all, uint64_t *left)
+{
+	struct kv_node *node = kv_node(c->inode);
+	struct kv_ns *ns;
+	uint64_t used;
+	scoped_lock(&c->fs->kv->lock);
+
+	ns = kv_is_dir(node) ? kv_dir(node)->ns : kv_file(node)->ns;
+	if (!ns || !ns->quota_bytes)
+		return;
+	used = kv_ns_usage(ns);
+	if (ns->quota_bytes < *all)
+		*all = ns->quota_bytes;
+	if (used >= ns->quota_bytes)
+		*left = 0;
+	else if (ns->quota_bytes - used < *left)
+		*left = ns->quota_bytes - used;
+}
+
 void kv_do_statfs(struct call *c)
 {
 	struct statvfs st = {
 		.f_bsize = 4096, .f_frsize = 4096, .f_namemax = 255};
 	struct pool_stats s;
-	uint64_t used;
+	uint64_t used, all, left;
 
 	pool_stats(c->fs->pool, &s);
 	used = s.committed_bytes + s.writing_bytes + s.aside_bytes;
-	st.f_blocks = s.capacity_bytes / 4096;
-	st.f_bfree =
-		used < s.capacity_bytes ? (s.capacity_bytes - used) / 4096 : 0;
+	all = s.capacity_bytes;
+	left = used < all ? all - used : 0;
+	within_quota(c, &all, &left);
+	st.f_blocks = all / 4096;
+	st.f_bfree = left / 4096;
 	st.f_bavail = st.f_bfree;
 	st.f_files = s.n_committed + s.n_writing + st.f_bfree;
 	st.f_ffree = st.f_favail = st.f_bfree;

@@ -450,11 +450,10 @@ static struct kv_file *victim_of(struct kv *kv, struct kv_ns *ns)
 	return f;
 }
 
-void kv_enforce_quota(struct kv *kv, struct kv_ns *ns)
+void kv_shrink(struct kv *kv, struct kv_ns *ns, uint64_t bytes)
 {
 	struct kv_file *f;
 
-	while (ns->quota_bytes && ns->n_bytes > ns->quota_bytes &&
-	       (f = victim_of(kv, ns)))
+	while (ns->n_bytes > bytes && (f = victim_of(kv, ns)))
 		evict(kv, f);
 }

@@ -381,12 +381,7 @@ static struct inode *learn_namespace(struct kv *kv, const char *name,
 	if (!dir)
 		return NULL;
 	changed = set_attributes(dir, m);
-	dir->ns->replicas = m->replicas;
-	dir->ns->checksum = m->checksum;
-	if (dir->ns->quota_bytes != m->quota_bytes) {
-		dir->ns->quota_bytes = m->quota_bytes;
-		kv_enforce_quota(kv, dir->ns);
-	}
+	kv_set_policy(kv, dir->ns, m);
 	return changed ? &dir->node.head : NULL;
 }
 
@@ -590,6 +585,7 @@ void kv_each_namespace(struct kv *kv,
 			.blocks = ns->n_blocks,
 			.bytes = ns->n_bytes,
 			.quota_bytes = ns->quota_bytes,
+			.usage_bytes = kv_ns_usage(ns),
 			.hits = atomic_load(&ns->hits),
 			.misses = atomic_load(&ns->misses),
 			.stores = atomic_load(&ns->stores),

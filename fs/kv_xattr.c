@@ -120,6 +120,13 @@ static int get_bytes(struct kv *kv, struct kv_node *node, char *value)
 			kv_ns(kv_dir(node))->n_bytes);
 }
 
+static int get_usage(struct kv *kv, struct kv_node *node, char *value)
+{
+	(void)kv;
+	return snprintf(value, VALUE_MAX, "%" PRIu64,
+			kv_ns_usage(kv_ns(kv_dir(node))));
+}
+
 static const struct {
 	const char *name; /* after OWN */
 	enum kv_type type;
@@ -137,6 +144,7 @@ static const struct {
 	{"replicas", KV_NAMESPACE, get_replicas},
 	{"blocks", KV_NAMESPACE, get_blocks},
 	{"bytes", KV_NAMESPACE, get_bytes},
+	{"usage", KV_NAMESPACE, get_usage},
 };
 
 static bool is_own(const char *name)
@@ -215,18 +223,19 @@ static void set_policy(struct call *c)
 	}
 	if (c->value)
 		memcpy(value, c->value, c->size);
+	/* What another node changed lately must not be written back. */
+	err = -kv_learn_policies(kv);
 	pthread_mutex_lock(&kv->lock);
 	kv_ns_record(ns, &m);
 	pthread_mutex_unlock(&kv->lock);
-	err = parse_policy(c->name + strlen(OWN), value, &m);
+	if (!err)
+		err = parse_policy(c->name + strlen(OWN), value, &m);
 	if (!err)
 		err = -meta_namespace_put(c->fs->meta, ns->dir.node.name, &m,
 					  false);
 	if (!err) {
 		pthread_mutex_lock(&kv->lock);
-		ns->quota_bytes = m.quota_bytes;
-		ns->replicas = m.replicas;
-		ns->checksum = m.checksum;
+		kv_set_policy(kv, ns, &m);
 		kv_enforce_quota(kv, ns);
 		pthread_mutex_unlock(&kv->lock);
 	}

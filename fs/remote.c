@@ -188,33 +188,39 @@ static void load(void *ctx, struct meta_load *l)
 	l->n_fetching = (uint32_t)atomic_load(&fs->remote->counters.n_fetching);
 }
 
-struct usage {
-	void (*add)(void *arg, const char *ns, uint64_t bytes);
-	void *arg;
-};
-
-static void add_usage(void *arg, const struct kv_usage *k)
-{
-	struct usage *u = arg;
-
-	if (k->bytes)
-		u->add(u->arg, k->name, k->bytes);
-}
-
 static void usage(void *ctx,
 		  void (*add)(void *arg, const char *ns, uint64_t bytes),
 		  void *arg)
 {
 	struct fs *fs = ctx;
-	struct usage u = {add, arg};
 
 	if (fs->kv)
-		kv_each_namespace(fs->kv, add_usage, &u);
+		kv_tell_usage(fs->kv, add, arg);
+}
+
+static void after_beat(struct job *job)
+{
+	struct remote *r = container_of(job, struct remote, beat_job);
+
+	atomic_store(&r->beat_queued, false);
+	kv_beat(r->fs->kv);
+}
+
+static void beat(void *ctx)
+{
+	struct fs *fs = ctx;
+	struct remote *r = fs->remote;
+
+	if (!r || !fs->kv || atomic_exchange(&r->beat_queued, true))
+		return;
+	r->beat_job.run = after_beat;
+	remote_post(r, r->chores, &r->beat_job);
 }
 
 const struct meta_node_ops remote_node_ops = {
 	.load = load,
 	.usage = usage,
+	.beat = beat,
 };
 
 /* -- up and down -------------------------------------------------------- */
@@ -270,7 +276,7 @@ static void close_workers(struct remote *r)
 {
 	workers_close(r->fetchers);
 	workers_close(r->servers);
-	remote_offers_stop(r);
+	workers_close(r->chores);
 }
 
 static int open_threads(struct remote *r)
@@ -280,6 +286,8 @@ static int open_threads(struct remote *r)
 	if (!err)
 		err = workers_open(&r->servers, "kvfs-serve", REMOTE_SERVERS,
 				   0);
+	if (!err)
+		err = workers_open(&r->chores, "kvfs-chore", 1, 0);
 	if (!err)
 		err = remote_offers_open(r);
 	if (!err)

@@ -81,12 +81,15 @@ struct remote {
 	struct engine *engine;
 	struct workers *fetchers; /* each waits for one fetch at a time */
 	struct workers *servers;  /* what peers ask: needs kv->lock */
+	struct workers *chores;	  /* one: offers, heartbeats' news */
 	pthread_mutex_t lock;	  /* guards what follows */
 	pthread_cond_t changed;	  /* a drop was answered, a call has ended, the
 				     namespaces are here */
 	bool stopped;		  /* nothing new is begun */
 	struct list drops;	  /* remote_name.c */
-	struct job ns_job;	  /* the namespaces are asked for */
+	struct job beat_job;	  /* a heartbeat was answered */
+	atomic_bool beat_queued;
+	struct job ns_job; /* the namespaces are asked for */
 	bool ns_asking;
 	int64_t ns_asked_ns; /* when Redis listed them last; 0: it did not */
 	struct remote_lookup *late[REMOTE_LATE]; /* by the name's hash */
@@ -227,8 +230,6 @@ void remote_chain_opened(struct kv *kv, struct kv_file *f);
 
 /* remote_offer.c */
 int remote_offers_open(struct remote *r); /* 0 or -errno */
-/** remote_offers_stop - ends its thread; answers may still come. */
-void remote_offers_stop(struct remote *r);
 void remote_offers_close(struct remote *r);
 /** remote_offer_soon - something came; is the pool full so far that its last
  *  copies must be thought of? kv->lock held, never waits. */

@@ -51,13 +51,12 @@ struct heard {
 
 struct remote_offers {
 	struct remote *r;
-	struct workers *worker;
 	struct job job;
 	bool queued; /* kv->lock */
 	_Atomic uint32_t n_out;
 	_Atomic uint64_t out_bytes;
 
-	/* The worker's own: */
+	/* Its thread's own: */
 	int64_t budget_bytes, budget_ns;
 
 	pthread_mutex_t lock; /* a leaf; guards heard */
@@ -235,7 +234,7 @@ static void answered(struct engine_call *call, int status, const void *reply,
 	atomic_fetch_add(&r->counters.offers_taken, 1);
 	atomic_fetch_add(&r->counters.offered_bytes, x->bytes);
 	x->job.run = settle;
-	if (!remote_post(r, x->o->worker, &x->job))
+	if (!remote_post(r, r->chores, &x->job))
 		offer_free(x);
 }
 
@@ -404,7 +403,7 @@ void remote_offer_soon(struct kv *kv)
 	    meta_nodes_alone(kv->fs->meta))
 		return;
 	o->job.run = think;
-	o->queued = remote_post(r, o->worker, &o->job);
+	o->queued = remote_post(r, r->chores, &o->job);
 }
 
 /* ----------------------------------------------------------------------- */
@@ -412,7 +411,6 @@ void remote_offer_soon(struct kv *kv)
 int remote_offers_open(struct remote *r)
 {
 	struct remote_offers *o = calloc(1, sizeof(*o));
-	int err;
 
 	if (!o)
 		return -ENOMEM;
@@ -421,16 +419,7 @@ int remote_offers_open(struct remote *r)
 	o->budget_bytes = BURST_BYTES;
 	pthread_mutex_init(&o->lock, NULL);
 	r->offers = o;
-	err = workers_open(&o->worker, "kvfs-offer", 1, 0);
-	return err;
-}
-
-void remote_offers_stop(struct remote *r)
-{
-	if (!r->offers)
-		return;
-	workers_close(r->offers->worker);
-	r->offers->worker = NULL;
+	return 0;
 }
 
 void remote_offers_close(struct remote *r)

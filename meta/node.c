@@ -319,6 +319,8 @@ static int beat_once(struct meta *m)
 	err = err ? err : announce(m);
 	if (!err)
 		namespaces(m, b.namespaces);
+	if (!err && is_started(n) && m->node_ops && m->node_ops->beat)
+		m->node_ops->beat(m->node_ctx);
 	return err;
 }
 

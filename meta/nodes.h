@@ -69,6 +69,9 @@ struct meta_node_ops {
 	/** change - a node came, changed its record, or went (up false). Not
 	 *  told of this node itself. */
 	void (*change)(void *ctx, const struct meta_node *node, bool up);
+	/** beat - a heartbeat was answered: load and meta_ns_usage are as it
+	 *  found them */
+	void (*beat)(void *ctx);
 };
 
 /**

@@ -95,6 +95,51 @@ a_last_copy_that_must_go_is_found_on_another_node() {
 	_clear last $n
 }
 
+_bytes() { getfattr --absolute-names --only-values -n user.kvfs.bytes "$(kv "$1")/$2"; }
+_policy() { # I NAMESPACE ATTRIBUTE
+	getfattr --absolute-names --only-values -n "user.kvfs.$3" "$(kv "$1")/$2"
+}
+
+a_policy_is_seen_on_all_nodes() {
+	_namespace policy
+	setfattr -n user.kvfs.quota -v 3M "$(kv 1)/policy"
+	setfattr -n user.kvfs.replicas -v 2 "$(kv 2)/policy"
+	local i
+	for i in 1 2 3; do
+		wait_for '[ "$(_policy '$i' policy quota)" = 3145728 ]'
+		wait_for '[ "$(_policy '$i' policy replicas)" = 2 ]'
+	done
+}
+
+a_quota_holds_over_all_nodes() {
+	local i k
+	_namespace quota
+	setfattr -n user.kvfs.quota -v 16M "$(kv 1)/quota"
+	for i in 2 3; do
+		wait_for '[ "$(_policy '$i' quota quota)" = 16777216 ]'
+	done
+	for i in 1 2; do
+		for ((k = 1; k <= 14; k++)); do
+			put_tmp "$(kv $i)/quota/$i-$k" $MiB $k
+		done
+	done
+	wait_for '[ $(($(_bytes 1 quota) + $(_bytes 2 quota))) -le 16777216 ]' 15
+	# Each gave up its share, and kept its newest.
+	for i in 1 2; do
+		[ "$(_bytes $i quota)" -ge $((4 * MiB)) ] ||
+			fail "node $i has only $(_bytes $i quota)"
+		holds "$(kv $i)/quota/$i-14" $MiB 14
+	done
+	wait_for '[ "$(_policy 3 quota usage)" -gt 8388608 ]'
+	expect 'size' "$(stat -f -c %b "$(kv 1)/quota")" $((16 * MiB / 4096))
+	# One that comes to a full namespace gets its part, too.
+	for ((k = 1; k <= 12; k++)); do
+		put_tmp "$(kv 3)/quota/3-$k" $MiB $k
+	done
+	wait_for '[ $(_bytes 3 quota) -ge 1048576 ] && [ $(($(_bytes 1 quota) +
+		$(_bytes 2 quota) + $(_bytes 3 quota))) -le 16777216 ]' 15
+}
+
 stopped_peers_do_not_stall_a_writer() {
 	local k
 	_namespace stall
