@@ -10,6 +10,7 @@
  *      kv_file.c    create, open, read, write, release
  *      kv_commit.c  from a written file to a block; a rename onto a block
  *      kv_evict.c   recency, reclaim
+ *      kv_hot.c     copies that are read so often that they stay
  *      kv_quota.c   a namespace's policy, its quota over all nodes
  *      kv_tell.c    telling the kernel what went
  *      kv_spare.c   what can be had without evicting
@@ -110,6 +111,7 @@ struct kv_ns {
 	uint64_t other_bytes; /* on the others, as it heard then */
 	uint64_t limit_bytes; /* for this node till the next; kv_quota.c */
 	uint32_t replicas;
+	uint32_t hot_reads, hot_seconds; /* kv_hot.c; 0 seconds: never */
 	bool checksum;
 	uint64_t expect_bytes; /* what the next file will probably take */
 	uint64_t recent[8];    /* sizes of the last commits */
@@ -166,6 +168,7 @@ struct kv {
 	size_t n_walk;
 	struct kv_gone **gone; /* unlinked names whose tombstone is not out */
 	size_t n_gone, gone_mask;
+	struct kv_heat *heat; /* kv_hot.c; NULL: nothing was ever hot */
 	struct list orphans; /* kv_file.by_use: temps, closed, not renamed */
 	struct list late;    /* kv_file.by_use: finals, closed, still held */
 	struct list writing; /* kv_file.by_use: open for writing */
@@ -326,6 +329,10 @@ uint64_t kv_reclaim(void *ctx, uint64_t need_bytes);
 /** kv_set_parent - the chain: f continues parent (or nothing); lock held. */
 void kv_set_parent(struct kv *kv, struct kv_file *f, struct kv_file *parent);
 struct kv_file *kv_parent(struct kv *kv, struct kv_file *f);
+
+/* kv_hot.c */
+/** kv_hot_read - a copy is opened: is it one to keep? lock held. */
+void kv_hot_read(struct kv *kv, struct kv_file *f);
 
 /* kv_quota.c */
 /** kv_enforce_quota - evict from this namespace until it fits; lock held. */

@@ -155,6 +155,8 @@ static void count_hit(struct kv *kv, struct kv_file *f)
 	if (f->node.state != KV_COMMITTED)
 		return;
 	kv_touch(kv, f);
+	if (kv_kind(kv, f) == KV_COPY)
+		kv_hot_read(kv, f);
 	r->hits++;
 	r->atime_ns = clock_stamp_ns();
 	atomic_fetch_add_explicit(&kv->fs->counters.hits, 1,

@@ -113,6 +113,7 @@ void kv_meta_free(struct kv *kv)
 		}
 	}
 	free(kv->gone);
+	free(kv->heat);
 	free(kv->walk);
 }
 

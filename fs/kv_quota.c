@@ -33,6 +33,8 @@ void kv_set_policy(struct kv *kv, struct kv_ns *ns,
 		ns->limit_bytes = m->quota_bytes;
 	ns->replicas = m->replicas;
 	ns->checksum = m->checksum;
+	ns->hot_reads = m->hot_reads;
+	ns->hot_seconds = m->hot_seconds;
 	if (other)
 		kv_enforce_quota(kv, ns);
 }

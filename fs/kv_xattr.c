@@ -24,6 +24,7 @@
 #define OWN "user.kvfs."
 #define STORED (geteuid() == 0 ? "trusted.kvfs." : "user.kvfs-")
 #define VALUE_MAX 1024
+#define HOT_SECONDS 60 /* the window of `hot` where none is named */
 
 /* Each fills value and returns its length, or -errno. Lock held. */
 typedef int (*own_get)(struct kv *kv, struct kv_node *node, char *value);
@@ -106,6 +107,17 @@ static int get_replicas(struct kv *kv, struct kv_node *node, char *value)
 	return snprintf(value, VALUE_MAX, "%u", n ? n : 1);
 }
 
+static int get_hot(struct kv *kv, struct kv_node *node, char *value)
+{
+	const struct kv_ns *ns = kv_ns(kv_dir(node));
+
+	(void)kv;
+	if (!ns->hot_seconds)
+		return snprintf(value, VALUE_MAX, "off");
+	return snprintf(value, VALUE_MAX, "%u/%u", ns->hot_reads,
+			ns->hot_seconds);
+}
+
 static int get_blocks(struct kv *kv, struct kv_node *node, char *value)
 {
 	(void)kv;
@@ -142,6 +154,7 @@ static const struct {
 	{"checksum", KV_NAMESPACE, get_checksum},
 	{"quota", KV_NAMESPACE, get_quota},
 	{"replicas", KV_NAMESPACE, get_replicas},
+	{"hot", KV_NAMESPACE, get_hot},
 	{"blocks", KV_NAMESPACE, get_blocks},
 	{"bytes", KV_NAMESPACE, get_bytes},
 	{"usage", KV_NAMESPACE, get_usage},
@@ -180,7 +193,33 @@ void kv_ns_record(const struct kv_ns *ns, struct meta_namespace *m)
 		.quota_bytes = ns->quota_bytes,
 		.replicas = ns->replicas,
 		.checksum = ns->checksum,
+		.hot_reads = ns->hot_reads,
+		.hot_seconds = ns->hot_seconds,
 	};
+}
+
+/* "off", "N", "N/SECONDS"; 0 or an errno. */
+static int parse_hot(const char *value, struct meta_namespace *m)
+{
+	unsigned reads, seconds = HOT_SECONDS;
+	int end = 0;
+
+	if (strspn(value, "0123456789/") != strlen(value) &&
+	    strcmp(value, "off"))
+		return EINVAL;
+	if (!strcmp(value, "off")) {
+		m->hot_reads = m->hot_seconds = 0;
+		return 0;
+	}
+	if (sscanf(value, "%7u%n", &reads, &end) != 1)
+		return EINVAL;
+	value += end;
+	if (*value && (sscanf(value, "/%7u%n", &seconds, &end) != 1 ||
+		       value[end] || !seconds))
+		return EINVAL;
+	m->hot_reads = reads;
+	m->hot_seconds = seconds;
+	return 0;
 }
 
 /* 0 or an errno: what this value means for the namespace's policy. */
@@ -195,6 +234,8 @@ static int parse_policy(const char *key, const char *value,
 		m->checksum = !strcmp(value, "on");
 		return 0;
 	}
+	if (!strcmp(key, "hot"))
+		return parse_hot(value, m);
 	if (strcmp(key, "quota") && strcmp(key, "replicas"))
 		return EPERM;
 	if (size_parse(value, &n))

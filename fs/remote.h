@@ -186,7 +186,7 @@ int remote_node_attr(struct kv *kv, struct kv_file *f, const char *name,
 void remote_fetch_then(struct call *c, struct kv_file *f, call_fn then);
 /** remote_fetch_name - fetch a block that may not be looked up yet and wait.
  *  @from: an incarnation that surely has it, or 0. Fetchers only.
- *  Returns: 0, or -errno. */
+ *  Returns: 0 it is here, -EALREADY on its way already, or -errno. */
 int remote_fetch_msg(struct remote *r, const struct remote_msg *m,
 		     uint32_t from);
 

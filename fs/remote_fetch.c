@@ -500,7 +500,7 @@ int remote_fetch_msg(struct remote *r, const struct remote_msg *m,
 	err = begin_named(kv, m, &found, &x);
 	pthread_mutex_unlock(&kv->lock);
 	if (err)
-		return err == -EEXIST || err == -EALREADY ? 0 : err;
+		return err == -EEXIST ? 0 : err;
 	x->priority = (enum engine_priority)m->priority;
 	x->kind = m->flags & REMOTE_COPY    ? KV_COPY
 		  : m->flags & REMOTE_OFFER ? KV_MOVED

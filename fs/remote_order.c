@@ -96,6 +96,7 @@ static int ask_to_take(struct remote *r, uint32_t node,
 /* -- who could ---------------------------------------------------------- */
 
 struct choice {
+	struct meta *meta;
 	const struct meta_kv_found *found;
 	uint32_t tried[COPIES_MAX];
 	unsigned n_tried;
@@ -114,13 +115,24 @@ static bool holds(const struct choice *c, uint32_t node)
 	return false;
 }
 
+/* A copy beside one that is there would count for nothing. */
+static bool adds_a_host(const struct choice *c, uint32_t node)
+{
+	uint32_t all[META_KV_HOLDERS_MAX + 1], n = c->found->n_holders;
+
+	memcpy(all, c->found->holders, n * sizeof(*all));
+	all[n] = node;
+	return meta_nodes_hosts(c->meta, all, n + 1) >
+	       meta_nodes_hosts(c->meta, all, n);
+}
+
 static bool compare(void *arg, const struct meta_node *node)
 {
 	struct choice *c = arg;
 	uint64_t free_bytes = 1;
 
 	if (node->is_self || node->self.draining || !node->self.n_addrs ||
-	    holds(c, node->incarnation))
+	    holds(c, node->incarnation) || !adds_a_host(c, node->incarnation))
 		return true;
 	if (node->has_load && node->load.pool_bytes > node->load.used_bytes)
 		free_bytes += node->load.pool_bytes - node->load.used_bytes;
@@ -188,7 +200,7 @@ int remote_replicate(struct remote *r, const char *path, uint16_t path_len,
 		     uint32_t copies, int64_t deadline)
 {
 	struct meta_kv_found found;
-	struct choice c = {.found = &found};
+	struct choice c = {.meta = r->fs->meta, .found = &found};
 	int err = describe(r, path, path_len, deadline, &found);
 	struct remote_msg m;
 

@@ -283,8 +283,39 @@ static int64_t victim_age(struct kv *kv)
 	return kv_victim_age_ms(kv);
 }
 
-/* A peer's last copy. It is published from here, too, before the peer hears
- * that it may let go. */
+/* It may have been fetched for a reader before: it is no mere copy now. */
+static void keep(struct request *q)
+{
+	struct kv *kv = q->r->fs->kv;
+	struct kv_file *f;
+	scoped_lock(&kv->lock);
+
+	f = find(kv, &q->msg);
+	if (f && kv_kind(kv, f) == KV_COPY)
+		kv_set_kind(kv, f,
+			    q->msg.flags & REMOTE_OFFER ? KV_MOVED : KV_STORED);
+}
+
+#define UNDER_WAY_US 2000
+
+/* Here, and published from here, before who asked hears of it. */
+static int take(struct request *q)
+{
+	struct fs *fs = q->r->fs;
+	int64_t deadline = clock_now_ns() + fs->config.deadline_ms * NS_PER_MS;
+	int err;
+
+	while ((err = remote_fetch_msg(q->r, &q->msg, q->msg.holder)) ==
+		       -EALREADY &&
+	       clock_now_ns() < deadline && !atomic_load(&fs->stopping))
+		usleep(UNDER_WAY_US); /* somebody reads it just now */
+	if (err)
+		return err;
+	keep(q);
+	return meta_kv_sync(fs->meta, q->msg.path, q->msg.path_len);
+}
+
+/* A peer's last copy. */
 static int take_offer(struct request *q)
 {
 	int64_t own = victim_age(q->r->fs->kv);
@@ -294,10 +325,7 @@ static int take_offer(struct request *q)
 		return -EBUSY;
 	if (atomic_load(&q->r->counters.n_fetching) > REMOTE_FETCHERS / 2)
 		return -EBUSY;
-	err = remote_fetch_msg(q->r, &q->msg, q->msg.holder);
-	if (!err)
-		err = meta_kv_sync(q->r->fs->meta, q->msg.path,
-				   q->msg.path_len);
+	err = take(q);
 	if (!err)
 		atomic_fetch_add(&q->r->counters.moved_here, 1);
 	return err;
@@ -316,7 +344,7 @@ static void serve_take(struct job *job)
 		answer_with(q, err, age, sizeof(age));
 		return;
 	}
-	err = remote_fetch_msg(q->r, &q->msg, q->msg.holder);
+	err = take(q);
 	if (!err)
 		atomic_fetch_add(&q->r->counters.taken, 1);
 	answer(q, err);

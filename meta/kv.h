@@ -196,6 +196,9 @@ struct meta_namespace {
 	uint64_t quota_bytes; /* 0: none */
 	uint32_t replicas;    /* 0 as 1 */
 	bool checksum;
+	/* A node that reads another's block more often than hot_reads times
+	 * in hot_seconds keeps its copy; 0 seconds: it never does. */
+	uint32_t hot_reads, hot_seconds;
 };
 
 /**

@@ -87,24 +87,24 @@ int record_dir_decode(const void *bytes, size_t n, uint32_t *mode,
 void record_ns_encode(const struct meta_namespace *ns, uint32_t n_sub,
 		      char out[static RECORD_NS_MAX])
 {
-	snprintf(out, RECORD_NS_MAX, "%u %u %u %" PRIu64 " %u %u %u", ns->mode,
-		 ns->uid, ns->gid, ns->quota_bytes, ns->replicas,
-		 ns->checksum ? 1 : 0, n_sub);
+	snprintf(out, RECORD_NS_MAX, "%u %u %u %" PRIu64 " %u %u %u %u %u",
+		 ns->mode, ns->uid, ns->gid, ns->quota_bytes, ns->replicas,
+		 ns->checksum ? 1 : 0, n_sub, ns->hot_reads, ns->hot_seconds);
 }
 
-/* Seven numbers, single blanks between, nothing else. */
+/* Nine numbers, single blanks between, nothing else. */
 int record_ns_decode(const char *text, size_t n, struct meta_namespace *ns,
 		     uint32_t *n_sub)
 {
-	static const uint64_t max[7] = {UINT32_MAX, UINT32_MAX, UINT32_MAX,
-					UINT64_MAX, UINT32_MAX, 1,
-					KEY_SUB_MAX};
-	uint64_t v[7] = {0};
+	static const uint64_t max[9] = {UINT32_MAX,  UINT32_MAX, UINT32_MAX,
+					UINT64_MAX,  UINT32_MAX, 1,
+					KEY_SUB_MAX, UINT32_MAX, UINT32_MAX};
+	uint64_t v[9] = {0};
 	unsigned i = 0;
 	bool digit = false;
 
 	for (size_t at = 0; at < n; at++) {
-		if (text[at] == ' ' && digit && i < 6) {
+		if (text[at] == ' ' && digit && i < 8) {
 			i++;
 			digit = false;
 		} else if (text[at] < '0' || text[at] > '9' ||
@@ -117,14 +117,16 @@ int record_ns_decode(const char *text, size_t n, struct meta_namespace *ns,
 			digit = true;
 		}
 	}
-	if (i != 6 || !digit || !v[6])
+	if (i != 8 || !digit || !v[6])
 		return -EPROTO;
 	*ns = (struct meta_namespace){.mode = (uint32_t)v[0],
 				      .uid = (uint32_t)v[1],
 				      .gid = (uint32_t)v[2],
 				      .quota_bytes = v[3],
 				      .replicas = (uint32_t)v[4],
-				      .checksum = v[5]};
+				      .checksum = v[5],
+				      .hot_reads = (uint32_t)v[7],
+				      .hot_seconds = (uint32_t)v[8]};
 	*n_sub = (uint32_t)v[6];
 	return 0;
 }

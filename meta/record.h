@@ -35,8 +35,9 @@ void record_dir_encode(uint32_t mode, uint32_t uid, uint32_t gid,
 int record_dir_decode(const void *bytes, size_t n, uint32_t *mode,
 		      uint32_t *uid, uint32_t *gid);
 
-/* A namespace's record is text, "mode uid gid quota replicas checksum subs",
- * so that redis-cli shows it; subs: buckets of a group, for ever. */
+/* A namespace's record is text, "mode uid gid quota replicas checksum subs
+ * hot-reads hot-seconds", so that redis-cli shows it; subs: buckets of a group,
+ * for ever. */
 #define RECORD_NS_MAX 128
 void record_ns_encode(const struct meta_namespace *ns, uint32_t n_sub,
 		      char out[static RECORD_NS_MAX]);

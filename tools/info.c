@@ -30,12 +30,12 @@ static const struct {
 	const char *name;
 	enum property_kind kind;
 } properties[] = {
-	{"state", TEXT},  {"class", BYTES},	{"generation", NUMBER},
-	{"hits", NUMBER}, {"checksum", TEXT},	{"holders", TEXT},
-	{"pin", TEXT},	  {"parent", TEXT},	{"quota", LIMIT},
-	{"usage", BYTES}, {"replicas", NUMBER}, {"blocks", NUMBER},
-	{"bytes", BYTES}, {"version", NUMBER},	{"shard", BYTES},
-	{"shards", TEXT},
+	{"state", TEXT},    {"class", BYTES},	  {"generation", NUMBER},
+	{"hits", NUMBER},   {"checksum", TEXT},	  {"holders", TEXT},
+	{"pin", TEXT},	    {"parent", TEXT},	  {"quota", LIMIT},
+	{"usage", BYTES},   {"replicas", NUMBER}, {"hot", TEXT},
+	{"blocks", NUMBER}, {"bytes", BYTES},	  {"version", NUMBER},
+	{"shard", BYTES},   {"shards", TEXT},
 };
 #define N_PROPERTIES (sizeof(properties) / sizeof(*properties))
 

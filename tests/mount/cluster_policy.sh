@@ -151,6 +151,33 @@ nodes_and_statistics_tell_of_each_peer() {
 	"$KVFS" status "$(mnt 2)" | grep -q 'cluster   3 nodes; ' || fail 'status is silent'
 }
 
+_put_synced() { # PATH SIZE SEED: fsync, then rename
+	"$HELPERS/pattern" write "$3" "$2" |
+		dd of="$1.tmp" bs=1M conv=fsync status=none &&
+		mv -T "$1.tmp" "$1"
+}
+
+a_synced_block_is_renamed_when_its_replicas_are_there() {
+	local i
+	mkdir "$(kv 1)/all"
+	setfattr -n user.kvfs.replicas -v 3 "$(kv 1)/all"
+	for ((i = 0; i < 5; i++)); do
+		_put_synced "$(kv 1)/all/$i" 300000 $i
+		expect 'holders' "$(_holders "$(kv 1)/all/$i")" \
+			'node-1 node-2 node-3'
+	done
+}
+
+a_synced_block_does_not_wait_longer_than_the_deadline() {
+	node_stop 2
+	node_stop 3
+	_put_synced "$(kv 1)/all/late" 300000 9
+	holds "$(kv 1)/all/late" 300000 9
+	node_cont 2
+	node_cont 3
+	all_know 3
+}
+
 rm_removes_on_all_nodes() {
 	local i
 	mkdir "$(kv 1)/n/old"

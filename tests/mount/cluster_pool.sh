@@ -65,6 +65,24 @@ a_copy_goes_before_what_was_stored_here() {
 	_clear own 60
 }
 
+a_copy_that_is_read_often_stays() {
+	local k
+	_namespace hot
+	_namespace far
+	setfattr -n user.kvfs.hot -v 2/600 "$(kv 1)/far"
+	_fill 2 far 1 12
+	_fill 1 hot 1 40
+	for k in 1 1 1 2 2 3; do
+		holds "$(kv 1)/far/$k" $MiB $k
+	done
+	_fill 1 hot 41 70
+	wait_for '[ "$(_state "$(kv 1)/far/2")" = remote ]'
+	wait_for '[ "$(_state "$(kv 1)/far/3")" = remote ]'
+	_here "$(kv 1)/far/1" || fail 'read three times, and gone'
+	"$KVFS" rm "$(kv 2)"/far/{1..12} >/dev/null
+	_clear hot 70
+}
+
 a_hit_from_afar_keeps_a_block_at_its_owner() {
 	_namespace touch
 	_fill 2 touch 1 50
@@ -104,10 +122,12 @@ a_policy_is_seen_on_all_nodes() {
 	_namespace policy
 	setfattr -n user.kvfs.quota -v 3M "$(kv 1)/policy"
 	setfattr -n user.kvfs.replicas -v 2 "$(kv 2)/policy"
+	setfattr -n user.kvfs.hot -v 2/30 "$(kv 3)/policy"
 	local i
 	for i in 1 2 3; do
 		wait_for '[ "$(_policy '$i' policy quota)" = 3145728 ]'
 		wait_for '[ "$(_policy '$i' policy replicas)" = 2 ]'
+		wait_for '[ "$(_policy '$i' policy hot)" = 2/30 ]'
 	done
 }
 

@@ -464,20 +464,23 @@ START_TEST(a_record_is_read_back_whole_and_refused_in_any_other_length)
 }
 END_TEST
 
-START_TEST(a_namespace_s_record_is_seven_numbers)
+START_TEST(a_namespace_s_record_is_nine_numbers)
 {
-	static const char *const bad[] = {"",
-					  "1 2 3 4 5 1",
-					  "1 2 3 4 5 1 0",
-					  "1 2 3 4 5 2 16",
-					  "1 2 3 4 5 1 16 7",
-					  "1  2 3 4 5 1 16",
-					  " 1 2 3 4 5 1 16",
-					  "1 2 3 4 5 1 16 ",
-					  "a 2 3 4 5 1 16",
-					  "1 2 3 99999999999999999999 5 1 16",
-					  "4294967296 2 3 4 5 1 16"};
-	struct meta_namespace ns = {040755, 1, 2, UINT64_MAX, 3, true}, got;
+	static const char *const bad[] = {
+		"",
+		"1 2 3 4 5 1 16 0",
+		"1 2 3 4 5 1 0 0 0",
+		"1 2 3 4 5 2 16 0 0",
+		"1 2 3 4 5 1 16 0 0 7",
+		"1  2 3 4 5 1 16 0 0",
+		" 1 2 3 4 5 1 16 0 0",
+		"1 2 3 4 5 1 16 0 0 ",
+		"a 2 3 4 5 1 16 0 0",
+		"1 2 3 99999999999999999999 5 1 16 0 0",
+		"4294967296 2 3 4 5 1 16 0 0",
+		"1 2 3 4 5 1 16 0 4294967296"};
+	struct meta_namespace ns = {040755, 1, 2, UINT64_MAX, 3, true, 4, 60},
+			      got;
 	char text[RECORD_NS_MAX];
 	uint32_t n_sub;
 
@@ -486,6 +489,8 @@ START_TEST(a_namespace_s_record_is_seven_numbers)
 	ck_assert_uint_eq(got.quota_bytes, UINT64_MAX);
 	ck_assert_uint_eq(got.replicas, 3);
 	ck_assert(got.checksum);
+	ck_assert_uint_eq(got.hot_reads, 4);
+	ck_assert_uint_eq(got.hot_seconds, 60);
 	ck_assert_uint_eq(n_sub, 16);
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
 		ck_assert_msg(record_ns_decode(bad[i], strlen(bad[i]), &got,
@@ -628,7 +633,7 @@ static TCase *parsers(void)
 	tcase_add_test(t, addresses_are_taken_apart);
 	tcase_add_test(
 		t, a_record_is_read_back_whole_and_refused_in_any_other_length);
-	tcase_add_test(t, a_namespace_s_record_is_seven_numbers);
+	tcase_add_test(t, a_namespace_s_record_is_nine_numbers);
 	tcase_add_test(t, keys_have_one_tag_whatever_the_namespace_is_called);
 	tcase_add_test(t, replies_of_the_wrong_type_are_an_error_not_a_crash);
 	tcase_add_test(t, random_bytes_never_pass_for_more_than_they_are);
