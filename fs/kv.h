@@ -144,6 +144,7 @@ struct kv_file {
 	uint32_t next_frame, next_epoch; /* what was stored after it; epoch 0:
 					    nothing (remote_chain.c) */
 	uint32_t lead;	  /* opening it fetches further ahead, from this node */
+	uint32_t unread;  /* fetched ahead from this node, not opened yet */
 	uint32_t uploads; /* to peers, under way */
 	struct kv_remote *remote; /* while KV_REMOTE */
 	uint64_t ino;

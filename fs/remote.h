@@ -225,6 +225,9 @@ bool remote_chain_expected(struct remote *r, const char *path, size_t len);
  *  a peer's bytes. sure: the reader goes along the chain. Never waits. */
 void remote_chain_learn(struct remote *r, bool sure, const void *bytes,
 			size_t n);
+/** remote_chain_used - a block with f->unread was opened: it counts as use
+ *  where it came from. kv->lock held. */
+void remote_chain_used(struct kv *kv, struct kv_file *f);
 /** remote_chain_opened - a block with f->lead was opened; kv->lock held. */
 void remote_chain_opened(struct kv *kv, struct kv_file *f);
 

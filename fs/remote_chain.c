@@ -252,26 +252,52 @@ static void go_on(struct job *job)
 	free(l);
 }
 
-void remote_chain_opened(struct kv *kv, struct kv_file *f)
+static void tell_used(struct job *job)
+{
+	struct lead *l = container_of(job, struct lead, job);
+	uint8_t bytes[REMOTE_MSG_MAX];
+	struct engine_peer *peer;
+
+	if (!remote_peer(l->r, l->holder, &peer)) {
+		engine_send(peer, REMOTE_USED, bytes,
+			    (uint32_t)remote_encode(&l->msg, bytes));
+		engine_peer_put(peer);
+	}
+	free(l);
+}
+
+/* Something to tell a node of f. Lock held. */
+static void post_about(struct kv *kv, struct kv_file *f, uint32_t holder,
+		       struct workers *w, void (*run)(struct job *job))
 {
 	const struct pool_record *rec = kv_record(kv, f);
 	struct lead *l = calloc(1, sizeof(*l));
 
-	if (l) {
-		l->r = kv->fs->remote;
-		l->holder = f->lead;
-		l->msg = (struct remote_msg){
-			.generation = rec->generation,
-			.size_bytes = rec->size_bytes,
-			.path = memcpy(l->path, rec->path, rec->path_len),
-			.path_len = rec->path_len,
-		};
-		if (rec->flags & POOL_HAS_CHECKSUM)
-			memcpy(l->msg.checksum, rec->checksum,
-			       sizeof(l->msg.checksum));
-		l->job.run = go_on;
-		if (!remote_post(l->r, l->r->servers, &l->job))
-			free(l);
-	}
+	if (!l)
+		return;
+	l->r = kv->fs->remote;
+	l->holder = holder;
+	l->msg = (struct remote_msg){
+		.generation = rec->generation,
+		.size_bytes = rec->size_bytes,
+		.path = memcpy(l->path, rec->path, rec->path_len),
+		.path_len = rec->path_len,
+	};
+	if (rec->flags & POOL_HAS_CHECKSUM)
+		memcpy(l->msg.checksum, rec->checksum, sizeof(l->msg.checksum));
+	l->job.run = run;
+	if (!remote_post(l->r, w, &l->job))
+		free(l);
+}
+
+void remote_chain_opened(struct kv *kv, struct kv_file *f)
+{
+	post_about(kv, f, f->lead, kv->fs->remote->servers, go_on);
 	f->lead = 0;
+}
+
+void remote_chain_used(struct kv *kv, struct kv_file *f)
+{
+	post_about(kv, f, f->unread, kv->fs->remote->chores, tell_used);
+	f->unread = 0;
 }

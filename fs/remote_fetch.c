@@ -236,6 +236,7 @@ static void detach(struct remote_fetch *x, struct list *waiters)
 		remote_node_forget(kv, &f->node);
 	if (f->node.state == KV_COMMITTED) {
 		f->lead = x->lead ? x->from : 0;
+		f->unread = x->priority == ENGINE_PREFETCH ? x->from : 0;
 		free(f->remote);
 		f->remote = NULL;
 	}

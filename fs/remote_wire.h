@@ -13,6 +13,7 @@
  *      TAKE   call: "fetch this block from me and keep it"; answer: a status
  *             and, of an OFFER, 4 bytes: ms since the last use of what would
  *             go next there, plus 1; 0: there is room
+ *      USED   message: "what I fetched ahead is read now"; no answer
  *      AHEAD  call: "what was stored after this?"; answer: up to 8 blocks, each
  *             as below, its length (2) before it
  *
@@ -42,6 +43,7 @@ enum remote_type {
 	REMOTE_SHARD_GONE, /* the file was removed; no answer */
 	REMOTE_AHEAD,
 	REMOTE_SHARD_TAKE, /* have all of a checkpoint file */
+	REMOTE_USED,
 };
 
 #define REMOTE_HEAD_BYTES 76u
