@@ -363,6 +363,10 @@ void kv_sum_later(struct kv *kv, struct kv_file *f);
  *  the whole block. Returns 0, -EIO it is damaged and has been dropped. */
 int kv_sum_now(struct kv *kv, struct kv_file *f);
 
+/** kv_sync - wait until a block of this node is published, its checksum taken
+ *  first. The caller keeps f; no lock held. 0, -ESTALE it is no block (any
+ *  more), -ETIMEDOUT after the deadline, -EIO. */
+int kv_sync(struct kv *kv, struct kv_file *f);
 /** kv_read_sum - XXH3-128 of a frame that the caller pins; no lock held. */
 int kv_read_sum(struct kv *kv, uint32_t frame, uint64_t sum[2]);
 void kv_unpin(struct kv *kv, struct kv_file *f); /* lock held */

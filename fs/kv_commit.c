@@ -373,36 +373,6 @@ static int install_copy(struct call *c, struct kv_file *f, uint32_t frame)
 	return commit(kv, block);
 }
 
-static void rename_by_copy(struct call *c)
-{
-	struct kv *kv = c->fs->kv;
-	struct kv_dir *from = kv_dir(kv_node(c->inode));
-	struct kv_node *node;
-	uint32_t frame;
-	int err;
-
-	pthread_mutex_lock(&kv->lock);
-	node = kv_find(kv, from, c->name);
-	if (!node || kv_is_dir(node) || node->state == KV_COMMITTED) {
-		pthread_mutex_unlock(&kv->lock);
-		call_reply_err(c, ENOENT);
-		return;
-	}
-	node->pins++;
-	pthread_mutex_unlock(&kv->lock);
-	err = copy_frame(kv, kv_file(node), &frame);
-	pthread_mutex_lock(&kv->lock);
-	if (!err && node->unlinked) {
-		pool_put(kv->fs->pool, frame);
-		err = -ENOENT;
-	}
-	if (!err)
-		err = install_copy(c, kv_file(node), frame);
-	kv_unpin(kv, kv_file(node));
-	pthread_mutex_unlock(&kv->lock);
-	call_reply_err(c, err);
-}
-
 void kv_wait_name(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
@@ -421,34 +391,88 @@ static void rename_after_writer(struct call *c)
 	kv_do_rename(c);
 }
 
-/* Published, and held by as many nodes as its namespace asks for. */
-static void sync_all(struct call *c, const char *path, uint16_t len)
+/* The block of the new name, pinned, or NULL. */
+static struct kv_file *pin_renamed(struct call *c)
 {
-	struct kv_dir *to = kv_dir(kv_node(c->new_inode));
-	uint32_t copies;
+	struct kv *kv = c->fs->kv;
+	struct kv_node *node;
+	scoped_lock(&kv->lock);
 
-	if (meta_kv_sync(c->fs->meta, path, len) || !c->fs->remote)
+	node = kv_find(kv, kv_dir(kv_node(c->new_inode)), c->new_name);
+	if (!node || kv_is_dir(node) || node->state != KV_COMMITTED)
+		return NULL;
+	node->pins++;
+	return kv_file(node);
+}
+
+/* Published, and held by as many nodes as its namespace asks for. */
+static void sync_all(struct call *c, struct kv_file *f)
+{
+	char path[POOL_PATH_MAX + 1];
+	struct kv *kv = c->fs->kv;
+	uint32_t copies;
+	int n;
+
+	if (kv_sync(kv, f) || !c->fs->remote)
 		return;
-	pthread_mutex_lock(&c->fs->kv->lock);
-	copies = to->ns->replicas;
-	pthread_mutex_unlock(&c->fs->kv->lock);
-	if (copies > 1)
-		remote_replicate(c->fs->remote, path, len, copies, c->deadline);
+	pthread_mutex_lock(&kv->lock);
+	copies = f->ns->replicas;
+	n = kv_path(kv_dir(f->node.parent), f->node.name, path);
+	pthread_mutex_unlock(&kv->lock);
+	if (n > 0 && copies > 1)
+		remote_replicate(c->fs->remote, path, (uint16_t)n, copies,
+				 c->deadline);
 }
 
 /* The block was fsynced while it was written: its publish is waited for,
  * within the deadline. It is committed here whatever Redis says. */
 static void wait_published(struct call *c)
 {
-	char path[POOL_PATH_MAX + 1];
-	int n;
+	struct kv *kv = c->fs->kv;
+	struct kv_file *f = meta_up(c->fs->meta) ? pin_renamed(c) : NULL;
 
-	pthread_mutex_lock(&c->fs->kv->lock);
-	n = kv_path(kv_dir(kv_node(c->new_inode)), c->new_name, path);
-	pthread_mutex_unlock(&c->fs->kv->lock);
-	if (n > 0 && meta_up(c->fs->meta))
-		sync_all(c, path, (uint16_t)n);
+	if (f) {
+		sync_all(c, f);
+		pthread_mutex_lock(&kv->lock);
+		kv_unpin(kv, f);
+		pthread_mutex_unlock(&kv->lock);
+	}
 	call_reply_err(c, 0);
+}
+
+static void rename_by_copy(struct call *c)
+{
+	struct kv *kv = c->fs->kv;
+	struct kv_dir *from = kv_dir(kv_node(c->inode));
+	struct kv_node *node;
+	uint32_t frame;
+	bool sync;
+	int err;
+
+	pthread_mutex_lock(&kv->lock);
+	node = kv_find(kv, from, c->name);
+	if (!node || kv_is_dir(node) || node->state == KV_COMMITTED) {
+		pthread_mutex_unlock(&kv->lock);
+		call_reply_err(c, ENOENT);
+		return;
+	}
+	node->pins++;
+	pthread_mutex_unlock(&kv->lock);
+	err = copy_frame(kv, kv_file(node), &frame);
+	pthread_mutex_lock(&kv->lock);
+	if (!err && node->unlinked) {
+		pool_put(kv->fs->pool, frame);
+		err = -ENOENT;
+	}
+	sync = node->sync;
+	if (!err)
+		err = install_copy(c, kv_file(node), frame);
+	kv_unpin(kv, kv_file(node));
+	pthread_mutex_unlock(&kv->lock);
+	if (!err && sync)
+		wait_published(c);
+	else
+		call_reply_err(c, err);
 }
 
 /* The kernel looks the target of every rename up. It asked because a block

@@ -329,18 +329,9 @@ void kv_do_release(struct call *c)
 /* A block is synced when its publish is answered. */
 static void sync_block(struct call *c)
 {
-	struct kv *kv = c->fs->kv;
-	struct kv_file *f = kv_file(kv_node(c->inode));
-	char path[POOL_PATH_MAX + 1];
-	int n = -1, err = 0;
+	int err = kv_sync(c->fs->kv, kv_file(kv_node(c->inode)));
 
-	pthread_mutex_lock(&kv->lock);
-	if (!f->node.unlinked && f->node.state == KV_COMMITTED)
-		n = kv_path(kv_dir(f->node.parent), f->node.name, path);
-	pthread_mutex_unlock(&kv->lock);
-	if (n > 0)
-		err = meta_kv_sync(c->fs->meta, path, (uint16_t)n);
-	call_reply_err(c, err ? EIO : 0);
+	call_reply_err(c, err && err != -ESTALE ? EIO : 0);
 }
 
 /* fsync comes before the rename: the commit will wait for its publish. */

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "engine/checksum.h"
 #include "fs/kv.h"
+#include "meta/kv.h"
 
 /*
  * Checksums, off the hot path: a background job a block reads the frame once,
@@ -152,4 +153,24 @@ int kv_sum_now(struct kv *kv, struct kv_file *f)
 	kv_unpin(kv, f);
 	pthread_mutex_unlock(&kv->lock);
 	return err;
+}
+
+int kv_sync(struct kv *kv, struct kv_file *f)
+{
+	char path[POOL_PATH_MAX + 1];
+	bool lacks_sum = false;
+	int n = -ESTALE;
+
+	pthread_mutex_lock(&kv->lock);
+	if (!f->node.unlinked && f->node.state == KV_COMMITTED) {
+		n = kv_path(kv_dir(f->node.parent), f->node.name, path);
+		lacks_sum = f->ns->checksum &&
+			    !(kv_record(kv, f)->flags & POOL_HAS_CHECKSUM);
+	}
+	pthread_mutex_unlock(&kv->lock);
+	if (n < 0)
+		return n;
+	if (lacks_sum) /* it is not even dirty before that */
+		n = kv_sum_now(kv, f) ? -EIO : n;
+	return n < 0 ? n : meta_kv_sync(kv->fs->meta, path, (uint16_t)n);
 }

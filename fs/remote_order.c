@@ -372,7 +372,9 @@ static void copies(struct call *c)
 		call_reply_err(c, n < 0 ? n : EINVAL);
 		return;
 	}
-	err = meta_kv_sync(c->fs->meta, path, (uint16_t)n);
+	err = kv_sync(c->fs->kv, kv_file(kv_node(c->inode)));
+	if (err == -ESTALE) /* others have it */
+		err = 0;
 	if (!err && c->fs->remote)
 		err = remote_replicate(c->fs->remote, path, (uint16_t)n,
 				       (uint32_t)wanted, c->deadline);
