@@ -170,10 +170,10 @@ struct kv {
 	struct kv_gone **gone; /* unlinked names whose tombstone is not out */
 	size_t n_gone, gone_mask;
 	struct kv_heat *heat; /* kv_hot.c; NULL: nothing was ever hot */
-	struct list orphans; /* kv_file.by_use: temps, closed, not renamed */
-	struct list late;    /* kv_file.by_use: finals, closed, still held */
-	struct list writing; /* kv_file.by_use: open for writing */
-	struct list excess;  /* kv_file.excess */
+	struct list orphans;  /* kv_file.by_use: temps, closed, not renamed */
+	struct list late;     /* kv_file.by_use: finals, closed, still held */
+	struct list writing;  /* kv_file.by_use: open for writing */
+	struct list excess;   /* kv_file.excess */
 	struct job late_job;
 	bool late_queued;
 	pthread_cond_t writer_left; /* some file has one writer less */
