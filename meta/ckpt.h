@@ -295,7 +295,8 @@ bool ckpt_lock_has(struct meta *m, uint64_t ino, uint64_t handle);
 /* --- checksums --------------------------------------------------------- */
 
 /** ckpt_set_checksums - XXH3-128 of each shard of (ino, version): 16 bytes
- *  each, low half first, little-endian. Dropped if the version moved on. */
+ *  each, low half first, little-endian. Dropped if the version moved on, or
+ *  has any. */
 int ckpt_set_checksums(struct meta *m, int64_t deadline, uint64_t ino,
 		       uint64_t version, const void *sums, uint32_t n_shards);
 

@@ -558,9 +558,11 @@ mutation('shards_set', {}, function(t, ...)
 	return 0
 end)
 
+-- Of a version the first that came: they never change.
 mutation('set_checksums', {}, function(t, ino, version, sums)
 	local i = t:inode(ino)
-	if i and pack('<I8', i.version) == version then
+	if i and pack('<I8', i.version) == version and
+	   call('EXISTS', t.base .. 's' .. ino) == 0 then
 		t:set('s' .. ino, version .. sums)
 	end
 	return 0

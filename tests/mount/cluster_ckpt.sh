@@ -295,6 +295,77 @@ two_nodes_do_not_write_one_file() {
 	rm "$C1/both"
 }
 
+_inode() { say $(($(stat -c %i "$1") - (1 << 48))); }
+_is_waiting() { [ "$(awk '/^State/ { print $2 }' "/proc/$1/status")" = D ] ||
+	[ "$(cat "/proc/$1/wchan" 2>/dev/null)" != 0 ]; }
+
+who_waits_to_write_goes_on_when_the_writer_closes() {
+	local pid version
+	put "$C1/turn" 1000 1
+	version=$(_own "$C1/turn" version)
+	hand_start
+	hand open 1 w "$C1/turn"
+	expect 'its shards are withdrawn' \
+		"$(redis hexists "kvfs:{c}:h$(_inode "$C1/turn")" "$(node_status 1 .redis.incarnation)")" 0
+	printf x >>"$C2/turn" &
+	pid=$!
+	wait_for "_is_waiting $pid"
+	hand pwrite 1 1000 9 500
+	hand close 1
+	wait "$pid"
+	expect 'size' "$(stat -c %s "$C3/turn")" 1501
+	expect 'versions' "$(_own "$C3/turn" version)" $((version + 2))
+	expect 'its end' "$(tail -c 1 "$C1/turn")" x
+	rm "$C1/turn"
+}
+
+_replace() { # NODE COUNT
+	local i
+	for ((i = 1; i <= $2; i++)); do
+		put "$(_at "$1")/swap.$1" 3000 $((i % 7 + 1))
+		mv -T "$(_at "$1")/swap.$1" "$(_at "$1")/swap"
+	done
+}
+
+a_reader_never_finds_a_name_between_two_renames() {
+	local pids=() i
+	put "$C1/swap" 3000 1
+	for i in 1 2; do
+		_replace $i 40 &
+		pids+=($!)
+	done
+	while kill -0 "${pids[0]}" 2>/dev/null || kill -0 "${pids[1]}" 2>/dev/null; do
+		cat "$C3/swap" >"$T/swap"
+		for i in {1..7}; do
+			! "$HELPERS/pattern" check $i 3000 <"$T/swap" 2>/dev/null ||
+				continue 2
+		done
+		fail "$(stat -c %s "$T/swap") bytes of no version"
+	done
+	for i in "${pids[@]}"; do
+		wait "$i"
+	done
+	rm "$C1/swap"
+}
+
+of_two_nodes_one_makes_a_name() {
+	local i n pids
+	for i in {1..25}; do
+		pids=() n=0
+		mkdir "$C1/race" 2>/dev/null & pids+=($!)
+		mkdir "$C2/race" 2>/dev/null & pids+=($!)
+		(set -C && : >"$C3/race.f") 2>/dev/null & pids+=($!)
+		(set -C && : >"$C1/race.f") 2>/dev/null & pids+=($!)
+		wait "${pids[0]}" && n=$((n + 1))
+		wait "${pids[1]}" && n=$((n + 1))
+		wait "${pids[2]}" && n=$((n + 10))
+		wait "${pids[3]}" && n=$((n + 10))
+		expect "who made it, round $i" $n 11
+		rmdir "$C3/race"
+		rm "$C2/race.f"
+	done
+}
+
 one_of_two_holders_dies_and_reading_goes_on() {
 	put "$C1/two" $((200 * MIB)) 5
 	holds "$C2/two" $((200 * MIB)) 5

@@ -773,6 +773,7 @@ END_TEST
 START_TEST(a_publish_is_a_new_version_and_ends_old_checksums)
 {
 	const char sums[32] = "sixteen bytes..and sixteen more";
+	const char other[32] = "what a damaged copy would say..";
 	struct ckpt_attr set = {.size_bytes = 5000000000,
 				.mtime_ns = NOW + 1,
 				.ctime_ns = NOW + 2};
@@ -796,6 +797,9 @@ START_TEST(a_publish_is_a_new_version_and_ends_old_checksums)
 	ck_assert_int_eq(ckpt_set_checksums(meta, 0, f, 0, sums, 2), 0);
 	ck_assert_int_eq(ckpt_get_checksums(meta, 0, f, 0, buf, 4), 0);
 	ck_assert_int_eq(ckpt_set_checksums(meta, 0, f, 1, sums, 2), 0);
+	ck_assert_int_eq(ckpt_get_checksums(meta, 0, f, 1, buf, 4), 2);
+	ck_assert_mem_eq(buf, sums, 32);
+	ck_assert_int_eq(ckpt_set_checksums(meta, 0, f, 1, other, 2), 0);
 	ck_assert_int_eq(ckpt_get_checksums(meta, 0, f, 1, buf, 4), 2);
 	ck_assert_mem_eq(buf, sums, 32);
 	ck_assert_int_eq(ckpt_publish(meta, 0, f, 0, &set, false, &a), 0);
