@@ -72,7 +72,8 @@ static const char *line_parse(const char *p, const char *end,
 		return "more than four keys";
 	p = id_parse(p, end, &key->id);
 	if (!p || p == end || !blank(*p))
-		return "a line does not begin with an id";
+		return "a line is no 'ID HEX', such as 1 and 64 "
+		       "hexadecimal digits (openssl rand -hex 32)";
 	p = hex_parse(skip_blanks(p, end), end, key->bytes);
 	if (!p || skip_blanks(p, end) != end)
 		return "a key is not 64 hexadecimal digits";

@@ -145,5 +145,11 @@ int mount_check_cluster(struct mount_job *job)
 	if (o->tls && !o->key_file)
 		return verb_fail(EXIT_USAGE,
 				 "tls=on: only with cluster-key-file=");
-	return o->key_file ? resolve_key_file(job) : 0;
+	status = o->key_file ? resolve_key_file(job) : 0;
+	if (!status && !o->meta_url && (o->listen || o->key_file))
+		return verb_fail(EXIT_USAGE,
+				 "%s only with meta=, the Redis that all nodes "
+				 "of the cluster use",
+				 o->listen ? "listen=" : "cluster-key-file=");
+	return status;
 }

@@ -48,6 +48,9 @@ what_does_not_fit_a_cluster_is_refused() {
 	_one_line 'tls=on: only with' _mount "$M" -o "$(kvfs_options tls=on)"
 	_one_line 'others may read it' \
 		_mount "$M" -o "$(kvfs_options "cluster-key-file=$T/key")"
+	chmod 600 "$T/key"
+	_one_line 'listen= only with meta=' _mount "$M" -o \
+		"$(kvfs_options "listen=127.0.0.1,cluster-key-file=$T/key")"
 	_nothing_is_left
 }
 
