@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "fs/ckpt_fetch_map.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -14,6 +13,7 @@
 #include <xxhash.h>
 
 #include "base/cleanup.h"
+#include "base/le64.h"
 #include "meta/ckpt.h"
 
 #define MAGIC 0x3170616d7366766bull /* "kvfsmap1" */
@@ -85,22 +85,6 @@ bool cmap_range(const struct cmap *m, uint64_t from, uint64_t to,
 
 /* -- bytes -------------------------------------------------------------- */
 
-static uint8_t *put64(uint8_t *p, uint64_t v)
-{
-	v = htole64(v);
-	memcpy(p, &v, sizeof(v));
-	return p + sizeof(v);
-}
-
-static uint64_t get64(const uint8_t **p)
-{
-	uint64_t v;
-
-	memcpy(&v, *p, sizeof(v));
-	*p += sizeof(v);
-	return le64toh(v);
-}
-
 uint8_t *cmap_encode(const struct cmap *m, size_t *n)
 {
 	size_t n_bits = bits_bytes(m);
@@ -108,17 +92,17 @@ uint8_t *cmap_encode(const struct cmap *m, size_t *n)
 
 	if (!bytes)
 		return NULL;
-	p = put64(p, MAGIC);
-	p = put64(p, m->ino);
-	p = put64(p, m->version);
-	p = put64(p, m->size_bytes);
-	p = put64(p, m->shard_bytes);
-	p = put64(p, (uint64_t)m->mtime_ns);
-	p = put64(p, m->boot);
-	p = put64(p, m->flags | (uint64_t)m->n_shards << 32);
+	p = le64_put(p, MAGIC);
+	p = le64_put(p, m->ino);
+	p = le64_put(p, m->version);
+	p = le64_put(p, m->size_bytes);
+	p = le64_put(p, m->shard_bytes);
+	p = le64_put(p, (uint64_t)m->mtime_ns);
+	p = le64_put(p, m->boot);
+	p = le64_put(p, m->flags | (uint64_t)m->n_shards << 32);
 	if (n_bits)
 		memcpy(p, m->bits, n_bits);
-	p = put64(p + n_bits, XXH3_64bits(bytes, HEAD_BYTES + n_bits));
+	p = le64_put(p + n_bits, XXH3_64bits(bytes, HEAD_BYTES + n_bits));
 	*n = (size_t)(p - bytes);
 	return bytes;
 }
@@ -150,20 +134,20 @@ int cmap_decode(const void *bytes, size_t n, struct cmap *m)
 
 	if (n < HEAD_BYTES + 8 || n > FILE_MAX)
 		return -EBADMSG;
-	magic = get64(&p);
-	r.ino = get64(&p);
-	r.version = get64(&p);
-	r.size_bytes = get64(&p);
-	r.shard_bytes = get64(&p);
-	r.mtime_ns = (int64_t)get64(&p);
-	r.boot = get64(&p);
-	last = get64(&p);
+	magic = le64_get(&p);
+	r.ino = le64_get(&p);
+	r.version = le64_get(&p);
+	r.size_bytes = le64_get(&p);
+	r.shard_bytes = le64_get(&p);
+	r.mtime_ns = (int64_t)le64_get(&p);
+	r.boot = le64_get(&p);
+	last = le64_get(&p);
 	r.flags = (uint32_t)last;
 	r.n_shards = (uint32_t)(last >> 32);
 	n_bits = bits_bytes(&r);
 	sum = p + n_bits;
 	if (magic != MAGIC || !is_sound(&r) || n != HEAD_BYTES + n_bits + 8 ||
-	    get64(&sum) != XXH3_64bits(bytes, HEAD_BYTES + n_bits) ||
+	    le64_get(&sum) != XXH3_64bits(bytes, HEAD_BYTES + n_bits) ||
 	    (n_bits && !ends_clean(&r, p)))
 		return -EBADMSG;
 	if (n_bits) {

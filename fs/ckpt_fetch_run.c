@@ -61,23 +61,6 @@ static int64_t deadline_ns(const struct ckpt *ckpt)
 
 /* -- who has it --------------------------------------------------------- */
 
-static int64_t score_of(struct remote *r, uint32_t incarnation)
-{
-	struct engine_peer_info info;
-	struct engine_peer *peer;
-	struct meta_node node;
-	int64_t score;
-
-	if (remote_peer(r, incarnation, &peer))
-		return INT64_MAX;
-	engine_peer_info(peer, &info);
-	engine_peer_put(peer);
-	score = info.rtt_us + 100 * (int64_t)info.n_calls;
-	if (meta_node_get(r->fs->meta, incarnation, &node) && node.has_load)
-		score += 100 * (int64_t)node.load.n_serving;
-	return score + (random() & 1023);
-}
-
 static void add_holder(struct shard *s, uint32_t incarnation)
 {
 	if (s->n_holders == HOLDERS_MAX ||
@@ -85,7 +68,7 @@ static void add_holder(struct shard *s, uint32_t incarnation)
 		return;
 	s->holders[s->n_holders++] = (struct holder){
 		.incarnation = incarnation,
-		.score = score_of(s->r, incarnation),
+		.score = remote_score(s->r, incarnation) + (random() & 1023),
 	};
 }
 

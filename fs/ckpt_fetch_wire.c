@@ -1,38 +1,23 @@
 // SPDX-License-Identifier: MIT
 #include "fs/ckpt_fetch_wire.h"
 
-#include <endian.h>
 #include <errno.h>
 #include <string.h>
 
+#include "base/le64.h"
+
 #define VERSION 1
-
-static uint8_t *put64(uint8_t *p, uint64_t v)
-{
-	v = htole64(v);
-	memcpy(p, &v, sizeof(v));
-	return p + sizeof(v);
-}
-
-static uint64_t get64(const uint8_t **p)
-{
-	uint64_t v;
-
-	memcpy(&v, *p, sizeof(v));
-	*p += sizeof(v);
-	return le64toh(v);
-}
 
 void cwire_encode(const struct cwire_ask *a, uint8_t out[CWIRE_BYTES])
 {
-	uint8_t *p = put64(out, VERSION | (uint64_t)a->priority << 32);
+	uint8_t *p = le64_put(out, VERSION | (uint64_t)a->priority << 32);
 
-	p = put64(p, a->ino);
-	p = put64(p, a->version);
-	p = put64(p, a->offset);
-	p = put64(p, a->length_bytes);
-	p = put64(p, a->segment.id);
-	put64(p, a->segment.generation);
+	p = le64_put(p, a->ino);
+	p = le64_put(p, a->version);
+	p = le64_put(p, a->offset);
+	p = le64_put(p, a->length_bytes);
+	p = le64_put(p, a->segment.id);
+	le64_put(p, a->segment.generation);
 }
 
 int cwire_decode(const void *bytes, size_t n, struct cwire_ask *a)
@@ -43,14 +28,14 @@ int cwire_decode(const void *bytes, size_t n, struct cwire_ask *a)
 
 	if (n != CWIRE_BYTES)
 		return -EPROTO;
-	first = get64(&p);
+	first = le64_get(&p);
 	r.priority = (uint32_t)(first >> 32);
-	r.ino = get64(&p);
-	r.version = get64(&p);
-	r.offset = get64(&p);
-	r.length_bytes = get64(&p);
-	r.segment.id = get64(&p);
-	r.segment.generation = get64(&p);
+	r.ino = le64_get(&p);
+	r.version = le64_get(&p);
+	r.offset = le64_get(&p);
+	r.length_bytes = le64_get(&p);
+	r.segment.id = le64_get(&p);
+	r.segment.generation = le64_get(&p);
 	if ((uint32_t)first != VERSION || r.priority >= ENGINE_PRIORITIES ||
 	    !r.ino || !r.length_bytes || r.length_bytes > CWIRE_SUM_MAX ||
 	    r.offset > INT64_MAX - CWIRE_SUM_MAX)

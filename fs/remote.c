@@ -20,6 +20,7 @@
  * matter: it answers from its own index.
  */
 
+#define SUSPECT_NS (500 * NS_PER_MS)
 #define LISTEN_MAX ENGINE_ADDRESSES_MAX
 #define PORT "7077"
 
@@ -120,6 +121,26 @@ int remote_peer(struct remote *r, uint32_t incarnation,
 	}
 	return engine_peer_get(r->engine, &who, addresses, node.self.n_addrs,
 			       peer);
+}
+
+/* Near and idle first; one that owes us something and is silent, last. */
+int64_t remote_score(struct remote *r, uint32_t holder)
+{
+	struct engine_peer_info info;
+	struct engine_peer *peer;
+	struct meta_node node;
+	int64_t score;
+
+	if (remote_peer(r, holder, &peer))
+		return INT64_MAX / 2; /* a caller may add to it */
+	engine_peer_info(peer, &info);
+	engine_peer_put(peer);
+	score = info.rtt_us + 100 * (int64_t)info.n_calls;
+	if (meta_node_get(r->fs->meta, holder, &node) && node.has_load)
+		score += 100 * (int64_t)node.load.n_serving;
+	if (info.n_calls && clock_now_ns() - info.heard_ns > SUSPECT_NS)
+		score += INT32_MAX;
+	return score + (random() & 63);
 }
 
 const char *remote_node_name(struct fs *fs, uint32_t incarnation,

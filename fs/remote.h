@@ -132,6 +132,9 @@ bool remote_post(struct remote *r, struct workers *w, struct job *job);
 /** remote_peer - a reference to the node of an incarnation, or -errno. */
 int remote_peer(struct remote *r, uint32_t incarnation,
 		struct engine_peer **peer);
+/** remote_score - whom to ask first, the lower the better: near and idle
+ *  nodes; one that owes an answer and is silent comes last. */
+int64_t remote_score(struct remote *r, uint32_t incarnation);
 /** remote_node_name - for people: its name, or its number. */
 const char *remote_node_name(struct fs *fs, uint32_t incarnation,
 			     char name[META_NODE_NAME_MAX + 1]);

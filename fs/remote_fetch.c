@@ -25,7 +25,6 @@
  * saved is a wake-up, and for a small block those are what a fetch costs.
  */
 
-#define SUSPECT_NS (500 * NS_PER_MS)
 #define VERIFY_AT_ONCE_BYTES (256u << 10) /* a thread of the engine may */
 #define BUSY_US 5000			  /* all holders are: not yet */
 
@@ -55,26 +54,6 @@ struct candidate {
 	int64_t score; /* the lower the better */
 };
 
-/* Near and idle first; one that owes us something and is silent, last. */
-static int64_t score_of(struct remote *r, uint32_t holder)
-{
-	struct engine_peer_info info;
-	struct engine_peer *peer;
-	struct meta_node node;
-	int64_t score;
-
-	if (remote_peer(r, holder, &peer))
-		return INT64_MAX;
-	engine_peer_info(peer, &info);
-	engine_peer_put(peer);
-	score = info.rtt_us + 100 * (int64_t)info.n_calls;
-	if (meta_node_get(r->fs->meta, holder, &node) && node.has_load)
-		score += 100 * (int64_t)node.load.n_serving;
-	if (info.n_calls && clock_now_ns() - info.heard_ns > SUSPECT_NS)
-		score += INT32_MAX;
-	return score + (random() & 63);
-}
-
 static int by_score(const void *a, const void *b)
 {
 	int64_t sa = ((const struct candidate *)a)->score;
@@ -95,7 +74,7 @@ static unsigned candidates(const struct remote_fetch *x,
 	for (unsigned i = 0; n > 1 && i < n; i++)
 		c[i].score = c[i].holder == x->tried
 				     ? INT64_MAX
-				     : score_of(x->r, c[i].holder);
+				     : remote_score(x->r, c[i].holder);
 	qsort(c, n, sizeof(*c), by_score);
 	return n;
 }
