@@ -111,6 +111,7 @@ struct remote_fetch;
 struct kv_remote {
 	struct meta_kv_found found;
 	int64_t seen_ns;	    /* when Redis said so */
+	int64_t learned_ns;	    /* wall clock, at first: its times */
 	struct remote_fetch *fetch; /* under way */
 };
 

@@ -47,6 +47,7 @@ static void learn_file(struct kv *kv, struct kv_dir *dir, const char *name,
 	}
 	remote->found = *found;
 	remote->seen_ns = clock_now_ns();
+	remote->learned_ns = clock_stamp_ns();
 	f->remote = remote;
 	f->node.state = KV_REMOTE;
 }
@@ -95,15 +96,21 @@ void remote_node_stat(const struct kv_file *f, struct stat *st)
 	st->st_uid = found->uid;
 	st->st_gid = found->gid;
 	st->st_size = (off_t)found->size_bytes;
+	/* Records have none; of 1970, it would be the first that a cleaner
+	 * removes, on all nodes. */
+	st->st_atim = st->st_mtim = st->st_ctim =
+		clock_timespec(f->remote->learned_ns);
 }
 
-static void fill_record(struct pool_record *r,
-			const struct meta_kv_found *found)
+static void fill_record(struct pool_record *r, const struct kv_remote *remote)
 {
+	const struct meta_kv_found *found = &remote->found;
+
 	r->mode = found->mode & 07777;
 	r->uid = found->uid;
 	r->gid = found->gid;
-	r->atime_ns = r->mtime_ns = r->ctime_ns = clock_stamp_ns();
+	r->atime_ns = clock_stamp_ns();
+	r->mtime_ns = r->ctime_ns = remote->learned_ns;
 	r->parent_frame = POOL_NO_FRAME;
 }
 
@@ -118,7 +125,7 @@ int remote_node_commit(struct kv *kv, struct kv_file *f, uint32_t frame,
 
 	if (n < 0 || f->node.unlinked || f->node.state != KV_REMOTE)
 		return n < 0 ? n : -ENOENT;
-	fill_record(r, found);
+	fill_record(r, f->remote);
 	r->last_use = kv_use_now(kv) - (uint64_t)age_ms * NS_PER_MS;
 	err = pool_commit(kv->fs->pool, frame, path, (uint16_t)n);
 	if (err)

@@ -19,6 +19,8 @@ _holders() { # PATH: their names, sorted
 locate_names_the_nodes_that_hold_a_block() {
 	put_published "$(kv 1)/n/where" 50000 1
 	expect 'at first' "$(_holders "$(kv 3)/n/where")" node-1
+	# What cleaners go by: not from 1970.
+	expect 'recent' "$(find "$(kv 3)/n/where" -amin -60 -mmin -60 -printf %f)" where
 	holds "$(kv 2)/n/where" 50000 1
 	published "$(kv 2)/n/where"
 	expect 'then' "$(_holders "$(kv 3)/n/where")" 'node-1 node-2'
