@@ -178,6 +178,9 @@ void cfetch_message(struct remote *r, struct engine_peer *peer,
 /** cfetch_was_served - do peers fetch this file? Then its bytes stay a while
  *  after its last name went. ckpt.lock held. */
 bool cfetch_was_served(struct ckpt *ckpt, uint64_t ino);
+/** cfetch_will_serve - a peer may be about to ask: it looked the name up
+ *  before that went. As if it had asked. ckpt.lock held. */
+void cfetch_will_serve(struct ckpt *ckpt, uint64_t ino);
 /** cfetch_check_doubts - which of the files that were said to be gone are? */
 void cfetch_check_doubts(struct ckpt *ckpt);
 /** cfetch_tell_gone - the other nodes may drop what they have of it. */

@@ -269,13 +269,19 @@ static int send_part(struct upload *u)
 	return 0;
 }
 
-static void note_served(struct ckpt *ckpt, uint64_t ino)
+void cfetch_will_serve(struct ckpt *ckpt, uint64_t ino)
 {
 	struct cfetch_served *s = &ckpt->served[ino % CFETCH_SERVED];
-	scoped_lock(&ckpt->lock);
 
 	s->ino = ino;
 	s->at_ns = clock_now_ns();
+}
+
+static void note_served(struct ckpt *ckpt, uint64_t ino)
+{
+	scoped_lock(&ckpt->lock);
+
+	cfetch_will_serve(ckpt, ino);
 }
 
 bool cfetch_was_served(struct ckpt *ckpt, uint64_t ino)

@@ -297,6 +297,8 @@ void ckeep_gone(struct ckpt *ckpt, const struct ckpt_gone *gone, bool here)
 	if (inode)
 		inode->seen_ns = 0;
 	if (inode && !gone->nlink) {
+		if (cfetch_on(ckpt) && S_ISREG(gone->mode))
+			cfetch_will_serve(ckpt, gone->ino);
 		inode->gone = true;
 		inode->kept = !gone->freed;
 		inode->attr.nlink = 0;

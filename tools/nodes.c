@@ -29,8 +29,6 @@ static const char *link_of(json_t *node)
 		return "self";
 	if (!json_array_size(json_at(node, "addresses")))
 		return "not listening";
-	if (json_bool(node, "failing", false))
-		return "unreachable";
 	return json_bool(node, "connected", false) ? "connected" : "idle";
 }
 
@@ -182,8 +180,7 @@ const struct verb verb_nodes = {
 	.summary = "who is in the cluster, and the way to each",
 	.about = "The live members that use the same Redis: where they are "
 		 "reached and by what (tcp, tls, unix), whether this node "
-		 "has a connection to them (idle: none was needed lately; "
-		 "unreachable: connecting failed, kvfs.log says why), "
+		 "has a connection to them (idle: none was needed lately), "
 		 "the round trip and the rate measured, what they were asked "
 		 "and have not answered, and how full they are, as they told "
 		 "with a recent heartbeat. MOUNTPOINT may be left "
