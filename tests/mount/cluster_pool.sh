@@ -44,7 +44,7 @@ a_block_that_another_node_holds_is_not_offered() {
 	"$KVFS" prefetch --quiet "$(kv 2)"/both/*
 	wait_for '[ "$(node_status 2 .redis.dirty)" = 0 ]'
 	_fill 1 both 59 70
-	wait_for '[ "$(_state "$(kv 1)/both/1")" = remote ]'
+	wait_for '[ "$(node_status 1 .pool.blocks)" -le 64 ]'
 	expect 'offers' "$(_count 1 offers)" 0
 	_clear both 70
 }
