@@ -57,7 +57,7 @@ a_copy_goes_before_what_was_stored_here() {
 	_fill 1 own 1 40
 	"$KVFS" prefetch --quiet "$(kv 1)"/other/*
 	_fill 1 own 41 60
-	wait_for '[ "$(_state "$(kv 1)/other/1")" = remote ]'
+	wait_for '[ "$(node_status 1 .pool.blocks)" -le 64 ]'
 	for ((k = 1; k <= 60; k++)); do
 		_here "$(kv 1)/own/$k" || fail "own/$k went"
 	done
@@ -76,11 +76,11 @@ a_copy_that_is_read_often_stays() {
 	for k in 1 1 1 2; do
 		holds "$(kv 1)/far/$k" $MiB $k
 	done
-	_fill 1 hot 41 62
-	wait_for '[ "$(_state "$(kv 1)/far/3")" = remote ]'
+	_fill 1 hot 41 64
+	wait_for '[ "$(node_status 1 .pool.blocks)" -le 64 ]'
 	_here "$(kv 1)/far/1" || fail 'read three times, and gone'
 	"$KVFS" rm "$(kv 2)"/far/{1..12} >/dev/null
-	_clear hot 62
+	_clear hot 64
 }
 
 a_hit_from_afar_keeps_a_block_at_its_owner() {
@@ -88,8 +88,7 @@ a_hit_from_afar_keeps_a_block_at_its_owner() {
 	_fill 2 touch 1 50
 	holds "$(kv 3)/touch/1" $MiB 1
 	_fill 2 touch 51 70
-	wait_for '[ "$(_state "$(kv 2)/touch/2")" = remote ] ||
-		[ ! -e "$(kv 2)/touch/2" ]'
+	wait_for '[ "$(node_status 2 .pool.blocks)" -le 64 ]'
 	_here "$(kv 2)/touch/1" || fail 'the block that was read went'
 	_clear touch 70
 }
