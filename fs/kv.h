@@ -146,6 +146,8 @@ struct kv_file {
 	uint32_t lead;	  /* opening it fetches further ahead, from this node */
 	uint32_t unread;  /* fetched ahead from this node, not opened yet */
 	uint32_t uploads; /* to peers, under way */
+	uint32_t direct; /* handles served through the daemon: remote_parts.h */
+	uint64_t (*part_sums)[2]; /* XXH3 by part, once one was asked for */
 	struct kv_remote *remote; /* while KV_REMOTE */
 	uint64_t ino;
 };
@@ -188,7 +190,8 @@ struct kv {
 /* fi->fh of a kv handle: what release must give back. */
 #define KV_FH_WRITE 1u
 #define KV_FH_REWRITE 2u
-#define KV_FH_SERIAL 4u /* times a number: no two opens look alike */
+#define KV_FH_DIRECT 4u /* served through the daemon, though others are not */
+#define KV_FH_SERIAL 8u /* times a number: no two opens look alike */
 
 extern const struct view kv_view;
 

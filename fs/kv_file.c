@@ -9,6 +9,7 @@
 #include "fs/kv.h"
 #include "fs/locks.h"
 #include "fs/remote.h"
+#include "fs/remote_parts.h"
 #include "meta/kv.h"
 
 /*
@@ -21,7 +22,7 @@ static void fill_open(struct kv *kv, struct fuse_file_info *fi, int backing,
 		      uint64_t fh)
 {
 	fi->fh = fh + KV_FH_SERIAL * atomic_fetch_add(&kv->opens, 1);
-	if (kv->fs->passthrough) {
+	if (kv->fs->passthrough && !(fh & KV_FH_DIRECT)) {
 		fi->backing_id = backing;
 		fi->noflush = 1;
 	} else {
@@ -34,6 +35,7 @@ static void fill_open(struct kv *kv, struct fuse_file_info *fi, int backing,
 static void count_open(struct kv *kv, struct kv_file *f, uint64_t fh)
 {
 	f->opens++;
+	f->direct += !!(fh & KV_FH_DIRECT);
 	if (!(fh & KV_FH_WRITE))
 		return;
 	if (!f->writers++)
@@ -176,6 +178,16 @@ static void open_after_writer(struct call *c)
 	kv_do_open(c);
 }
 
+/* Not all of it is here. */
+static void open_direct(struct kv *kv, struct call *c, struct kv_file *f)
+{
+	count_open(kv, f, KV_FH_DIRECT);
+	fill_open(kv, &c->fi, 0, KV_FH_DIRECT);
+	atomic_fetch_add_explicit(&kv->fs->counters.hits, 1,
+				  memory_order_relaxed);
+	atomic_fetch_add_explicit(&f->ns->hits, 1, memory_order_relaxed);
+}
+
 void kv_do_open(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
@@ -187,8 +199,14 @@ void kv_do_open(struct call *c)
 
 	pthread_mutex_lock(&kv->lock);
 	if (f->node.state == KV_REMOTE) {
+		bool now = !write && remote_parts_open(f);
+
+		if (now)
+			open_direct(kv, c, f);
 		pthread_mutex_unlock(&kv->lock);
-		if (write)
+		if (now)
+			call_reply_open(c, &c->fi);
+		else if (write)
 			call_reply_err(c, EPERM);
 		else
 			remote_fetch_then(c, f, kv_do_open);
@@ -200,7 +218,9 @@ void kv_do_open(struct call *c)
 		call_defer(c, open_after_writer);
 		return;
 	}
-	if (!err && kv->fs->passthrough) {
+	if (f->direct)
+		fh |= KV_FH_DIRECT;
+	if (!err && kv->fs->passthrough && !f->direct) {
 		backing = pool_backing(kv->fs->pool, f->frame);
 		err = backing < 0 ? -backing : 0;
 	}
@@ -226,10 +246,14 @@ void kv_do_read(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
 	struct kv_file *f = kv_file(kv_node(c->inode));
-	cleanup_close int fd = pool_fd(kv->fs->pool, f->frame, O_RDONLY);
-	cleanup_free char *buf = malloc(c->size);
+	cleanup_free char *buf = NULL;
+	cleanup_close int fd = -1;
 	ssize_t n;
 
+	if (c->fi.fh & KV_FH_DIRECT && remote_parts_read(c, f))
+		return;
+	fd = pool_fd(kv->fs->pool, f->frame, O_RDONLY);
+	buf = malloc(c->size);
 	if (fd < 0 || !buf) {
 		call_reply_err(c, fd < 0 ? -fd : ENOMEM);
 		return;
@@ -318,6 +342,7 @@ void kv_do_release(struct call *c)
 
 	pthread_mutex_lock(&kv->lock);
 	f->opens--;
+	f->direct -= !!(c->fi.fh & KV_FH_DIRECT);
 	if (c->fi.fh & KV_FH_WRITE)
 		writer_left(kv, f, c->fi.fh);
 	kv_let_go(kv, f);
@@ -366,13 +391,37 @@ void kv_do_fallocate(struct call *c)
 	call_reply_err(c, err);
 }
 
+/* What is not here yet has no holes. */
+static bool seek_remote(struct call *c, struct kv_file *f)
+{
+	struct kv *kv = c->fs->kv;
+	struct stat st;
+	bool remote;
+
+	pthread_mutex_lock(&kv->lock);
+	remote = f->node.state == KV_REMOTE;
+	if (remote)
+		remote_node_stat(f, &st);
+	pthread_mutex_unlock(&kv->lock);
+	if (remote && c->off >= st.st_size)
+		call_reply_err(c, ENXIO);
+	else if (remote)
+		call_reply_lseek(c,
+				 c->flags == SEEK_DATA ? c->off : st.st_size);
+	return remote;
+}
+
 void kv_do_lseek(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
 	struct kv_file *f = kv_file(kv_node(c->inode));
-	cleanup_close int fd = pool_fd(kv->fs->pool, f->frame, O_RDONLY);
-	off_t at = fd < 0 ? -1 : lseek(fd, c->off, (int)c->flags);
+	cleanup_close int fd = -1;
+	off_t at;
 
+	if (c->fi.fh & KV_FH_DIRECT && seek_remote(c, f))
+		return;
+	fd = pool_fd(kv->fs->pool, f->frame, O_RDONLY);
+	at = fd < 0 ? -1 : lseek(fd, c->off, (int)c->flags);
 	if (at < 0)
 		call_reply_err(c, fd < 0 ? -fd : errno);
 	else

@@ -317,7 +317,8 @@ void kv_node_settle(struct kv_node *node)
 			list_remove(&kv_ns(kv_dir(node))->all);
 		if (node->type == KV_FILE) {
 			list_remove(&kv_file(node)->stale);
-			free(kv_file(node)->remote);
+			remote_node_free(kv_file(node));
+			free(kv_file(node)->part_sums);
 		}
 		node->head.magic = 0;
 		free(node->name);
@@ -549,7 +550,8 @@ static void free_all(struct kv *kv)
 			struct kv_node *next = node->hash_next;
 
 			if (node->type == KV_FILE)
-				free(kv_file(node)->remote);
+				remote_node_free(kv_file(node));
+			free(kv_file(node)->part_sums);
 			free(node->name);
 			free(node);
 			node = next;

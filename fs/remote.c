@@ -12,6 +12,7 @@
 #include "engine/auth.h"
 #include "fs/ckpt_fetch.h"
 #include "fs/kv.h"
+#include "fs/remote_parts.h"
 
 /*
  * Up and down, and who is who. A peer is known by its node's uuid: the
@@ -361,6 +362,7 @@ void remote_stop(struct fs *fs)
 	pthread_cond_broadcast(&r->changed);
 	pthread_mutex_unlock(&r->lock);
 	close_workers(r);
+	remote_parts_stop(r);
 	engine_close(r->engine);
 	remote_watch_close(r);
 }

@@ -11,6 +11,7 @@
  *      remote_node.c   a name in the tree whose bytes are elsewhere
  *      remote_fetch.c  the reader: from a holder into a frame of ours
  *      remote_try.c    one holder asked once; the watcher of those
+ *      remote_parts.c  a large block, read while it comes
  *      remote_serve.c  the owner: what peers ask for
  *      remote_list.c   names of other nodes in a listing
  *      remote_order.c  fetch, pin, replicate, drain: what users ask for
@@ -96,9 +97,9 @@ struct remote {
 	uint64_t pool_bytes;
 	struct remote_offers *offers;
 	_Atomic uint64_t expected[REMOTE_EXPECTED]; /* hashes; remote_chain.c */
-	pthread_mutex_t try_lock; /* remote_try.c: guards its tries */
+	pthread_mutex_t try_lock;		    /* guards tries, parts */
 	pthread_cond_t try_begun;
-	struct list tries;
+	struct list tries, parts; /* remote_parts.c: blocks in parts */
 	pthread_t watcher;
 	bool watch_idle, watch_stop;
 	pthread_rwlock_t ckpt_lock; /* guards ckpt: ckpt_fetch_serve.c */
@@ -113,6 +114,7 @@ struct kv_remote {
 	int64_t seen_ns;	    /* when Redis said so */
 	int64_t learned_ns;	    /* wall clock, at first: its times */
 	struct remote_fetch *fetch; /* under way */
+	struct remote_parts *parts; /* of a large block: what is here */
 };
 
 /* remote.c */
@@ -169,6 +171,8 @@ void remote_tell_removed(struct fs *fs, const char *path, uint16_t path_len,
 /** remote_node_learn - a name as Redis has it now, in the tree. */
 void remote_node_learn(struct kv *kv, struct kv_dir *dir, const char *name,
 		       const struct meta_kv_found *found);
+/** remote_node_free - what hangs on a node that goes, or has become a block. */
+void remote_node_free(struct kv_file *f);
 /** remote_node_forget - Redis knows no such name (any more). */
 void remote_node_forget(struct kv *kv, struct kv_node *node);
 void remote_node_stat(const struct kv_file *f, struct stat *st);

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "fs/kv.h"
 #include "fs/remote.h"
+#include "fs/remote_parts.h"
 #include "fs/remote_try.h"
 
 /*
@@ -40,7 +41,8 @@ struct remote_fetch {
 	uint32_t age_ms;	 /* since its last use, as the giver has it */
 	atomic_bool lead, chain; /* hints: who joins later sets them, too */
 	struct remote_target *target;
-	uint32_t from;	/* the holder that had it, or is asked */
+	struct remote_parts *parts; /* large: the target is theirs */
+	uint32_t from;		    /* the holder that had it, or is asked */
 	uint32_t tried; /* it was asked and failed: last next time */
 	int status;	/* of that try */
 	uint16_t path_len;
@@ -81,7 +83,7 @@ static unsigned candidates(const struct remote_fetch *x,
 
 /* -- asking ------------------------------------------------------------- */
 
-static void count(struct remote *r, int err)
+void remote_count_failure(struct remote *r, int err)
 {
 	struct remote_counters *c = &r->counters;
 
@@ -121,7 +123,7 @@ static int ask_all(struct remote_fetch *x)
 			return -ETIMEDOUT;
 		err = remote_try(x->r, &m, c[i].holder, x->deadline,
 				 &x->target);
-		count(x->r, err);
+		remote_count_failure(x->r, err);
 		x->from = c[i].holder;
 		if (!err || err == -ENOSPC || err == -ENOMEM)
 			return err;
@@ -146,7 +148,7 @@ static int ask_redis(struct remote_fetch *x)
 	return 0;
 }
 
-static int run(struct remote_fetch *x)
+static int run_whole(struct remote_fetch *x)
 {
 	bool again = true;
 	int err;
@@ -166,7 +168,95 @@ static int run(struct remote_fetch *x)
 	return err;
 }
 
+/* -- a large one -------------------------------------------------------- */
+
+static uint32_t holder(void *ctx, const uint32_t *bad, unsigned n_bad)
+{
+	struct remote_fetch *x = ctx;
+	struct candidate c[META_KV_HOLDERS_MAX];
+	unsigned n = candidates(x, c), at;
+
+	for (unsigned i = 0; i < n; i++) {
+		for (at = 0; at < n_bad && bad[at] != c[i].holder; at++)
+			;
+		if (at == n_bad)
+			return x->from = c[i].holder;
+	}
+	return 0;
+}
+
+/* Whatever Redis says, those that failed may be better by now. */
+static int again(void *ctx)
+{
+	return ask_redis(ctx) == -ESTALE ? -ESTALE : 0;
+}
+
+/* Those that only want to open it can; the rest waits for the whole. */
+static void first_part(void *ctx)
+{
+	struct remote_fetch *x = ctx;
+	struct kv *kv = x->r->fs->kv;
+	struct list opens, *l;
+
+	list_init(&opens);
+	pthread_mutex_lock(&kv->lock);
+	list_for_each_safe (k, &x->waiters) {
+		struct call *c = container_of(k, struct call, job.link);
+
+		if (c->fn != kv_do_open)
+			continue;
+		list_remove(k);
+		list_push_back(&opens, k);
+	}
+	pthread_mutex_unlock(&kv->lock);
+	while ((l = list_pop_front(&opens))) {
+		struct call *c = container_of(l, struct call, job.link);
+
+		atomic_fetch_add(&x->r->counters.hits, 1);
+		c->fn(c);
+	}
+}
+
+static const struct remote_parts_ops parts_ops = {
+	.holder = holder, .again = again, .first = first_part};
+
+static int run_parts(struct remote_fetch *x)
+{
+	struct kv *kv = x->r->fs->kv;
+	struct remote_msg m = wanted(x);
+	int err = remote_parts_new(x->r, &m, &x->parts);
+
+	if (err)
+		return err;
+	x->target = remote_parts_target(x->parts);
+	pthread_mutex_lock(&kv->lock);
+	remote_parts_put(x->f->remote->parts);
+	x->f->remote->parts = remote_parts_ref(x->parts);
+	pthread_mutex_unlock(&kv->lock);
+	return remote_parts_run(x->parts, &parts_ops, x);
+}
+
+static bool is_large(const struct remote_fetch *x)
+{
+	return x->found.size_bytes > REMOTE_PARTS_OVER;
+}
+
+static int run(struct remote_fetch *x)
+{
+	return is_large(x) ? run_parts(x) : run_whole(x);
+}
+
 /* -- the end of it ------------------------------------------------------ */
+
+static void free_target(struct remote_fetch *x)
+{
+	if (x->parts)
+		remote_parts_put(x->parts);
+	else
+		remote_target_free(x->target);
+	x->parts = NULL;
+	x->target = NULL;
+}
 
 static int install(struct remote_fetch *x)
 {
@@ -178,11 +268,12 @@ static int install(struct remote_fetch *x)
 	err = remote_node_commit(kv, x->f, frame, x->kind, x->age_ms);
 	if (!err)
 		remote_target_take(x->target);
+	if (!err && x->parts && !x->f->part_sums)
+		x->f->part_sums = remote_parts_sums(x->parts);
 	pthread_mutex_unlock(&kv->lock);
 	if (!err)
 		pool_trim(kv->fs->pool, frame);
-	remote_target_free(x->target);
-	x->target = NULL;
+	free_target(x);
 	return err;
 }
 
@@ -216,8 +307,7 @@ static void detach(struct remote_fetch *x, struct list *waiters)
 	if (f->node.state == KV_COMMITTED) {
 		f->lead = x->lead ? x->from : 0;
 		f->unread = x->priority == ENGINE_PREFETCH ? x->from : 0;
-		free(f->remote);
-		f->remote = NULL;
+		remote_node_free(f);
 	}
 }
 
@@ -241,6 +331,7 @@ static void finish(struct remote_fetch *x, int err)
 						  : -ENOENT);
 		}
 	}
+	free_target(x);
 	pthread_mutex_lock(&kv->lock);
 	if (!err)
 		remote_node_publish(kv, x->f);
@@ -257,8 +348,7 @@ static int accept(struct remote_fetch *x)
 
 	if (!err)
 		return install(x);
-	remote_target_free(x->target);
-	x->target = NULL;
+	free_target(x);
 	return err;
 }
 
@@ -271,12 +361,11 @@ static void go_on(struct job *job)
 	if (!err)
 		err = accept(x);
 	if (err && x->from) {
-		count(x->r, err);
+		remote_count_failure(x->r, err);
 		x->tried = x->from;
 	}
 	if (err) {
-		remote_target_free(x->target);
-		x->target = NULL;
+		free_target(x);
 		err = run(x);
 		if (!err)
 			err = install(x);
@@ -289,7 +378,7 @@ static void post(struct remote_fetch *x)
 	x->job.run = go_on;
 	if (remote_post(x->r, x->r->fetchers, &x->job))
 		return;
-	remote_target_free(x->target);
+	free_target(x);
 	finish(x, -ESHUTDOWN);
 }
 
@@ -314,14 +403,14 @@ static void start(struct remote_fetch *x)
 {
 	struct candidate c[META_KV_HOLDERS_MAX];
 	struct remote_msg m = wanted(x);
-	int err = candidates(x, c) ? 0 : -ENOENT;
+	int err = candidates(x, c) && !is_large(x) ? 0 : -ENOENT;
 
 	if (!err)
 		err = remote_target_new(x->r, m.size_bytes, &x->target);
 	if (!err) {
 		x->from = c[0].holder;
 		err = remote_try_start(x->r, &m, x->from, x->target,
-				       x->deadline, first_ended, x);
+				       x->deadline, first_ended, x, NULL);
 	}
 	if (!err)
 		return;

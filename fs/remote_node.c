@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "fs/kv.h"
 #include "fs/remote.h"
+#include "fs/remote_parts.h"
 
 /*
  * A name of another node in this node's tree. It has an inode, so that the
@@ -50,6 +51,14 @@ static void learn_file(struct kv *kv, struct kv_dir *dir, const char *name,
 	remote->learned_ns = clock_stamp_ns();
 	f->remote = remote;
 	f->node.state = KV_REMOTE;
+}
+
+void remote_node_free(struct kv_file *f)
+{
+	if (f->remote)
+		remote_parts_put(f->remote->parts);
+	free(f->remote);
+	f->remote = NULL;
 }
 
 void remote_node_forget(struct kv *kv, struct kv_node *node)

@@ -3,12 +3,16 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/fault.h"
+#include "engine/checksum.h"
 #include "fs/kv.h"
 #include "fs/remote.h"
+#include "fs/remote_parts.h"
 
 /*
  * What peers ask of this node. Its own index is the truth: a block of that
@@ -82,6 +86,18 @@ static bool is_version(struct kv *kv, struct kv_file *f,
 
 /* -- FETCH -------------------------------------------------------------- */
 
+static uint64_t bytes_of(const struct request *q)
+{
+	return q->msg.length_bytes ? q->msg.length_bytes : q->msg.size_bytes;
+}
+
+/* Of the same block, so many; each of its readers has several parts out. */
+static uint32_t uploads_max(const struct request *q)
+{
+	return REMOTE_UPLOADS_MAX *
+	       (q->msg.length_bytes ? REMOTE_PARTS_AHEAD : 1);
+}
+
 /* 0: it is here, and pinned. Lock held. */
 static int pin(struct request *q)
 {
@@ -92,9 +108,9 @@ static int pin(struct request *q)
 
 	if (!f || !is_version(kv, f, &q->msg))
 		return -ENOENT;
-	if (f->uploads >= REMOTE_UPLOADS_MAX ||
+	if (f->uploads >= uploads_max(q) ||
 	    atomic_load(&r->counters.n_serving) >= SERVING_MAX ||
-	    (pinned && pinned + q->msg.size_bytes > r->pool_bytes / PIN_SHARE))
+	    (pinned && pinned + bytes_of(q) > r->pool_bytes / PIN_SHARE))
 		return -EAGAIN;
 	if (q->msg.priority == ENGINE_FOREGROUND) /* somebody reads it there;
 						     what is fetched ahead may
@@ -103,7 +119,7 @@ static int pin(struct request *q)
 	f->node.pins++;
 	f->uploads++;
 	q->f = f;
-	atomic_fetch_add(&r->counters.pinned_bytes, q->msg.size_bytes);
+	atomic_fetch_add(&r->counters.pinned_bytes, bytes_of(q));
 	atomic_fetch_add(&r->counters.n_serving, 1);
 	return 0;
 }
@@ -111,7 +127,7 @@ static int pin(struct request *q)
 /* Lock held. */
 static void unpin(struct request *q)
 {
-	atomic_fetch_sub(&q->r->counters.pinned_bytes, q->msg.size_bytes);
+	atomic_fetch_sub(&q->r->counters.pinned_bytes, bytes_of(q));
 	atomic_fetch_sub(&q->r->counters.n_serving, 1);
 	q->f->uploads--;
 	kv_unpin(q->r->fs->kv, q->f);
@@ -138,8 +154,7 @@ static void finish(void *ctx)
 		close(q->fd);
 	if (!q->status) {
 		atomic_fetch_add(&q->r->counters.served, 1);
-		atomic_fetch_add(&q->r->counters.served_bytes,
-				 q->msg.size_bytes);
+		atomic_fetch_add(&q->r->counters.served_bytes, bytes_of(q));
 	}
 	q->job.run = finish_now;
 	if (pthread_mutex_trylock(&kv->lock)) {
@@ -166,7 +181,8 @@ static int send_block(struct request *q)
 {
 	struct remote *r = q->r;
 	struct engine_mem mem = {.kind = ENGINE_MEM_FILE,
-				 .length_bytes = q->msg.size_bytes};
+				 .offset = q->msg.offset,
+				 .length_bytes = bytes_of(q)};
 	int err;
 
 	q->fd = pool_fd(r->fs->pool, q->f->frame, O_RDONLY);
@@ -178,7 +194,7 @@ static int send_block(struct request *q)
 		return err;
 	q->xfer.op = ENGINE_WRITE;
 	q->xfer.segment = q->msg.segment;
-	q->xfer.length_bytes = q->msg.size_bytes;
+	q->xfer.length_bytes = bytes_of(q);
 	q->batch = (struct engine_batch){
 		.xfers = &q->xfer,
 		.n_xfers = 1,
@@ -209,15 +225,94 @@ static void note_next(struct request *q)
 	q->next_bytes = (uint32_t)n;
 }
 
+/* Pinned; takes q. */
+static void send_it(struct request *q, int err)
+{
+	bool empty = !q->msg.size_bytes;
+
+	if (!err && !empty)
+		err = send_block(q);
+	if (!err && !empty)
+		return; /* it may be answered and gone by now */
+	q->status = err;
+	finish(q);
+}
+
+/* The part's sum, from those that were taken of the block. Lock held. */
+static int note_sum(struct request *q)
+{
+	uint64_t at = q->msg.offset / REMOTE_PART_BYTES;
+
+	if (q->msg.offset % REMOTE_PART_BYTES ||
+	    q->msg.length_bytes > REMOTE_PART_BYTES)
+		return -EINVAL;
+	q->next = malloc(REMOTE_SUM_BYTES);
+	if (!q->next)
+		return -ENOMEM;
+	remote_sum_encode(q->f->part_sums[at], q->next);
+	q->next_bytes = REMOTE_SUM_BYTES;
+	return 0;
+}
+
+static int sum_parts(struct request *q, uint64_t (*sums)[2])
+{
+	cleanup_close int fd = pool_fd(q->r->fs->pool, q->f->frame, O_RDONLY);
+	uint64_t size = q->msg.size_bytes;
+	uint8_t *p = fd < 0 ? MAP_FAILED
+			    : mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+
+	if (p == MAP_FAILED)
+		return fd < 0 ? fd : -errno;
+	for (uint64_t at = 0; at < size; at += REMOTE_PART_BYTES)
+		checksum_mem(p + at,
+			     size - at < REMOTE_PART_BYTES ? size - at
+							   : REMOTE_PART_BYTES,
+			     sums[at / REMOTE_PART_BYTES]);
+	munmap(p, size);
+	return 0;
+}
+
+/* The sums of a block's parts, of bytes that match its own checksum: once. */
+static int take_sums(struct request *q)
+{
+	struct kv *kv = q->r->fs->kv;
+	uint64_t(*sums)[2] =
+		calloc(remote_parts_n(q->msg.size_bytes), sizeof(*sums));
+	int err = sums ? sum_parts(q, sums) : -ENOMEM;
+
+	if (!err && (q->msg.checksum[0] || q->msg.checksum[1]))
+		err = kv_sum_now(kv, q->f) ? -ENOENT : 0;
+	pthread_mutex_lock(&kv->lock);
+	if (!err && !q->f->part_sums) {
+		q->f->part_sums = sums;
+		sums = NULL;
+	}
+	if (!err)
+		err = note_sum(q);
+	pthread_mutex_unlock(&kv->lock);
+	free(sums);
+	return err;
+}
+
+static void serve_first_part(struct job *job)
+{
+	struct request *q = container_of(job, struct request, job);
+
+	send_it(q, take_sums(q));
+}
+
 /* Lock held, and let go of. */
 static void serve_fetch(struct request *q)
 {
 	int err = fault_hit("remote.serve") ? -ENOENT : pin(q);
 	struct kv *kv = q->r->fs->kv;
-	bool empty = !q->msg.size_bytes;
+	bool part = q->msg.length_bytes, known = !err && q->f->part_sums;
+	int noted = 0;
 
-	if (!err && q->msg.flags & REMOTE_CHAIN)
+	if (!err && q->msg.flags & REMOTE_CHAIN && !part)
 		note_next(q);
+	if (part && known)
+		noted = note_sum(q);
 	pthread_mutex_unlock(&kv->lock);
 	if (err) {
 		atomic_fetch_add(&q->r->counters.serve_refused, 1);
@@ -229,11 +324,11 @@ static void serve_fetch(struct request *q)
 		answer(q, err);
 		return;
 	}
-	err = empty ? 0 : send_block(q);
-	if (!err && !empty)
-		return; /* it may be answered and gone by now */
-	q->status = err;
-	finish(q);
+	q->job.run = serve_first_part;
+	if (!part || known)
+		send_it(q, noted);
+	else if (!remote_post(q->r, q->r->servers, &q->job))
+		send_it(q, -ESHUTDOWN);
 }
 
 /* -- AHEAD -------------------------------------------------------------- */

@@ -98,6 +98,11 @@ uint32_t remote_target_frame(const struct remote_target *t)
 	return t->frame;
 }
 
+int remote_target_fd(const struct remote_target *t)
+{
+	return t->fd;
+}
+
 uint32_t remote_target_take(struct remote_target *t)
 {
 	uint32_t frame = t->frame;
@@ -124,9 +129,13 @@ try {
 	unsigned refs;
 	int call_status, grant_status; /* PENDING, 0 or -errno */
 	bool over, quarantined, sure;
+	int failed;    /* a part: why, while the last bytes may still land */
+	uint64_t *sum; /* a part's */
 	struct engine_call call;
-	struct engine_grant *grant; /* NULL once it is over */
-	uint64_t size_bytes, seen_bytes;
+	struct engine_peer *peer;
+	struct engine_grant *grant;  /* NULL once it is over */
+	uint64_t offset, size_bytes; /* of what is asked for */
+	uint64_t seen_bytes, peer_bytes;
 	int64_t patience, until, deadline;
 	void (*done)(void *ctx, int status);
 	void *ctx;
@@ -139,14 +148,20 @@ static void put_unlock(struct try *t)
 	struct remote *r = t->r;
 
 	pthread_mutex_unlock(&r->try_lock);
-	if (last)
-		free(t);
+	if (!last)
+		return;
+	engine_peer_put(t->peer);
+	free(t);
 }
 
 /* What the try came to, or PENDING; lock held. The grant counts its bytes, so
  * once it is complete the answer need not be waited for. */
 static int outcome(const struct try *t)
 {
+	if (t->failed)
+		return t->grant ? PENDING : t->failed;
+	if (t->sum && t->call_status == PENDING && !t->grant_status)
+		return PENDING; /* its sum is in the answer */
 	if (t->size_bytes && t->grant_status != PENDING)
 		return t->grant_status;
 	if (t->call_status < 0)
@@ -173,7 +188,11 @@ static void end_unlock(struct try *t, int status)
 {
 	struct remote *r = t->r;
 
-	if (!t->over) {
+	if (t->sum && status && t->grant && !t->failed) {
+		t->failed = status; /* and said when the grant is over */
+		list_remove(&t->link);
+		abandon(t, status);
+	} else if (!t->over) {
 		t->over = true;
 		list_remove(&t->link);
 		abandon(t, status);
@@ -200,9 +219,11 @@ static void answered(struct engine_call *call, int status, const void *reply,
 {
 	struct try *t = container_of(call, struct try, call);
 
-	if (!status && reply_bytes)
+	if (!status && reply_bytes && !t->sum)
 		remote_chain_learn(t->r, t->sure, reply, reply_bytes);
 	pthread_mutex_lock(&t->r->try_lock);
+	if (!status && t->sum && !t->over)
+		status = remote_sum_decode(reply, reply_bytes, t->sum);
 	t->call_status = status > 0 ? -EPROTO : status;
 	step_unlock(t);
 }
@@ -240,15 +261,21 @@ static struct try *try_new(struct remote *r, struct engine_peer *peer,
 			   const struct remote_msg *m, int64_t deadline)
 {
 	struct try *t = calloc(1, sizeof(*t));
+	struct engine_peer_info info;
 
 	if (!t)
 		return NULL;
+	engine_peer_ref(peer);
+	engine_peer_info(peer, &info);
 	list_init(&t->link);
 	t->r = r;
+	t->peer = peer;
+	t->peer_bytes = info.received_bytes;
 	t->refs = 2; /* until it is over, and remote_try_start's */
-	t->size_bytes = m->size_bytes;
+	t->offset = m->offset;
+	t->size_bytes = m->length_bytes ? m->length_bytes : m->size_bytes;
 	t->deadline = deadline;
-	t->patience = patience_of(peer, m->size_bytes, deadline);
+	t->patience = patience_of(peer, t->size_bytes, deadline);
 	t->until = clock_now_ns() + t->patience;
 	t->sure = m->flags & REMOTE_CHAIN &&
 		  remote_chain_expected(r, m->path, m->path_len);
@@ -264,7 +291,7 @@ static int open_grant(struct try *t, struct engine_peer *peer,
 	 * written, or it would be written after it is void. */
 	scoped_lock(&t->r->try_lock);
 
-	err = engine_grant_open(peer, target->region, 0, t->size_bytes,
+	err = engine_grant_open(peer, target->region, t->offset, t->size_bytes,
 				t->deadline, &grant_ops, t, &t->grant, segment);
 	if (err)
 		return err;
@@ -344,7 +371,8 @@ static int start(struct try *t, struct engine_peer *peer, struct remote_msg *m,
 
 int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
 		     struct remote_target *target, int64_t deadline,
-		     void (*done)(void *ctx, int status), void *ctx)
+		     void (*done)(void *ctx, int status), void *ctx,
+		     uint64_t *sum)
 {
 	struct engine_peer *peer;
 	struct try *t;
@@ -361,6 +389,7 @@ int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
 	if (t) {
 		t->done = done;
 		t->ctx = ctx;
+		t->sum = sum;
 		err = start(t, peer, m, target);
 	}
 	engine_peer_put(peer);
@@ -369,14 +398,22 @@ int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
 
 /* -- the watcher --------------------------------------------------------- */
 
-/* Did bytes come since it was last looked at? Lock held. */
+/* Did bytes come since it was last looked at? Before its first ones those of
+ * what is ahead of it on the same link count, and of a part those of the
+ * others. Lock held. */
 static bool goes_on(struct try *t, int64_t now)
 {
 	uint64_t bytes = t->grant ? engine_grant_progress(t->grant) : 0;
+	struct engine_peer_info info;
+	bool more;
 
-	if (bytes <= t->seen_bytes || now >= t->deadline)
+	engine_peer_info(t->peer, &info);
+	more = bytes > t->seen_bytes ||
+	       ((t->sum || !bytes) && info.received_bytes > t->peer_bytes);
+	if (!more || now >= t->deadline)
 		return false;
 	t->seen_bytes = bytes;
+	t->peer_bytes = info.received_bytes;
 	t->until = now + t->patience;
 	return true;
 }
@@ -444,6 +481,7 @@ int remote_watch_open(struct remote *r)
 	pthread_mutex_init(&r->try_lock, NULL);
 	cond_init(&r->try_begun);
 	list_init(&r->tries);
+	list_init(&r->parts);
 	err = pthread_create(&r->watcher, NULL, watcher, r);
 	if (!err)
 		pthread_setname_np(r->watcher, "kvfs-watch");
@@ -463,18 +501,19 @@ void remote_watch_close(struct remote *r)
 
 /* -- verifying ----------------------------------------------------------- */
 
-/* A large block is hashed where it lies. */
-static int sum_of(const struct remote_target *t, uint64_t sum[2])
+/* What is large is hashed where it lies. */
+static int sum_of(const struct remote_target *t, uint64_t offset,
+		  uint64_t bytes, uint64_t sum[2])
 {
 	void *p = MAP_FAILED;
 
-	if (t->size_bytes >= MAP_BYTES)
-		p = mmap(NULL, t->size_bytes, PROT_READ,
-			 MAP_SHARED | MAP_POPULATE, t->fd, 0);
+	if (bytes >= MAP_BYTES || offset)
+		p = mmap(NULL, bytes, PROT_READ, MAP_SHARED | MAP_POPULATE,
+			 t->fd, (off_t)offset);
 	if (p == MAP_FAILED)
-		return checksum_fd(t->fd, t->size_bytes, sum);
-	checksum_mem(p, t->size_bytes, sum);
-	munmap(p, t->size_bytes);
+		return offset ? -ENOMEM : checksum_fd(t->fd, bytes, sum);
+	checksum_mem(p, bytes, sum);
+	munmap(p, bytes);
 	return 0;
 }
 
@@ -487,7 +526,8 @@ int remote_verify(struct remote *r, struct remote_target *t,
 
 	if (!m->checksum[0] && !m->checksum[1])
 		return 0; /* the namespace takes none */
-	err = sum_of(t, sum);
+	err = sum_of(t, m->offset,
+		     m->length_bytes ? m->length_bytes : m->size_bytes, sum);
 	if (!err && !fault_hit("remote.verify") &&
 	    !memcmp(sum, m->checksum, sizeof(sum)))
 		return 0;
@@ -525,7 +565,7 @@ static int start_and_wait(struct remote *r, struct remote_msg *m,
 	struct waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER,
 			   .some = PTHREAD_COND_INITIALIZER,
 			   .status = PENDING};
-	int err = remote_try_start(r, m, holder, t, deadline, wake, &w);
+	int err = remote_try_start(r, m, holder, t, deadline, wake, &w, NULL);
 
 	if (err)
 		return err;

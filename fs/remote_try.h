@@ -24,6 +24,7 @@ int remote_target_new(struct remote *r, uint64_t size_bytes,
 		      struct remote_target **target);
 /** remote_target_frame - the frame, WRITING; the target's. */
 uint32_t remote_target_frame(const struct remote_target *t);
+int remote_target_fd(const struct remote_target *t);
 /** remote_target_take - it is the caller's from now on. */
 uint32_t remote_target_take(struct remote_target *t);
 /** remote_target_free - NULL is fine; no try of it may be under way. */
@@ -38,13 +39,18 @@ void remote_target_free(struct remote_target *t);
  *        version, -EAGAIN it is busy, -ETIMEDOUT, -ENOTCONN, ... The holder
  *        may go on writing after a failure: the target is then to be freed.
  *
+ * @sum: of a part (m->length_bytes not 0), set before done runs with 0; else
+ *       NULL. A part that failed is not written to any more when done runs:
+ *       it may be asked for again, into the same target.
+ *
  * With REMOTE_CHAIN in m->flags what the holder says comes next is given to
  * remote_chain_learn.
  * Returns: 0, -EBUSY too much is in quarantine, or as engine_call_start.
  */
 int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
 		     struct remote_target *t, int64_t deadline,
-		     void (*done)(void *ctx, int status), void *ctx);
+		     void (*done)(void *ctx, int status), void *ctx,
+		     uint64_t *sum);
 
 /**
  * remote_try - the same, to its end: target, try, verify
@@ -56,7 +62,11 @@ int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
 int remote_try(struct remote *r, const struct remote_msg *m, uint32_t holder,
 	       int64_t deadline, struct remote_target **target);
 
-/** remote_verify - 0, or -EBADMSG (counted, logged with the holder's name). */
+/** remote_count_failure - of a try, for the figures. */
+void remote_count_failure(struct remote *r, int err);
+
+/** remote_verify - the whole, or m's part of it: 0, or -EBADMSG (counted,
+ * logged with the holder's name). */
 int remote_verify(struct remote *r, struct remote_target *t,
 		  const struct remote_msg *m, uint32_t holder);
 

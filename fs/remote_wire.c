@@ -5,7 +5,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define VERSION 1
+#define VERSION 2
 
 static uint8_t *put32(uint8_t *p, uint32_t v)
 {
@@ -73,8 +73,23 @@ size_t remote_encode(const struct remote_msg *m, uint8_t out[REMOTE_MSG_MAX])
 	p = put32(p, m->age_ms);
 	p = put64(p, m->segment.id);
 	p = put64(p, m->segment.generation);
+	p = put64(p, m->offset);
+	p = put64(p, m->length_bytes);
 	memcpy(p, m->path, m->path_len);
 	return REMOTE_HEAD_BYTES + m->path_len;
+}
+
+void remote_sum_encode(const uint64_t sum[2], uint8_t out[REMOTE_SUM_BYTES])
+{
+	put64(put64(out, sum[0]), sum[1]);
+}
+
+int remote_sum_decode(const void *bytes, size_t n, uint64_t sum[2])
+{
+	if (n != REMOTE_SUM_BYTES)
+		return -EPROTO;
+	get64(get64(bytes, &sum[0]), &sum[1]);
+	return 0;
 }
 
 static bool good_part(const char *part, size_t n)
@@ -119,7 +134,11 @@ int remote_decode(const void *bytes, size_t n, struct remote_msg *m)
 	p = get32(p, &r.age_ms);
 	p = get64(p, &r.segment.id);
 	p = get64(p, &r.segment.generation);
+	p = get64(p, &r.offset);
+	p = get64(p, &r.length_bytes);
 	r.path = (const char *)p;
+	if (r.offset > r.size_bytes || r.length_bytes > r.size_bytes - r.offset)
+		return -EPROTO;
 	if (r.path_len > POOL_PATH_MAX || n != REMOTE_HEAD_BYTES + r.path_len ||
 	    r.priority >= ENGINE_PRIORITIES || !good_path(r.path, r.path_len))
 		return -EPROTO;

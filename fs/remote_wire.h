@@ -7,8 +7,9 @@
  * engine messages, little-endian. Pure functions.
  *
  *      FETCH  call: "write this block into that segment"; answer: a status,
- *             and with REMOTE_CHAIN what AHEAD answers. It comes with the
- *             bytes, not after them.
+ *             and with REMOTE_CHAIN what AHEAD answers; or "this part of it",
+ *             length not 0: and the part's XXH3, low half first. It comes
+ *             with the bytes, not after them.
  *      DROP   call: "its name was removed"; answer: a status
  *      TAKE   call: "fetch this block from me and keep it"; answer: a status
  *             and, of an OFFER, 4 bytes: ms since the last use of what would
@@ -19,11 +20,12 @@
  *
  * All begin alike:
  *
- *      version 1, flags 1, path length 2, priority 4
+ *      version 2, flags 1, path length 2, priority 4
  *      generation 8, size 8, checksum 16, mode 4, uid 4, gid 4
  *      holder 4 (TAKE: an incarnation that has it; else 0)
  *      age 4 (TAKE with flag OFFER: ms since its last use; else 0)
  *      segment id 8, segment generation 8 (FETCH; else 0)
+ *      offset 8, length 8 of a part, inside the size (FETCH; else 0)
  *      path
  */
 
@@ -46,7 +48,7 @@ enum remote_type {
 	REMOTE_USED,
 };
 
-#define REMOTE_HEAD_BYTES 76u
+#define REMOTE_HEAD_BYTES 92u
 #define REMOTE_MSG_MAX (REMOTE_HEAD_BYTES + POOL_PATH_MAX)
 
 /* One version of a block, and what is to be done with it. */
@@ -58,6 +60,7 @@ struct remote_msg {
 	uint32_t priority; /* enum engine_priority */
 	uint8_t flags;
 	struct engine_segment segment;
+	uint64_t offset, length_bytes; /* of a part; 0: the whole */
 	uint16_t path_len;
 	const char *path; /* not terminated */
 };
@@ -72,6 +75,11 @@ struct remote_msg {
 #define REMOTE_AGE_BYTES 4u
 void remote_age_encode(int64_t age_ms, uint8_t out[REMOTE_AGE_BYTES]);
 int remote_age_decode(const void *bytes, size_t n, int64_t *age_ms);
+
+#define REMOTE_SUM_BYTES 16u
+void remote_sum_encode(const uint64_t sum[2], uint8_t out[REMOTE_SUM_BYTES]);
+/** remote_sum_decode - 0, or -EPROTO it is not so long. */
+int remote_sum_decode(const void *bytes, size_t n, uint64_t sum[2]);
 
 /** remote_encode - returns the length. */
 size_t remote_encode(const struct remote_msg *m, uint8_t out[REMOTE_MSG_MAX]);

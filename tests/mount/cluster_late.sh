@@ -14,8 +14,8 @@ done
 
 late_bytes_never_land_in_a_reused_frame() {
 	local i reader
-	put_published "$(kv 1)/n/late" 40000000 1
-	# At 200 Mbit/s this takes more than a second: the owner is stopped in
+	put_published "$(kv 1)/n/late" 16000000 1
+	# At 200 Mbit/s this takes more than half a second: the owner is stopped in
 	# the middle of it.
 	cat "$(kv 2)/n/late" >"$T/late" 2>"$T/err" &
 	reader=$!
@@ -33,7 +33,7 @@ late_bytes_never_land_in_a_reused_frame() {
 	wait_for '[ "$(node_status 2 .remote.quarantined_bytes)" = 0 ]' 20
 	"$KVFS" verify --quiet "$(kv 2)/n" || fail 'a block was overwritten'
 	wait_for '[ "$(node_status 1 .remote.pinned_bytes)" = 0 ]' 20
-	holds_soon "$(kv 2)/n/late" 40000000 1 30
+	holds_soon "$(kv 2)/n/late" 16000000 1 30
 }
 
 a_copy_that_is_damaged_is_never_shown() {
