@@ -308,6 +308,17 @@ static bool held(const struct kv_node *node)
 	return container_of(node, struct kv_dir, node)->child_refs > 0;
 }
 
+static void node_free(struct kv_node *node)
+{
+	if (node->type == KV_FILE) {
+		remote_node_free(kv_file(node));
+		free(kv_file(node)->part_sums);
+	}
+	node->head.magic = 0;
+	free(node->name);
+	free(node);
+}
+
 void kv_node_settle(struct kv_node *node)
 {
 	while (node->type != KV_ROOT && !held(node)) {
@@ -315,14 +326,9 @@ void kv_node_settle(struct kv_node *node)
 
 		if (node->type == KV_NAMESPACE)
 			list_remove(&kv_ns(kv_dir(node))->all);
-		if (node->type == KV_FILE) {
+		if (node->type == KV_FILE)
 			list_remove(&kv_file(node)->stale);
-			remote_node_free(kv_file(node));
-			free(kv_file(node)->part_sums);
-		}
-		node->head.magic = 0;
-		free(node->name);
-		free(node);
+		node_free(node);
 		dir->child_refs--;
 		node = &dir->node;
 	}
@@ -549,11 +555,7 @@ static void free_all(struct kv *kv)
 		while (node) {
 			struct kv_node *next = node->hash_next;
 
-			if (node->type == KV_FILE)
-				remote_node_free(kv_file(node));
-			free(kv_file(node)->part_sums);
-			free(node->name);
-			free(node);
+			node_free(node);
 			node = next;
 		}
 	}
