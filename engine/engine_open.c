@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* An engine's life. */
+#include "base/cond.h"
 #include "engine/engine_internal.h"
 
 #include <assert.h>
@@ -8,16 +9,6 @@
 #include <string.h>
 
 #include "base/log.h"
-
-static void cond_init(pthread_cond_t *c)
-{
-	pthread_condattr_t attr;
-
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(c, &attr);
-	pthread_condattr_destroy(&attr);
-}
 
 static struct engine *engine_new(const struct engine_config *c)
 {

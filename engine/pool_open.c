@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/log.h"
 #include "base/size.h"
 
@@ -21,15 +22,10 @@
 
 static void pool_init_locks(struct pool *p)
 {
-	pthread_condattr_t attr;
-
 	pthread_mutex_init(&p->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&p->wake, &attr);
-	pthread_cond_init(&p->changed, &attr);
-	pthread_cond_init(&p->stopped, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init(&p->wake);
+	cond_init(&p->changed);
+	cond_init(&p->stopped);
 }
 
 static void pool_init(struct pool *p, const struct pool_config *c)

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/cond.h"
 #include "fs/ckpt_buf.h"
 #include "fs/fs.h"
 #include "fs/remote.h"
@@ -104,7 +105,6 @@ static struct cpart *part_new(struct remote *r, uint64_t length_bytes,
 			      int64_t deadline)
 {
 	struct cpart *p = calloc(1, sizeof(*p));
-	pthread_condattr_t attr;
 
 	if (!p)
 		return NULL;
@@ -118,10 +118,7 @@ static struct cpart *part_new(struct remote *r, uint64_t length_bytes,
 	p->length_bytes = length_bytes;
 	p->deadline = deadline;
 	pthread_mutex_init(&p->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&p->some, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init(&p->some);
 	return p;
 }
 

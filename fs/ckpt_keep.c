@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/log.h"
 #include "fs/ckpt_fetch.h"
 
@@ -395,15 +396,11 @@ static void *keep(void *arg)
 
 int ckeep_start(struct ckpt *ckpt)
 {
-	pthread_condattr_t attr;
 	int err;
 
 	list_init(&ckpt->retries);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&ckpt->wake, &attr);
-	pthread_cond_init(&ckpt->serial_free, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init(&ckpt->wake);
+	cond_init(&ckpt->serial_free);
 	err = workers_open(&ckpt->jobs, "kvfs-settle", 2, 0);
 	if (!err)
 		err = workers_open(&ckpt->sums, "kvfs-sum", 1, 10);

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/log.h"
 #include "fs/caller.h"
 #include "fs/fs.h"
@@ -364,7 +365,6 @@ static void *run(void *arg)
 int locks_open(struct locks **out, struct fs *fs)
 {
 	struct locks *l = calloc(1, sizeof(*l));
-	pthread_condattr_t attr;
 	int err;
 
 	if (!l)
@@ -372,10 +372,7 @@ int locks_open(struct locks **out, struct fs *fs)
 	l->fs = fs;
 	list_init(&l->waits);
 	pthread_mutex_init(&l->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&l->wake, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init(&l->wake);
 	l->table = lock_table_new();
 	err = l->table ? -pthread_create(&l->thread, NULL, run, l) : -ENOMEM;
 	if (err) {

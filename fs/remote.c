@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/log.h"
 #include "engine/auth.h"
 #include "fs/ckpt_fetch.h"
@@ -282,12 +283,7 @@ static int open_engine(struct remote *r)
 
 static void init(struct remote *r)
 {
-	pthread_condattr_t attr;
-
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&r->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init(&r->changed);
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_rwlock_init(&r->ckpt_lock, NULL);
 	list_init(&r->drops);

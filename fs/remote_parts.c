@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/cond.h"
 #include "fs/kv.h"
 #include "fs/remote_try.h"
 
@@ -57,16 +58,6 @@ static void part_range(const struct remote_parts *p, unsigned i,
 	*offset = i * REMOTE_PART_BYTES;
 	left = p->m.size_bytes - *offset;
 	*bytes = left < REMOTE_PART_BYTES ? left : REMOTE_PART_BYTES;
-}
-
-static void cond_init(pthread_cond_t *cond)
-{
-	pthread_condattr_t attr;
-
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(cond, &attr);
-	pthread_condattr_destroy(&attr);
 }
 
 int remote_parts_new(struct remote *r, const struct remote_msg *m,

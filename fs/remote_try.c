@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/fault.h"
 #include "base/log.h"
 #include "engine/checksum.h"
@@ -462,16 +463,6 @@ static void *watcher(void *arg)
 	}
 	pthread_mutex_unlock(&r->try_lock);
 	return NULL;
-}
-
-static void cond_init(pthread_cond_t *cond)
-{
-	pthread_condattr_t attr;
-
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(cond, &attr);
-	pthread_condattr_destroy(&attr);
 }
 
 int remote_watch_open(struct remote *r)

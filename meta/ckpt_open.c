@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* ckpt comes up and goes down, and its thread between the two. */
+#include "base/cond.h"
 #include "meta/ckpt_call.h"
 
 #include <errno.h>
@@ -97,7 +98,6 @@ static void *run(void *arg)
 static struct meta_ckpt *state_new(struct meta *m)
 {
 	struct meta_ckpt *c = calloc(1, sizeof(*c));
-	pthread_condattr_t attr;
 
 	if (!c)
 		return NULL;
@@ -107,11 +107,8 @@ static struct meta_ckpt *state_new(struct meta *m)
 	c->elect_ms = ELECT_MS;
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_mutex_init(&c->lock_ends, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&c->cond, &attr);
-	pthread_cond_init(&c->tail_cond, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init(&c->cond);
+	cond_init(&c->tail_cond);
 	return c;
 }
 

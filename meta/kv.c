@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/log.h"
 #include "meta/kv_impl.h"
 #include "meta/node.h"
@@ -273,16 +274,6 @@ void meta_kv_audit(struct meta *m, const char *why)
 
 /* --- open and close ---------------------------------------------------- */
 
-static void cond_init_monotonic(pthread_cond_t *cond)
-{
-	pthread_condattr_t attr;
-
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(cond, &attr);
-	pthread_condattr_destroy(&attr);
-}
-
 int meta_kv_open(struct meta *m)
 {
 	struct kv_pub *k = calloc(1, sizeof(*k));
@@ -297,8 +288,8 @@ int meta_kv_open(struct meta *m)
 	k->dirs = calloc(KV_WRITTEN_DIRS, sizeof(*k->dirs));
 	list_init(&k->queue);
 	pthread_mutex_init(&k->lock, NULL);
-	cond_init_monotonic(&k->work);
-	cond_init_monotonic(&k->cleaned);
+	cond_init(&k->work);
+	cond_init(&k->cleaned);
 	m->kv = k;
 	return k->table && k->dirs ? 0 : -ENOMEM;
 }

@@ -9,6 +9,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/list.h"
 #include "meta/internal.h"
 #include "meta/kv.h"
@@ -413,7 +414,6 @@ int meta_kv_lookup(struct meta *m, int64_t deadline, const char *path,
 int meta_kv_find_open(struct meta *m)
 {
 	struct kv_find *f = calloc(1, sizeof(*f));
-	pthread_condattr_t attr;
 	int err;
 
 	if (!f)
@@ -425,10 +425,7 @@ int meta_kv_find_open(struct meta *m)
 	list_init(&f->unknown);
 	list_init(&f->late);
 	pthread_mutex_init(&f->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&f->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init(&f->changed);
 	m->find = f;
 	err = pthread_create(&f->thread, NULL, find_thread, f);
 	if (err)

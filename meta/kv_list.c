@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/list.h"
 #include "base/log.h"
 #include "meta/internal.h"
@@ -484,7 +485,6 @@ int meta_kv_list(struct meta *m, int64_t deadline, const char *path,
 int meta_kv_list_open(struct meta *m)
 {
 	struct kv_list *l = calloc(1, sizeof(*l));
-	pthread_condattr_t attr;
 	int err;
 
 	if (!l)
@@ -492,10 +492,7 @@ int meta_kv_list_open(struct meta *m)
 	l->m = m;
 	list_init(&l->all);
 	pthread_mutex_init(&l->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&l->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init(&l->changed);
 	m->list = l;
 	err = pthread_create(&l->thread, NULL, list_thread, l);
 	if (err)

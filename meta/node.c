@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/log.h"
 #include "meta/internal.h"
 #include "meta/member.h"
@@ -477,16 +478,12 @@ void meta_node_ready(struct meta *m)
 int meta_node_open(struct meta *m)
 {
 	struct node *n = calloc(1, sizeof(*n));
-	pthread_condattr_t attr;
 	int err;
 
 	if (!n)
 		return -ENOMEM;
 	pthread_mutex_init(&n->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&n->changed, &attr);
-	pthread_condattr_destroy(&attr);
+	cond_init(&n->changed);
 	m->node = n;
 	err = uuid_load(n, m->state_dir);
 	err = err ? err : meta_members_open(m);

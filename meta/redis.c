@@ -14,6 +14,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/cond.h"
 #include "base/fault.h"
 #include "base/list.h"
 #include "base/log.h"
@@ -221,16 +222,6 @@ static int wait_reply(struct redis *r, struct call *call, struct waiter *w,
 	return w->err;
 }
 
-static void cond_init_monotonic(pthread_cond_t *cond)
-{
-	pthread_condattr_t attr;
-
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(cond, &attr);
-	pthread_condattr_destroy(&attr);
-}
-
 int redis_call(struct redis *r, enum redis_wait wait, int64_t deadline,
 	       const struct redis_cmd *cmd, struct redis_reply **reply)
 {
@@ -245,7 +236,7 @@ int redis_call(struct redis *r, enum redis_wait wait, int64_t deadline,
 	call = calloc(1, sizeof(*call));
 	if (!call)
 		return -ENOMEM;
-	cond_init_monotonic(&w.cond);
+	cond_init(&w.cond);
 	call->waiter = &w;
 	pthread_mutex_lock(&r->lock);
 	err = wait_up(r, wait, deadline);
@@ -668,7 +659,7 @@ static struct redis *redis_new(const struct redis_config *c)
 	r->ctx = c->ctx;
 	list_init(&r->calls);
 	pthread_mutex_init(&r->lock, NULL);
-	cond_init_monotonic(&r->changed);
+	cond_init(&r->changed);
 	r->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	r->dial.name = strdup(c->name);
 	if (r->wake_fd >= 0 && r->dial.name &&
