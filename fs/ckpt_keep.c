@@ -11,6 +11,7 @@
 #include "base/cond.h"
 #include "base/log.h"
 #include "fs/ckpt_fetch.h"
+#include "meta/nodes.h"
 
 /*
  * What goes on after a file was closed. ckpt_data.needs says what is still to
@@ -298,7 +299,7 @@ void ckeep_gone(struct ckpt *ckpt, const struct ckpt_gone *gone, bool here)
 	if (inode)
 		inode->seen_ns = 0;
 	if (inode && !gone->nlink) {
-		if (cfetch_on(ckpt) && S_ISREG(gone->mode))
+		if (S_ISREG(gone->mode) && !meta_nodes_alone(ckpt->fs->meta))
 			cfetch_will_serve(ckpt, gone->ino);
 		inode->gone = true;
 		inode->kept = !gone->freed;
