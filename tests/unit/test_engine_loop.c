@@ -556,10 +556,10 @@ int main(void)
 	tcase_add_test(
 		one,
 		a_foreground_read_goes_before_prefetch_replication_and_migration);
-	tcase_add_test(c, a_batch_that_fails_before_its_last_bytes_says_so);
 	tcase_add_test(c, readers_see_how_far_a_segment_has_come);
 	suite_add_tcase(suite, c);
 	tcase_add_checked_fixture(one, setup_one_path, teardown);
+	tcase_add_test(one, a_batch_that_fails_before_its_last_bytes_says_so);
 	suite_add_tcase(suite, one);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);
