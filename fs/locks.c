@@ -130,34 +130,54 @@ static bool lane_take(struct locks *l, struct call *c, unsigned *lane)
 	return false;
 }
 
-static int park(struct locks *l, struct call *c, uint64_t key, call_fn again)
+/* The thread answers it from here on, unless it is over. */
+static int push(struct locks *l, struct lock_wait *w)
 {
-	struct lock_wait *w = calloc(1, sizeof(*w));
-
-	if (!w)
-		return -ENOMEM;
-	if (!lane_take(l, c, &w->lane)) {
-		free(w);
-		return -ENOLCK;
-	}
-	c = call_keep(c);
-	if (!c) {
-		atomic_fetch_sub(&l->lanes[w->lane], 1);
-		free(w);
-		return -ENOMEM;
-	}
-	c->lock.waits = w;
-	*w = (struct lock_wait){.c = c,
-				.again = again,
-				.key = key,
-				.since_ns = c->start_ns,
-				.try_ns = clock_now_ns() + TRY_SOON_NS,
-				.lane = w->lane};
 	scoped_lock(&l->lock);
+
+	if (l->stop)
+		return -ENOTCONN;
+	w->c->lock.waits = w;
 	list_push_back(&l->waits, &w->link);
 	l->n_waits++;
 	pthread_cond_signal(&l->wake);
 	return 0;
+}
+
+static int park_in(struct locks *l, struct lock_wait *w, struct call *c)
+{
+	int err;
+
+	w->c = call_keep(c);
+	err = w->c ? push(l, w) : -ENOMEM;
+	if (err && w->c != c)
+		free(w->c);
+	return err;
+}
+
+static int park(struct locks *l, struct call *c, uint64_t key, call_fn again)
+{
+	struct lock_wait *w = malloc(sizeof(*w));
+	unsigned lane;
+	int err;
+
+	if (!w)
+		return -ENOMEM;
+	if (!lane_take(l, c, &lane)) {
+		free(w);
+		return -ENOLCK;
+	}
+	*w = (struct lock_wait){.again = again,
+				.key = key,
+				.since_ns = c->start_ns,
+				.try_ns = clock_now_ns() + TRY_SOON_NS,
+				.lane = lane};
+	err = park_in(l, w, c);
+	if (err) {
+		atomic_fetch_sub(&l->lanes[lane], 1);
+		free(w);
+	}
+	return err;
 }
 
 /* Locked. */

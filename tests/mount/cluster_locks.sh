@@ -112,6 +112,22 @@ a_killed_node_has_no_lock() {
 	_takes "$C1/f"
 }
 
+a_daemon_that_ends_leaves_nobody_waiting() {
+	local waiter pid
+	hand_start
+	hand open 1 r "$C1/f"
+	hand flock 1 w
+	flock "$C2/f" true 2>/dev/null &
+	waiter=$!
+	_wait_waiting 2 1
+	pid=$(node_pid 2)
+	kill -TERM "$pid"
+	! wait $waiter || fail 'it has the lock'
+	wait_for "gone $pid" 20
+	node_mount 2
+	all_know 2
+}
+
 a_crowd_that_waits_stops_nobody() {
 	local i pids=()
 	hand_start
