@@ -467,4 +467,61 @@ removed_files_give_their_room_back() {
 	done
 }
 
+# What node 1 made and node 2 changed, before Redis lost it all.
+_kept() { # I: its log has all that Redis has
+	[ "$(node_status "$1" '.redis | .ckpt_keeper and .ckpt_logged_seq >= ([.ckpt_seq, '"$2"'] | max)')" = true ]
+}
+_changed_tree() {
+	rm -rf "$C1/lost"
+	mkdir -p "$C1/lost/a/b" "$C1/lost/c"
+	put "$C1/lost/a/one" 1000 1
+	put "$C1/lost/a/two" 2000 2
+	ln -s one "$C1/lost/a/link"
+	mv "$C2/lost/a/one" "$C2/lost/c/moved"
+	rm "$C2/lost/a/two"
+	rmdir "$C2/lost/a/b"
+	put "$C2/lost/c/three" 3000 3
+	chmod 600 "$C2/lost/c/three"
+	setfattr -n user.k -v v "$C2/lost/c"
+	printf more >>"$C2/lost/c/moved"
+	_tree_of 2 >"$T/lost"
+}
+_tree_of() { (cd "$(_at "$1")/lost" && find . -printf '%P %y %m %s %T@ %l\n' | sort); }
+_tree_is_back() { # I
+	_tree_of "$1" | cmp - "$T/lost" || fail "node $1: $(_tree_of "$1" | diff - "$T/lost")"
+	expect 'xattr' "$(getfattr --absolute-names --only-values -n user.k "$(_at "$1")/lost/c")" v
+}
+
+a_redis_that_is_wiped_gets_back_what_all_nodes_did() {
+	_changed_tree
+	redis FLUSHALL >/dev/null
+	mkdir "$C1/new" # waits until it is filled
+	rmdir "$C3/new"
+	_tree_is_back 1
+	_tree_is_back 2
+	_tree_is_back 3
+	holds "$C2/lost/c/three" 3000 3
+	all_know 3
+	rm -r "$C3/lost"
+}
+
+what_a_killed_node_did_outlives_redis() {
+	local seq
+	_changed_tree
+	seq=$(node_status 2 .redis.ckpt_seq)
+	wait_for "_kept 1 $seq && _kept 3 $seq"
+	node_kill 2
+	redis FLUSHALL >/dev/null
+	wait_for '[ "$(_tree_of 1 2>/dev/null)" = "$(cat "$T/lost")" ]' 30
+	_tree_is_back 1
+	_tree_is_back 3
+	grep -q 'the keepers node-2 did not answer' "$(_log 1)" "$(_log 3)" ||
+		fail 'no line'
+	node_mount 2
+	all_know 3
+	_tree_is_back 2
+	holds "$C1/lost/c/three" 3000 3
+	rm -r "$C1/lost"
+}
+
 run_tests
