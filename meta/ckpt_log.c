@@ -419,11 +419,6 @@ void ckpt_log_keep_old(struct ckpt_log *l)
 	}
 }
 
-uint64_t ckpt_log_sum_of(uint64_t seq, const void *payload, size_t n)
-{
-	return ckpt_file_sum(seq, payload, n);
-}
-
 static uint64_t sum_locked(struct ckpt_log *l, uint64_t seq)
 {
 	if (!seq || seq > l->info.seq || l->recent[seq % RECENT].seq != seq)

@@ -64,7 +64,6 @@ int ckpt_log_append(struct ckpt_log *log, uint64_t seq, const void *payload,
 
 /** ckpt_log_sum - what a record is compared by; 0: not among the newest. */
 uint64_t ckpt_log_sum(struct ckpt_log *log, uint64_t seq);
-uint64_t ckpt_log_sum_of(uint64_t seq, const void *payload, size_t n);
 
 /** ckpt_log_fdatasync - what was appended before this call is on the disk. */
 int ckpt_log_fdatasync(struct ckpt_log *log);

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "meta/ckpt.h"
+#include "meta/ckpt_call.h"
 #include "meta/internal.h"
 #include "meta/node.h"
 #include "meta_fixture.h"
