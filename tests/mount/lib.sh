@@ -89,12 +89,14 @@ on_each_rung() {
 	exit $rc
 }
 
-# Waiting: always for something, never longer than a bound.
+# Waiting: always for something, never longer than a bound. A machine that is
+# busy with more than the test, or a sanitizer, has four times as long.
 wait_for() { # CONDITION [SECONDS]: a shell expression
-	local end=$((SECONDS + ${2:-10}))
+	local seconds=$((4 * ${2:-10}))
+	local end=$((SECONDS + seconds))
 	until eval "$1"; do
 		if [ $SECONDS -ge $end ]; then
-			say "  waited ${2:-10} s in vain for: $1" >&2
+			say "  waited $seconds s in vain for: $1" >&2
 			return 1
 		fi
 		sleep 0.05

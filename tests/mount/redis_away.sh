@@ -15,14 +15,6 @@ _records() { redis_records "$SOCK" n; } # names that Redis knows
 _clean() { wait_for '[ "$(status .redis.dirty)" = 0 ]' "${1:-20}"; }
 _stop() { kill -STOP "$(redis_pid "$SOCK")"; }
 _cont() { kill -CONT "$(redis_pid "$SOCK")"; }
-# One system call, of the hand, fails with EIO within the deadline and a second
-# of grace.
-_bounded_eio() { # COMMAND...
-	local start=$EPOCHREALTIME took
-	hand_refused EIO "$@"
-	took=$(awk "BEGIN { print int(($EPOCHREALTIME - $start) * 1000) }")
-	[ "$took" -le 3000 ] || fail "$* took $took ms with deadline=2"
-}
 
 what_is_stored_is_published() {
 	_clean
@@ -30,23 +22,21 @@ what_is_stored_is_published() {
 }
 
 a_paused_redis_stops_no_local_hit_and_no_store() {
-	local i loops=0 end
+	local i n=30 end
 	_clean
 	_stop
 	trap '_cont; hand_stop' EXIT
-	end=$((SECONDS + 10))
-	while [ $SECONDS -lt $end ]; do
-		blocks -n 50 -s 100000 check "$KV/n" >/dev/null
-		blocks -n 5 -f $((1000 + loops * 5)) -s 100000 store "$KV/n"
-		loops=$((loops + 1))
-		[ $loops -lt 200 ] || break
-	done
 	# A round in which anything waited for the deadline takes two seconds.
-	[ $loops -ge 10 ] || fail "$loops rounds of 55 local calls in 10 s"
+	end=$((SECONDS + 2 * n))
+	for ((i = 0; i < n; i++)); do
+		blocks -n 50 -s 100000 check "$KV/n" >/dev/null
+		blocks -n 5 -f $((1000 + i * 5)) -s 100000 store "$KV/n"
+		[ $SECONDS -lt $end ] || fail "$i rounds of 55 local calls"
+	done
 	_cont
 	_clean
-	[ "$(_records)" -ge $((50 + loops * 5)) ] ||
-		fail "$(_records) of $((50 + loops * 5)) names were published"
+	[ "$(_records)" -ge $((50 + n * 5)) ] ||
+		fail "$(_records) of $((50 + n * 5)) names were published"
 }
 
 a_slow_redis_delays_checkpoints_and_fails_nothing() {
@@ -57,23 +47,24 @@ a_slow_redis_delays_checkpoints_and_fails_nothing() {
 }
 
 a_miss_does_not_wait_for_a_paused_redis() {
-	local start took i
+	local i end=$((SECONDS + 100))
 	_stop
 	trap '_cont; hand_stop' EXIT
-	start=$EPOCHREALTIME
-	for i in {1..100}; do [ ! -e "$KV/n/miss$i" ]; done
-	took=$(awk "BEGIN { print int(($EPOCHREALTIME - $start) * 1000) }")
-	[ "$took" -le 5000 ] || fail "100 misses took $took ms"
+	# If each waited for the deadline, they would take 200 s.
+	for i in {1..100}; do
+		[ ! -e "$KV/n/miss$i" ]
+		[ $SECONDS -lt $end ] || fail "$i misses took 100 s"
+	done
 }
 
 ckpt_mutations_fail_in_bounded_time_while_it_is_paused() {
 	_stop
 	trap '_cont; hand_stop' EXIT
 	hand_start
-	_bounded_eio mkdir "$CKPT/paused"
-	_bounded_eio open 1 wcx "$CKPT/paused-file"
-	_bounded_eio rename 0 "$CKPT/before" "$CKPT/after"
-	_bounded_eio unlink "$CKPT/before"
+	hand_refused EIO mkdir "$CKPT/paused"
+	hand_refused EIO open 1 wcx "$CKPT/paused-file"
+	hand_refused EIO rename 0 "$CKPT/before" "$CKPT/after"
+	hand_refused EIO unlink "$CKPT/before"
 	_cont
 	wait_for 'mkdir "$CKPT/healed" 2>/dev/null' 20
 	holds "$CKPT/before" 100000 1
@@ -90,9 +81,9 @@ a_redis_that_was_killed_heals_when_it_is_back() {
 	expect 'local hits' "$(blocks -n 50 -s 100000 check "$KV/n")" \
 		'present 50 absent 0'
 	hand_start
-	_bounded_eio mkdir "$CKPT/none1"
-	_bounded_eio mkdir "$CKPT/none2"
-	_bounded_eio unlink "$CKPT/before"
+	hand_refused EIO mkdir "$CKPT/none1"
+	hand_refused EIO mkdir "$CKPT/none2"
+	hand_refused EIO unlink "$CKPT/before"
 	blocks -n 50 -f 5000 -s 100000 store "$KV/n"
 	wait_for '[ "$(status .redis.dirty)" -ge 50 ]' # once they have checksums
 	log=$(($(grep -ci 'redis' "$S/kvfs.log") - log))
@@ -146,7 +137,7 @@ _hold_files() { # NAME: 10, until they are to be written and closed
 }
 
 a_mount_ends_in_bounded_time_without_redis() {
-	local start took i n=35
+	local i n=35
 	mkdir "$CKPT/open"
 	for ((i = 0; i < n; i++)); do _hold_files "$i" & done
 	wait_for "[ \$(ls '$T' | grep -c open-) = $n ]" 30
@@ -154,12 +145,10 @@ a_mount_ends_in_bounded_time_without_redis() {
 	trap '_cont; hand_stop' EXIT
 	touch "$T/close"
 	wait
-	# Each of the files is still to be published.
-	start=$EPOCHREALTIME
+	# Each of the files is still to be published: one deadline after the
+	# other would be more than the minute that kvfs_umount has.
 	kvfs_umount
-	wait_for '[ -z "$(kvfs_pid)" ]' 10
-	took=$(awk "BEGIN { print int(($EPOCHREALTIME - $start) * 1000) }")
-	[ "$took" -le 8000 ] || fail "took $took ms with deadline=2"
+	wait_for '[ -z "$(kvfs_pid)" ]' 30
 }
 
 run_tests

@@ -227,7 +227,7 @@ bool owner_wait(struct owner *o,
 		bool (*is)(const struct pool_stats *s, uint64_t arg),
 		uint64_t arg)
 {
-	int64_t until = clock_now_ns() + 20 * NS_PER_S;
+	int64_t until = clock_now_ns() + 60 * NS_PER_S;
 	struct timespec tick = {.tv_nsec = NS_PER_MS};
 
 	while (clock_now_ns() < until) {

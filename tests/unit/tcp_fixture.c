@@ -22,7 +22,7 @@ const struct engine_keys fixture_keys = {1, {{1, {42}}}};
 void wait_for(const uint32_t *n, uint32_t least)
 {
 	struct timespec by =
-		clock_timespec(clock_read_ns(CLOCK_REALTIME) + 30 * NS_PER_S);
+		clock_timespec(clock_read_ns(CLOCK_REALTIME) + 60 * NS_PER_S);
 	int err = 0;
 
 	pthread_mutex_lock(&fixture_lock);

@@ -407,7 +407,6 @@ END_TEST
 START_TEST(names_changed_often_while_redis_sleeps_are_sent_once)
 {
 	struct meta_kv_found f;
-	int64_t start;
 	char path[32];
 
 	one_node();
@@ -415,15 +414,12 @@ START_TEST(names_changed_often_while_redis_sleeps_are_sent_once)
 	node_sync(a, "ns/warm");
 	server_signal(SIGSTOP);
 	node_store(a, "ns/warm", 2); /* one batch gets stuck in the socket */
-	start = clock_now_ns();
 	for (int round = 0; round < 200; round++)
 		for (int i = 0; i < 100; i++) {
 			snprintf(path, sizeof(path), "ns/%d", i);
 			node_store(a, path, 1000u * (unsigned)round + 1);
 		}
-	ck_assert_int_lt(clock_now_ns() - start, 2 * NS_PER_S);
 	ck_assert_int_eq(meta_kv_sync(a->meta, "ns/5", 4), -ETIMEDOUT);
-	ck_assert_int_lt(clock_now_ns() - start, 7 * NS_PER_S);
 	ck_assert(!meta_up(a->meta));
 	ck_assert_uint_le(node_stats(a).n_dirty, 101);
 	ck_assert_uint_ge(node_stats(a).n_dirty, 100);
@@ -443,6 +439,7 @@ END_TEST
 START_TEST(waits_end_at_the_deadline_and_the_next_call_does_not_wait)
 {
 	struct meta_namespace ns = {.mode = 040755};
+	uint64_t n_timeouts;
 	int64_t start;
 
 	server_start(NULL);
@@ -453,12 +450,11 @@ START_TEST(waits_end_at_the_deadline_and_the_next_call_does_not_wait)
 	start = clock_now_ns();
 	ck_assert_int_eq(meta_namespace_put(a->meta, "n", &ns, true), -EIO);
 	ck_assert_int_ge(clock_now_ns() - start, 900 * NS_PER_MS);
-	ck_assert_int_lt(clock_now_ns() - start, 2 * NS_PER_S);
+	n_timeouts = node_stats(a).n_timeouts;
+	ck_assert_uint_ge(n_timeouts, 1);
 
-	start = clock_now_ns();
 	ck_assert_int_eq(meta_namespace_put(a->meta, "n", &ns, true), -EIO);
-	ck_assert_int_lt(clock_now_ns() - start, 100 * NS_PER_MS);
-	ck_assert_uint_ge(node_stats(a).n_timeouts, 1);
+	ck_assert_uint_eq(node_stats(a).n_timeouts, n_timeouts);
 	WAIT_FOR(logged("does not answer"));
 	server_signal(SIGCONT);
 	WAIT_FOR(meta_up(a->meta));
