@@ -87,6 +87,7 @@ struct fs_counters {
 struct fs {
 	struct fs_config config;
 	struct fuse_session *session;
+	uint64_t mount_id; /* of the kernel's mount */
 	struct pool *pool;
 	struct meta *meta;
 	struct kv *kv;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -208,9 +209,21 @@ int session_open(struct fs *fs)
 	return err;
 }
 
+/* What is mounted at PATH, or 0: the kernel answers, not the daemon. */
+static uint64_t mount_id(const char *path)
+{
+	struct statx st;
+
+	return statx(AT_FDCWD, path, AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC,
+		     STATX_MNT_ID, &st)
+		       ? 0
+		       : st.stx_mnt_id;
+}
+
 int session_mount(struct fs *fs)
 {
 	if (fuse_session_mount(fs->session, fs->config.mountpoint) == 0) {
+		fs->mount_id = mount_id(fs->config.mountpoint);
 		passthrough_attach(fuse_session_fd(fs->session));
 		return 0;
 	}
@@ -251,6 +264,20 @@ static void *watch_signals(void *arg)
 	return NULL;
 }
 
+/* Nobody unmounted it and yet no request comes any more. A mount that nobody
+ * serves would only be in the way. */
+static void leave_dead_mount(const struct fs *fs)
+{
+	const char *at = fs->config.mountpoint;
+
+	if (!fs->mount_id || mount_id(at) != fs->mount_id)
+		return;
+	log_error("mount: %s: its connection in /sys/fs/fuse/connections was "
+		  "aborted: unmounting; 'kvfs mount' it again",
+		  at);
+	umount2(at, MNT_DETACH | UMOUNT_NOFOLLOW);
+}
+
 int session_serve(struct fs *fs)
 {
 	struct fuse_loop_config *loop = fuse_loop_cfg_create();
@@ -273,6 +300,7 @@ int session_serve(struct fs *fs)
 	pthread_join(watcher, NULL);
 	if (fs->init_error)
 		return fs->init_error;
+	leave_dead_mount(fs);
 	return err > 0 ? -err : err;
 }
 

@@ -169,6 +169,19 @@ the_foreground_daemon_stays_and_ends_with_0() {
 	_all_gone
 }
 
+a_connection_that_is_aborted_leaves_no_dead_mount() {
+	kvfs_mount
+	mkdir -p "$KV/aborted"
+	blocks -n 4 -s 100000 store "$KV/aborted"
+	_abort_connections
+	_all_gone
+	grep -q 'was aborted: unmounting' "$S/kvfs.log" || fail 'no line'
+	kvfs_mount
+	expect 'after it' "$(blocks -n 4 -s 100000 check "$KV/aborted")" \
+		'present 4 absent 0'
+	kvfs_umount
+}
+
 names_with_blanks_and_relative_paths_are_fine() {
 	mkdir "$T/a mount point"
 	(
