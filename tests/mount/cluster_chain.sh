@@ -6,7 +6,9 @@
 . "$(dirname "$0")/cluster_lib.sh" || exit 99
 on_each_rung "$@"
 requires_cmd setfattr
-cluster_up 3
+[ -c /dev/net/tun ] || skip 'no /dev/net/tun on this machine'
+DELAY_MS=2
+cluster_up 3 --delay $DELAY_MS
 mkdir "$(kv 1)/n"
 for i in 2 3; do
 	wait_for '[ -d "$(kv $i)/n" ]'
@@ -74,6 +76,17 @@ what_was_fetched_ahead_and_removed_is_gone() {
 	rm "$(kv 1)/n/removed/4"
 	wait_for 'is_gone "$(kv 2)/n/removed/4"'
 	holds_soon "$(kv 2)/n/removed/5" $BYTES 5
+}
+
+# Two links there and two back, for the quickest packet of all.
+a_link_is_as_slow_as_it_was_asked_for() {
+	local rtt
+	put_published "$(kv 1)/n/slow" 5000 1
+	holds_soon "$(kv 2)/n/slow" 5000 1
+	rtt=$(on 2 ss -tin dst 10.77.0.11 | grep -o 'minrtt:[0-9.]*' |
+		cut -d: -f2 | sort -n | head -1)
+	awk -v r="$rtt" -v d=$DELAY_MS 'BEGIN { exit !(r != "" && r >= 4 * d) }' ||
+		fail "a round trip in '$rtt' ms, not $((4 * DELAY_MS))"
 }
 
 run_tests
