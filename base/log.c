@@ -19,26 +19,33 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static enum log_level max_level = LOG_INFO;
-static int fd = -1; /* guarded by lock; -1: stderr */
-static char file[PATH_MAX];
+static char file[PATH_MAX]; /* that stderr goes to, or "" */
 static char last_error[LINE_BYTES];
 static char recent[LOG_RECENT_LINES][LINE_BYTES / 4];
 static unsigned n_recent; /* ever; the newest is at (n_recent - 1) % LINES */
 
+/* Not a descriptor of its own: what the C library or a sanitizer has to say of
+ * a daemon's end stands there, too. */
+static int stderr_to(const char *path)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return -errno;
+	if (fd != STDERR_FILENO) {
+		dup2(fd, STDERR_FILENO);
+		close(fd);
+	}
+	return 0;
+}
+
 int log_to_file(const char *path)
 {
-	int new_fd =
-		open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	int err = stderr_to(path);
 
-	if (new_fd < 0)
-		return -errno;
-	pthread_mutex_lock(&lock);
-	if (fd >= 0)
-		close(fd);
-	fd = new_fd;
-	snprintf(file, sizeof(file), "%s", path);
-	pthread_mutex_unlock(&lock);
-	return 0;
+	if (!err)
+		snprintf(file, sizeof(file), "%s", path);
+	return err;
 }
 
 void log_set_level(enum log_level level)
@@ -50,18 +57,12 @@ static void rotate(void)
 {
 	char old[PATH_MAX + 8];
 	struct stat st;
-	int new_fd;
 
-	if (fstat(fd, &st) || st.st_size < LOG_FILE_MAX_BYTES)
+	if (fstat(STDERR_FILENO, &st) || st.st_size < LOG_FILE_MAX_BYTES)
 		return;
 	snprintf(old, sizeof(old), "%s.old", file);
-	if (rename(file, old))
-		return;
-	new_fd = open(file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-	if (new_fd < 0)
-		return;
-	close(fd);
-	fd = new_fd;
+	if (!rename(file, old))
+		stderr_to(file);
 }
 
 static int stamp(char *line, size_t size, enum log_level level)
@@ -107,12 +108,12 @@ void log_line(enum log_level level, const char *fmt, ...)
 	va_end(ap);
 	scoped_lock(&lock);
 	remember(level, text);
-	n = fd >= 0 ? stamp(line, sizeof(line), level)
-		    : snprintf(line, sizeof(line), "kvfs: ");
+	n = *file ? stamp(line, sizeof(line), level)
+		  : snprintf(line, sizeof(line), "kvfs: ");
 	n += snprintf(line + n, sizeof(line) - (size_t)n, "%s\n", text);
-	if (fd >= 0)
+	if (*file)
 		rotate();
-	if (write(fd >= 0 ? fd : STDERR_FILENO, line, (size_t)n) < 0) {
+	if (write(STDERR_FILENO, line, (size_t)n) < 0) {
 		/* nowhere left to say so */
 	}
 }

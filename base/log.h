@@ -10,10 +10,10 @@
  * background writes to a file in its state directory, with time and level.
  */
 
-enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+enum log_level { LOG_NONE = -1, LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
 /**
- * log_to_file - send every later line to a file instead of stderr
+ * log_to_file - make a file of stderr: every later line, and what else comes
  * @path: created 0600, appended to; started anew once it passes 4 MiB (the
  *        older half is kept as PATH.old)
  *

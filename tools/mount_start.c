@@ -22,7 +22,7 @@
 #define END_WAIT_MS 10000 /* after it has told why */
 
 /*
- *      kvfs mount ── fork ──▶ daemon: setsid, stdio away, fs_run
+ *      kvfs mount ── fork ──▶ daemon: setsid, stderr to the log, fs_run
  *          ▲                     │
  *          └── pipe: one line ◀──┘   "" usable, else why not; EOF: it died
  */
@@ -100,8 +100,8 @@ static int go_to_background(const struct mount_job *job)
 	null_fd = open("/dev/null", O_RDWR);
 	if (null_fd < 0 || chdir("/") || setsid() < 0)
 		return -errno;
-	for (int fd = 0; fd < 3; fd++)
-		dup2(null_fd, fd);
+	dup2(null_fd, STDIN_FILENO);
+	dup2(null_fd, STDOUT_FILENO);
 	if (null_fd > 2)
 		close(null_fd);
 	umask(077);
