@@ -65,38 +65,52 @@ void tcp_send_want(struct tcp_link *l)
 
 /* --- items ------------------------------------------------------------- */
 
-static void item_give_back(struct tcp_item *i, int status)
+/* What the engine gave an item to send. */
+struct tcp_owed {
+	struct engine_msg *msg;
+	struct engine_slice *slice;
+};
+
+/* The transport's lock is held while others may find the item: tcp_cancel looks
+ * for its slice. */
+static struct tcp_owed item_take(struct tcp_item *i)
 {
-	struct tcp_link *l = i->of;
-	struct engine_msg *msg = i->msg;
-	struct engine_slice *slice = i->slice;
+	struct tcp_owed owed = {i->msg, i->slice};
 
 	i->msg = NULL;
 	i->slice = NULL;
-	if (msg)
-		engine_msg_done(&l->base, msg, status);
-	else if (slice)
-		engine_slice_done(l->t->engine, &l->base, slice, status,
+	return owed;
+}
+
+static void give_back(const struct tcp_item *i, struct tcp_owed owed,
+		      int status)
+{
+	struct tcp_link *l = i->of;
+
+	if (owed.msg)
+		engine_msg_done(&l->base, owed.msg, status);
+	else if (owed.slice)
+		engine_slice_done(l->t->engine, &l->base, owed.slice, status,
 				  i->refused);
 }
 
 /* Give back what may be, and forget an item that nobody waits for. */
 static void item_settle(struct tcp_item *i)
 {
-	struct tcp_link *l = i->of;
+	struct transport *t = i->of->t;
+	struct tcp_owed owed = {0};
 
 	if (i->sending || i->shared)
 		return;
-	if (!i->acked) {
-		if (i->cancelled && i->slice)
-			item_give_back(i, -ECANCELED);
-		return;
-	}
-	item_give_back(i, i->status);
-	pthread_mutex_lock(&l->t->lock);
-	list_remove(&i->link);
-	pthread_mutex_unlock(&l->t->lock);
-	free(i);
+	pthread_mutex_lock(&t->lock);
+	if (i->acked || i->cancelled)
+		owed = item_take(i);
+	if (i->acked)
+		list_remove(&i->link);
+	pthread_mutex_unlock(&t->lock);
+	give_back(i, owed, i->acked ? i->status : -ECANCELED);
+	if (i->acked)
+		free(i);
 }
 
 static struct tcp_item *item_new(struct tcp_link *l, struct list *what,
@@ -551,7 +565,8 @@ static void give_up_items(struct tcp_link *l, struct list *items, int why)
 		pthread_mutex_lock(&l->t->lock);
 		list_remove(n);
 		pthread_mutex_unlock(&l->t->lock);
-		item_give_back(i, i->acked || i->status ? i->status : why);
+		give_back(i, item_take(i),
+			  i->acked || i->status ? i->status : why);
 		/* A late notice of the kernel still points into it. */
 		i->of = NULL;
 		if (i->shared)
