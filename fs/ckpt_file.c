@@ -307,8 +307,13 @@ static int publish(struct call *c, struct ckpt_data *d, bool last)
 void ckpt_do_flush(struct call *c)
 {
 	struct ckpt_data *d = cdata_of(c);
-	int err = cdata_writes(c) ? publish(c, d, true) : 0;
+	int err = 0;
 
+	if (cdata_writes(c)) {
+		err = publish(c, d, true);
+		if (!err)
+			err = ckpt_replicated(c->fs->meta, c->deadline);
+	}
 	clocks_flushed(c);
 	ckpt_finish(c, err);
 }
@@ -343,6 +348,8 @@ void ckpt_do_fsync(struct call *c)
 
 	if (!err)
 		err = ckpt_log_sync(c->fs->meta);
+	if (!err)
+		err = ckpt_replicated(c->fs->meta, c->deadline);
 	ckpt_finish(c, err);
 }
 

@@ -323,6 +323,8 @@ char *ctl_config(struct fs *fs, bool all)
 			    fs->config.meta_url
 				    ? json_string(fs->config.meta_url)
 				    : json_null());
+	json_object_set_new(o, "meta_replicas",
+			    whole(fs->config.meta_replicas));
 	json_object_set_new(
 		o, "prefix",
 		json_string(fs->config.prefix ? fs->config.prefix : "kvfs"));

@@ -64,6 +64,7 @@ static int open_meta(struct fs *fs)
 		.prefix = fs->config.prefix,
 		.state_dir = fs->config.state_dir,
 		.deadline_ms = fs->config.deadline_ms,
+		.replicas = fs->config.meta_replicas,
 		.discard = fs->config.discard,
 		.kv_ops = &kv_meta_ops,
 		.kv_ctx = fs,

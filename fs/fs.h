@@ -55,6 +55,7 @@ struct fs_config {
 	const char *meta_url;
 	const char *password_file;
 	const char *meta_ca, *meta_cert; /* of rediss:// */
+	uint64_t meta_replicas;		 /* of Redis; close() waits for them */
 	const char *prefix;
 	const char *listen;   /* "ADDRESS[:PORT],…"; NULL: nowhere */
 	const char *key_file; /* the cluster's key; NULL: none */

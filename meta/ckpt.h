@@ -321,6 +321,14 @@ int ckpt_xattr_list(struct meta *m, int64_t deadline, uint64_t ino, char *names,
 int ckpt_xattr_remove(struct meta *m, int64_t deadline, uint64_t ino,
 		      const char *name, int64_t now_ns);
 
+/**
+ * ckpt_replicated - wait until meta-replicas replicas of Redis have it all
+ *
+ * All: what this node was answered before the call.
+ * Returns: 0 (at once without meta-replicas), or -EIO at the deadline.
+ */
+int ckpt_replicated(struct meta *m, int64_t deadline);
+
 /** ckpt_log_sync - fdatasync of ckpt.log: for fsync(2) on the mount. */
 int ckpt_log_sync(struct meta *m);
 

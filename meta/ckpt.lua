@@ -21,6 +21,7 @@
 --   o<ino>   hash: incarnation -> "", who keeps this unlinked file
 --   p        hash: "ino:incarnation" -> "", the same by incarnation
 --   log      stream: <seq>-0 -> r, what mutation seq left behind
+--   w        the newest seq that a node waited for on replicas
 --   keepers, elect: who keeps the log, ckpt_keep.lua
 --   r<inc>   hash: slot -> the last answers of that incarnation's mutations
 --
@@ -1163,6 +1164,16 @@ register('state', { 'no-writes' }, function(keys)
 	local s = store(keys[1])
 	return { s.tree, id(s.seq), s.ready, s.token, id(s.life), s.base,
 		 s.prev, s.live and '1' or '0' }
+end)
+
+-- Who waits for replicas writes behind what it was answered: ckpt_replicas.c.
+-- args: token, the newest seq that the caller saw.
+register('mark', { 'allow-oom' }, function(keys, args)
+	local status = gate(keys[1], args[1], args[2])
+	if status == 0 then
+		call('SET', keys[1] .. 'w', args[2])
+	end
+	return status
 end)
 
 -- Records from a seq on: seq, record, seq, record …

@@ -7,6 +7,7 @@
  *
  *      ckpt.c, ckpt_attr.c    one function per operation
  *      ckpt_call.c            one call: retry, the log, what waits for what
+ *      ckpt_replicas.c        what replicas of Redis have of it
  *      ckpt_attach.c          the store against the logs: which is the newest
  *      ckpt_keep.c            this node among those who keep the log
  *      ckpt_keepers.c         … as text, in Redis and in the state directory
@@ -60,6 +61,17 @@ struct ckpt_letgo {
 	bool sent; /* with a call that is not answered yet */
 };
 
+/* Who waits for replicas of Redis (ckpt_replicas.c). */
+struct ckpt_replicas {
+	uint64_t want;	      /* 0: nobody does */
+	struct redis *link;   /* its WAIT blocks nothing else */
+	pthread_mutex_t lock; /* a leaf; guards all below */
+	pthread_cond_t changed;
+	uint64_t asked, answered; /* calls so far; … that were answered */
+	bool running;		  /* one of them asks for all */
+	bool lacking;		  /* the last was refused */
+};
+
 struct meta_ckpt {
 	struct meta *m;
 	struct ckpt_log *log;
@@ -79,6 +91,8 @@ struct meta_ckpt {
 	struct redis *tail; /* a connection that waits for records */
 	pthread_t tail_thread;
 	bool has_tail_thread;
+
+	struct ckpt_replicas replicas;
 
 	pthread_mutex_t lock;	  /* a leaf; guards all below */
 	pthread_cond_t cond;	  /* anything below changed */
@@ -165,6 +179,10 @@ int ckpt_lock_reset(struct meta *m);
 /** ckpt_lock_tidy - tell Redis of the ends that it could not be told of. */
 void ckpt_lock_tidy(struct meta_ckpt *c);
 void ckpt_lockers_free(struct meta_ckpt *c);
+
+/** ckpt_replicas_open - connect for ckpt_replicated; want 0: no need. */
+int ckpt_replicas_open(struct meta_ckpt *c, uint64_t want);
+void ckpt_replicas_close(struct meta_ckpt *c);
 
 /** ckpt_malformed - say that an answer is none of ours; -EIO. */
 int ckpt_malformed(const char *fn);

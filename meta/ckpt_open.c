@@ -109,6 +109,8 @@ static struct meta_ckpt *state_new(struct meta *m)
 	pthread_mutex_init(&c->lock_ends, NULL);
 	cond_init(&c->cond);
 	cond_init(&c->tail_cond);
+	pthread_mutex_init(&c->replicas.lock, NULL);
+	cond_init(&c->replicas.changed);
 	return c;
 }
 
@@ -117,6 +119,8 @@ static void state_free(struct meta_ckpt *c)
 	ckpt_log_close(c->log);
 	pthread_cond_destroy(&c->cond);
 	pthread_cond_destroy(&c->tail_cond);
+	pthread_mutex_destroy(&c->replicas.lock);
+	pthread_cond_destroy(&c->replicas.changed);
 	pthread_mutex_destroy(&c->lock_ends);
 	pthread_mutex_destroy(&c->lock);
 	ckpt_shards_free(&c->shards);
@@ -158,6 +162,8 @@ static int start(struct meta_ckpt *c)
 		err = ckpt_sweep(c);
 	if (!err)
 		err = ckpt_lock_reset(c->m);
+	if (!err)
+		err = ckpt_replicas_open(c, c->m->replicas);
 	if (!err)
 		err = ckpt_tail_start(c);
 	if (!err)
@@ -209,6 +215,7 @@ void meta_ckpt_stop(struct meta *m)
 		pthread_join(c->thread, NULL);
 	c->has_thread = false;
 	ckpt_tail_stop(c);
+	ckpt_replicas_close(c);
 	ckpt_keep_leave(c);
 	if (c->log)
 		ckpt_log_fdatasync(c->log);

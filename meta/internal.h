@@ -39,6 +39,7 @@ struct meta {
 	char address[URL_TEXT_MAX];
 	struct url url;
 	int64_t deadline_ns; /* length of every wait */
+	uint64_t replicas;   /* of Redis; ckpt_replicas.c */
 	bool discard;
 	_Atomic bool closing;
 

@@ -109,6 +109,7 @@ static int meta_new(struct meta **out, const struct meta_config *c)
 	pthread_mutex_init(&m->lock, NULL);
 	m->deadline_ns =
 		(c->deadline_ms ? c->deadline_ms : DEADLINE_MS) * NS_PER_MS;
+	m->replicas = c->replicas;
 	m->discard = c->discard;
 	m->kv_ops = c->kv_ops;
 	m->kv_ctx = c->kv_ctx;
@@ -144,6 +145,11 @@ static int server_embedded(struct meta *m)
 	char dir[sizeof(m->url.host) - 16];
 	int n = snprintf(dir, sizeof(dir), "%s/redis", m->state_dir);
 
+	if (m->replicas) {
+		log_error("meta: meta-replicas= goes with meta= only: the "
+			  "private redis-server has no replicas");
+		return -EINVAL;
+	}
 	if ((size_t)n >= sizeof(dir)) {
 		log_error("meta: the state directory's path is too long");
 		return -ENAMETOOLONG;

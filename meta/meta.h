@@ -19,7 +19,8 @@
  *      kv_find.c   lookups, kv_trip.c many of them in a round trip;
  *                  kv_list.c the listing
  *      ckpt.c      the ckpt tree, one script call per operation (ckpt.h);
- *                  ckpt_shards.c who has which shards, ckpt_lock.c locks
+ *                  ckpt_shards.c who has which shards, ckpt_lock.c locks,
+ *                  ckpt_replicas.c waits for Redis' replicas
  *      ckpt_log.c  ckpt's truth: log, snapshot; ckpt_attach.c who fills the
  *                  store, ckpt_keep.c who keeps the log
  *      kvfs.lua    the function library that runs inside Redis
@@ -46,6 +47,7 @@ struct meta_config {
 	const char *host;      /* nodes of one host count as one replica;
 				  NULL: the host name */
 	unsigned deadline_ms;  /* bound of every wait; 0: 5000 */
+	uint64_t replicas;     /* of Redis, that ckpt_replicated waits for */
 	bool discard;	       /* take a new incarnation */
 	const struct meta_kv_ops *kv_ops; /* see kv.h */
 	void *kv_ctx;

@@ -30,6 +30,9 @@ static const struct option_spec list[] = {
 	{"password-file", 0, OPTION_TEXT, AT(password_file), "FILE",
 	 "has the password of Redis; mode 0600 (default: the\n"
 	 "environment's KVFS_REDIS_PASSWORD, or none)"},
+	{"meta-replicas", 0, OPTION_NUMBER, AT(meta_replicas), "N",
+	 "close() and fsync() in ckpt/ wait until N replicas of\n"
+	 "Redis have what was changed (default: 0)"},
 	{"prefix", 0, OPTION_TEXT, AT(prefix), "NAME",
 	 "of every key in Redis (default: kvfs)"},
 	{"listen", 0, OPTION_JOIN, AT(listen), "ADDRESS[:PORT]",
@@ -141,6 +144,7 @@ static struct fs_config config_of(const struct mount_job *job)
 		.listen = o->listen,
 		.key_file = o->key_file ? job->key_file : NULL,
 		.tls = o->tls,
+		.meta_replicas = o->meta_replicas,
 		.prefix = o->prefix,
 		.rung = (enum fs_rung)o->rung,
 		.deadline_ms = o->deadline_ms,

@@ -26,6 +26,7 @@ struct mount_options {
 	char *listen; /* addresses, joined by commas */
 	int rung, tls;
 	unsigned deadline_ms;
+	uint64_t meta_replicas;
 	bool discard, allow_other, read_only, foreground;
 	bool suid, dev, noexec;
 };

@@ -207,4 +207,36 @@ bench_publish_counts_the_blocks_that_redis_took() {
 	refused 'no folder' "$KVFS" bench --publish "$M"
 }
 
+a_close_waits_for_the_replicas_that_are_asked_for() {
+	local port=$((PORT + 3))
+	redis_start main --port $port
+	redis_start copy --replicaof 127.0.0.1 $port
+	wait_for 'redis-cli -s "$T/copy.sock" info replication | grep -q link_status:up'
+	copy=$(redis_pid "$T/copy.sock")
+	kvfs_mount "discard,deadline=2,meta-replicas=1,meta=unix://$T/main.sock"
+	expect 'config' "$(jq .meta_replicas <"$CTL/config")" 1
+	put "$CKPT/a" 5000 1
+	hand_start
+	kill -STOP "$copy"
+	trap 'kill -CONT "$copy"; hand_stop' EXIT
+	hand open 1 wc "$CKPT/b"
+	hand open 2 wc "$CKPT/c"
+	hand write 1 1 100
+	hand_refused EIO sync 1
+	hand_refused EIO close 1
+	expect 'seen' "$(stat -c %s "$CKPT/b")" 100
+	expect 'lines' "$(grep -c 'fewer than 1 of its replicas' "$S/kvfs.log")" 1
+	# A new connection has written nothing that a replica could lack.
+	redis-cli -s "$T/main.sock" client kill type normal skipme yes >/dev/null
+	hand_refused EIO sync 2
+	kill -CONT "$copy"
+	wait_for 'put "$CKPT/d" 5000 2 2>/dev/null' 20
+	hand close 2
+	kvfs_umount
+}
+
+meta_replicas_need_a_redis_that_can_have_them() {
+	_refused_mount 'meta-replicas= goes with meta=' meta-replicas=1
+}
+
 run_tests
