@@ -29,6 +29,10 @@ _fill() { # I DIR FROM TO: blocks of 1 MiB, their numbers as seeds
 	done
 	wait_for '[ "$(node_status '"$1"' .redis.dirty)" = 0 ]'
 }
+_loads_are_known() { # I: nothing is offered to a node that told nothing yet
+	jq -e 'all(.nodes[]; has("used_bytes"))' \
+		<"$(mnt "$1")/.kvfs/nodes" >/dev/null
+}
 _clear() { # NAME HIGHEST: what is left of it, on all nodes
 	local n
 	eval "\"$KVFS\" rm \"$(kv 1)/$1\"/{1..$2}" >/dev/null 2>&1
@@ -43,6 +47,7 @@ a_block_that_another_node_holds_is_not_offered() {
 	_fill 1 both 1 58
 	"$KVFS" prefetch --quiet "$(kv 2)"/both/*
 	wait_for '[ "$(node_status 2 .redis.dirty)" = 0 ]'
+	wait_for '_loads_are_known 1'
 	_fill 1 both 59 70
 	wait_for '[ "$(node_status 1 .pool.blocks)" -le 64 ]'
 	expect 'offers' "$(_count 1 offers)" 0
