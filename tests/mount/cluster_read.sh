@@ -67,6 +67,25 @@ a_copy_is_served_onward() {
 	node_cont 1
 }
 
+_count() { node_status "$1" ".remote.$2"; }
+
+a_block_whose_publish_is_not_answered_is_refused_to_peers() {
+	local refused
+	refused=$(_count 1 serve_refused)
+	# Redis hears of it; that it does is not heard here.
+	on 1 iptables -A INPUT -p tcp --sport 6379 -j DROP
+	trap 'node_heal 1; hand_stop' EXIT
+	put_tmp "$(kv 1)/n/provisional" 50000 11
+	wait_for '[ -e "$(kv 2)/n/provisional" ]'
+	refused "$ENOENT" cat "$(kv 2)/n/provisional"
+	[ "$(_count 1 serve_refused)" -gt "$refused" ] || fail 'not asked for it'
+	holds "$(kv 1)/n/provisional" 50000 11
+	node_heal 1
+	published "$(kv 1)/n/provisional"
+	holds_soon "$(kv 2)/n/provisional" 50000 11
+	all_know 3
+}
+
 readers_at_once_share_one_fetch() {
 	local before pids=() i
 	put_published "$(kv 1)/n/shared" 8000000 5
