@@ -62,12 +62,14 @@ struct call {
 	struct inode *new_inode; /* rename, link: the new parent */
 	const char *name, *new_name; /* entry, xattr, symlink target */
 	const void *value;	     /* setxattr's; write's payload */
+	size_t room;		     /* ioctl: bytes that the answer may have */
 	size_t size;  /* of value; wanted by read, readdir, get/listxattr */
 	off_t off;    /* read, write, readdir, fallocate */
 	off_t length; /* fallocate */
 	mode_t mode;  /* create, mkdir, mknod (umask applied); fallocate */
 	dev_t rdev;
-	unsigned flags;	  /* rename, setxattr; fsync: datasync; lseek: whence */
+	unsigned flags;	  /* rename, setxattr; fsync: datasync; lseek: whence;
+			     ioctl: its number */
 	bool plus;	  /* readdir: with attributes */
 	bool has_fi;	  /* fi is the kernel's */
 	struct stat attr; /* setattr */
@@ -113,6 +115,7 @@ void call_reply_open(struct call *c, const struct fuse_file_info *fi);
 void call_reply_buf(struct call *c, const void *buf, size_t size);
 void call_reply_lock(struct call *c, const struct flock *lock);
 void call_reply_lseek(struct call *c, off_t off);
+void call_reply_ioctl(struct call *c, const void *buf, size_t size);
 void call_reply_written(struct call *c, size_t size);
 void call_reply_readlink(struct call *c, const char *target);
 void call_reply_statfs(struct call *c, const struct statvfs *st);

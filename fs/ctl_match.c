@@ -35,8 +35,7 @@ struct match {
 	off_t from; /* the offset of the first read */
 	char *answer;
 	int err; /* instead of an answer */
-	struct kv_caller who;
-	gid_t groups[]; /* who's */
+	struct kv_caller *who;
 };
 
 static struct match *match_of(struct call *c)
@@ -46,20 +45,15 @@ static struct match *match_of(struct call *c)
 
 static struct match *match_new(struct call *c)
 {
-	int n = fuse_req_getgroups(c->req, 0, NULL), again;
-	struct match *m;
+	struct match *m = calloc(1, sizeof(*m));
 
-	n = n > 0 ? n : 0; /* he is not to be seen from here: none */
-	m = calloc(1, sizeof(*m) + (size_t)n * sizeof(*m->groups));
-	if (!m)
+	if (m)
+		m->who = kv_caller_new(c);
+	if (!m || !m->who) {
+		free(m);
 		return NULL;
+	}
 	pthread_mutex_init(&m->lock, NULL);
-	again = n ? fuse_req_getgroups(c->req, n, m->groups) : 0;
-	n = again < 0 ? 0 : again < n ? again : n;
-	m->who = (struct kv_caller){.uid = c->uid,
-				    .gid = c->gid,
-				    .n_groups = (unsigned)n,
-				    .groups = m->groups};
 	return m;
 }
 
@@ -190,7 +184,7 @@ static int ask(struct call *c, struct match *m, char **answer)
 
 	if (err)
 		return err;
-	err = kv_match(c->fs, &m->who, c->deadline, &q, &a);
+	err = kv_match(c->fs, m->who, c->deadline, &q, &a);
 	if (!err && !(*answer = answer_text(c->fs, &q, &a)))
 		err = -ENOMEM;
 	kv_match_fini(&q);
@@ -249,6 +243,7 @@ void ctl_match_release(struct call *c)
 
 	drop_question(c->fs, m);
 	free(m->answer);
+	free(m->who);
 	pthread_mutex_destroy(&m->lock);
 	free(m);
 	call_reply_err(c, 0);

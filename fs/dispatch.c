@@ -11,6 +11,7 @@
 #include "fs/call.h"
 #include "fs/dispatch.h"
 #include "fs/fs.h"
+#include "fs/ioctl.h"
 #include "fs/order.h"
 
 /*
@@ -541,6 +542,26 @@ static void on_flock(fuse_req_t req, fuse_ino_t id, struct fuse_file_info *fi,
 	run(&c, VIEW(&c, setlk));
 }
 
+/* The kernel has copied as many bytes as the command's number says. */
+static void on_ioctl(fuse_req_t req, fuse_ino_t id, unsigned cmd, void *arg,
+		     struct fuse_file_info *fi, unsigned flags, const void *in,
+		     size_t in_bytes, size_t out_bytes)
+{
+	struct call c;
+
+	(void)arg;
+	call_init(&c, req, id);
+	c.flags = cmd;
+	c.value = in;
+	c.size = in_bytes;
+	c.room = out_bytes;
+	set_fi(&c, fi);
+	if (flags & FUSE_IOCTL_DIR)
+		run_here(&c, ioctl_run);
+	else
+		call_reply_err(&c, ENOTTY);
+}
+
 static struct fuse_lowlevel_ops ops = {
 	.lookup = on_lookup,
 	.forget = on_forget,
@@ -577,6 +598,7 @@ static struct fuse_lowlevel_ops ops = {
 	.getlk = on_getlk,
 	.setlk = on_setlk,
 	.flock = on_flock,
+	.ioctl = on_ioctl,
 };
 
 const struct fuse_lowlevel_ops *

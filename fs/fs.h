@@ -12,6 +12,7 @@
  *      gate.c      why answering from another thread is safe with io_uring
  *      passthrough.c  backing ids
  *      ctl.c       the root directory and .kvfs/; ctl_match.c its questions
+ *      ioctl.h     the ioctls of <kvfs/ioctl.h>
  *      locks.h     locks: waiting for them, those of this node alone
  *      remote_*.c  blocks of other nodes
  *      kv_*.c      the view kv/         ckpt_*.c    the view ckpt/

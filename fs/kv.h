@@ -16,6 +16,7 @@
  *      kv_spare.c   what can be had without evicting
  *      kv_attr.c    getattr, setattr, statfs      kv_xattr.c  user.kvfs.*
  *      kv_dir.c     opendir, readdir        kv_match.c   many names at once
+ *      kv_access.c  who may, where the kernel did not look
  *      kv_sum.c     checksums, verify
  *      kv_meta.c    what the publisher asks and answers
  *      kv_dirs.c    directories across restarts; kv_dirs_line.c  their lines

@@ -40,25 +40,6 @@ struct batch {
 
 /* -- what is known here: kv->lock held ---------------------------------- */
 
-static bool in_group(const struct kv_caller *who, gid_t gid)
-{
-	if (who->gid == gid)
-		return true;
-	for (unsigned i = 0; i < who->n_groups; i++)
-		if (who->groups[i] == gid)
-			return true;
-	return false;
-}
-
-static bool may_search(const struct kv_caller *who, const struct kv_dir *dir)
-{
-	if (!who->uid)
-		return true;
-	if (who->uid == dir->uid)
-		return dir->mode & S_IXUSR;
-	return dir->mode & (in_group(who, dir->gid) ? S_IXGRP : S_IXOTH);
-}
-
 /* To the directory of a path, as far as it is known. */
 static struct kv_dir *walk(struct batch *b, struct path *p)
 {
@@ -66,7 +47,7 @@ static struct kv_dir *walk(struct batch *b, struct path *p)
 	const char *at = p->text, *slash;
 
 	p->reach = REACH_NOT;
-	while (may_search(b->e->who, dir)) {
+	while (!kv_may_search(b->e->who, dir)) {
 		size_t left = p->len - (size_t)(at - p->text);
 		struct kv_node *node;
 
@@ -119,7 +100,7 @@ static void look_here(struct batch *b, struct path *p, struct kv_exist *x)
 	node = kv_find_part(b->kv, dir, name, p->len - p->known);
 	if (!node || kv_is_dir(node) || node->damaged)
 		return;
-	if (node->state == KV_COMMITTED)
+	if (node->state == KV_COMMITTED || !kv_try_commit(b->kv, kv_file(node)))
 		add_holder(x, meta_node_self(b->e->fs->meta));
 	else if (node->state == KV_REMOTE)
 		add_others(b->e->fs, x, &kv_file(node)->remote->found);
@@ -245,13 +226,21 @@ static void find_dirs(struct batch *b)
 		}
 }
 
-/* A temporary file is nobody's block. */
-static bool is_asked_for(const struct path *p)
+static bool is_here(const struct batch *b, const struct kv_exist *x)
 {
+	return x->n_holders && x->holders[0] == meta_node_self(b->e->fs->meta);
+}
+
+/* A temporary file is nobody's block. */
+static bool is_asked_for(const struct batch *b, unsigned i)
+{
+	const struct path *p = &b->paths[i];
 	char name[256];
 	size_t n = p->len - (size_t)p->known;
 
 	if (p->reach != REACH_THERE)
+		return false;
+	if (b->e->any && is_here(b, &b->e->out[i]))
 		return false;
 	memcpy(name, p->text + p->known, n);
 	name[n] = 0;
@@ -261,8 +250,7 @@ static bool is_asked_for(const struct path *p)
 static void take_answer(struct batch *b, struct kv_exist *x,
 			const struct meta_kv_ask *a)
 {
-	uint32_t self = meta_node_self(b->e->fs->meta);
-	bool here = x->n_holders && x->holders[0] == self;
+	bool here = is_here(b, x);
 
 	x->unsure = a->err && a->err != -ENOENT;
 	if (x->unsure)
@@ -278,14 +266,14 @@ static void ask_for_names(struct batch *b)
 	unsigned n = 0;
 
 	for (unsigned i = 0; i < e->n_done; i++)
-		if (is_asked_for(&b->paths[i]))
+		if (is_asked_for(b, i))
 			b->asks[n++] = (struct meta_kv_ask){
 				.path = b->paths[i].text,
 				.path_len = b->paths[i].len};
 	meta_kv_lookup_many(e->fs->meta, e->deadline, b->asks, n);
 	n = 0;
 	for (unsigned i = 0; i < e->n_done; i++) {
-		if (is_asked_for(&b->paths[i]))
+		if (is_asked_for(b, i))
 			take_answer(b, &e->out[i], &b->asks[n++]);
 		else if (b->paths[i].reach == REACH_UNKNOWN)
 			e->out[i].unsure = b->missing;
@@ -309,27 +297,41 @@ static bool join_paths(struct batch *b)
 		const struct kv_name *name = &e->names[i];
 
 		b->paths[i].text = at;
-		b->paths[i].len = (uint16_t)(e->dir.len + 1u + name->len);
 		at = mempcpy(at, e->dir.text, e->dir.len);
-		*at++ = '/';
+		if (e->dir.len)
+			*at++ = '/';
 		at = mempcpy(at, name->text, name->len);
+		b->paths[i].len = (uint16_t)(at - b->paths[i].text);
 	}
 	return true;
 }
 
-static bool namespace_is_known(struct batch *b)
+/* Lock held. */
+static bool namespace_is_known(struct batch *b, const struct path *p)
 {
-	const struct kv_name *dir = &b->e->dir;
-	const char *slash = memchr(dir->text, '/', dir->len);
-	scoped_lock(&b->kv->lock);
+	const char *slash = memchr(p->text, '/', p->len);
 
-	return kv_find_part(b->kv, &b->kv->root, dir->text,
-			    slash ? (size_t)(slash - dir->text) : dir->len);
+	return !slash || kv_find_part(b->kv, &b->kv->root, p->text,
+				      (size_t)(slash - p->text));
+}
+
+/* Below kv/ itself each name has one of its own. */
+static bool namespaces_are_known(struct batch *b)
+{
+	unsigned n = b->e->dir.len && b->e->n ? 1 : b->e->n;
+	bool known = true;
+
+	for (unsigned i = 0; known && i < n;) {
+		scoped_lock(&b->kv->lock);
+		for (unsigned end = i + LOCK_STEP; i < n && i < end; i++)
+			known = known && namespace_is_known(b, &b->paths[i]);
+	}
+	return known;
 }
 
 static void run(struct batch *b)
 {
-	if (b->others && !namespace_is_known(b))
+	if (b->others && !namespaces_are_known(b))
 		b->missing = !remote_learn_namespaces(b->e->fs, b->e->deadline);
 	look_at_all(b, false);
 	if (!b->others)
@@ -344,8 +346,9 @@ static void run(struct batch *b)
 
 int kv_exists(struct kv_exists *e)
 {
-	struct batch b = {
-		.e = e, .kv = e->fs->kv, .others = remote_active(e->fs)};
+	struct batch b = {.e = e,
+			  .kv = e->fs->kv,
+			  .others = !e->local && remote_active(e->fs)};
 	int err = -ENOMEM;
 
 	if (e->n > KV_EXISTS_MAX)
@@ -385,6 +388,20 @@ static void lengthen(struct kv_match_answer *a, unsigned at,
 	a->n_prefix = at + 1;
 }
 
+/* false: the first name that is not there. */
+static bool take(const struct kv_match_question *q, struct kv_match_answer *a,
+		 unsigned at, const struct kv_exist *x)
+{
+	a->complete &= !x->unsure;
+	if (!x->n_holders)
+		return false;
+	if (q->bits)
+		q->bits[at / 8] |= (uint8_t)(1u << at % 8);
+	if (a->n_prefix == at)
+		lengthen(a, at, x);
+	return true;
+}
+
 int kv_match(struct fs *fs, const struct kv_caller *who, int64_t deadline,
 	     const struct kv_match_question *q, struct kv_match_answer *a)
 {
@@ -393,6 +410,8 @@ int kv_match(struct fs *fs, const struct kv_caller *who, int64_t deadline,
 			      .who = who,
 			      .deadline = deadline,
 			      .dir = q->dir,
+			      .local = q->local,
+			      .any = q->any,
 			      .out = out};
 	int err;
 
@@ -405,12 +424,9 @@ int kv_match(struct fs *fs, const struct kv_caller *who, int64_t deadline,
 		err = kv_exists(&e);
 		if (err)
 			return err;
-		for (unsigned i = 0; i < e.n_done; i++) {
-			a->complete &= !out[i].unsure;
-			if (!out[i].n_holders)
+		for (unsigned i = 0; i < e.n_done; i++)
+			if (!take(q, a, at + i, &out[i]) && !q->bits)
 				return 0;
-			lengthen(a, at + i, &out[i]);
-		}
 	}
 	return 0;
 }

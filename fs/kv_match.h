@@ -15,6 +15,7 @@
  *
  *      kv_match_text.c  the question as text    kv_match.c  the answer
  *      ctl_match.c      .kvfs/match: a transaction by open, write and read
+ *      ioctl_find.c     EXISTS and MATCH of <kvfs/ioctl.h>
  */
 
 #include <stdbool.h>
@@ -22,6 +23,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "fs/kv_access.h"
 #include "meta/kv.h"
 
 struct fs;
@@ -29,14 +31,6 @@ struct fs;
 #define KV_EXISTS_MAX 2000u /* names of one round trip */
 #define KV_MATCH_NAMES_MAX 65536u
 #define KV_MATCH_BYTES_MAX (4u << 20) /* of a question */
-
-/* Who asks. */
-struct kv_caller {
-	uid_t uid;
-	gid_t gid;
-	unsigned n_groups;
-	const gid_t *groups; /* supplementary */
-};
 
 struct kv_name {
 	const char *text; /* not 0-terminated */
@@ -54,9 +48,12 @@ struct kv_exists {
 	struct fs *fs;
 	const struct kv_caller *who;
 	int64_t deadline;   /* monotonic ns */
-	struct kv_name dir; /* "NAMESPACE" or "NAMESPACE/dir", checked */
+	struct kv_name dir; /* "NAMESPACE", "NAMESPACE/dir", "": of kv/ itself;
+			       checked */
 	const struct kv_name *names; /* below it, checked */
 	unsigned n;
+	bool local; /* do not ask Redis */
+	bool any;   /* one holder is enough: do not ask for what is here */
 	struct kv_exist *out; /* n of them */
 	unsigned n_done;      /* answered: 1 to n, fewer where the names lie in
 				 many directories; ask again for the others */
@@ -77,7 +74,13 @@ struct kv_match_question {
 	struct kv_name dir;
 	struct kv_name *names;
 	unsigned n;
+	bool local, any; /* as in struct kv_exists */
+	uint8_t *bits;	 /* one for each name, set if it is there; NULL: the
+			    prefix is enough */
 };
+
+/** kv_match_is_path - may this be a name below a directory of kv/? */
+bool kv_match_is_path(const char *path, size_t n);
 
 /**
  * kv_match_parse - a question as text
@@ -109,8 +112,8 @@ struct kv_match_answer {
  * kv_match - the longest prefix of these names that is there
  *
  * A record lists at most META_KV_HOLDERS_MAX nodes, so of a block that more
- * nodes hold some are not shown. Asks no further than the first name that
- * nobody has.
+ * nodes hold some are not shown. Without q->bits it asks no further than the
+ * first name that nobody has.
  * Returns: 0 or -ENOMEM. Threads: a worker's; waits, at most to the deadline.
  */
 int kv_match(struct fs *fs, const struct kv_caller *who, int64_t deadline,

@@ -15,7 +15,7 @@ static bool part_is_good(const char *part, size_t n)
 	return !(part[0] == '.' && (n == 1 || (n == 2 && part[1] == '.')));
 }
 
-static bool path_is_good(const char *path, size_t n)
+bool kv_match_is_path(const char *path, size_t n)
 {
 	const char *end = path + n, *slash;
 
@@ -61,11 +61,11 @@ static unsigned take_all(const char *text, const char *end,
 	size_t n = 0;
 
 	text = take_line(text, end, &line, &n);
-	if (!text || !path_is_good(line, n))
+	if (!text || !kv_match_is_path(line, n))
 		return 1;
 	q->dir = (struct kv_name){line, (uint16_t)n};
 	while ((text = take_line(text, end, &line, &n))) {
-		if (!path_is_good(line, n) ||
+		if (!kv_match_is_path(line, n) ||
 		    q->dir.len + 1u + n > POOL_PATH_MAX)
 			return q->n + 2;
 		q->names[q->n++] = (struct kv_name){line, (uint16_t)n};

@@ -71,6 +71,11 @@ void call_reply_buf(struct call *c, const void *buf, size_t size)
 	ANSWER(c, fuse_reply_buf(c->req, buf, size));
 }
 
+void call_reply_ioctl(struct call *c, const void *buf, size_t size)
+{
+	ANSWER(c, fuse_reply_ioctl(c->req, 0, buf, size));
+}
+
 void call_reply_written(struct call *c, size_t size)
 {
 	ANSWER(c, fuse_reply_write(c->req, size));

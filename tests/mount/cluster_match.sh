@@ -48,6 +48,34 @@ the_longest_prefix_of_all_nodes_and_of_each() {
 		'13 node-1:10 node-2:5'
 }
 
+the_ioctls_find_what_any_node_holds() {
+	mkdir "$(kv 1)/n/i"
+	_stored 1 n/i 0 4
+	mkdir -p "$(kv 2)/n/i"
+	_stored 2 n/i 0 2
+	_stored 2 n/i 5 1
+	expect 'match' "$(_names 0 6 | "$HELPERS/ioctl" "$(kv 3)/n/i" match -)" \
+		'0 7 5 4 1111010 node-1:4 node-2:2'
+	expect 'at home' "$(_names 0 6 | "$HELPERS/ioctl" "$(kv 2)/n/i" \
+		match -)" '0 7 5 4 1111010 node-1:4 node-2:2:self'
+	expect 'exists' "$(_names 0 6 | "$HELPERS/ioctl" "$(kv 3)/n/i" \
+		exists -)" '0 7 5 4 1111010'
+	expect 'below kv' "$("$HELPERS/ioctl" "$(kv 3)" exists n/i/b000000 \
+		none/b n/i/none)" '0 3 1 1 100'
+	expect 'local' "$(_names 0 6 | "$HELPERS/ioctl" -f 1 "$(kv 2)/n/i" \
+		exists - | cut -d' ' -f1-2)" '0 7'
+}
+
+what_is_here_is_found_without_redis() {
+	local trips
+	mkdir "$(kv 1)/n/h"
+	_stored 1 n/h 0 100
+	trips=$(_count 1 redis_lookup_trips_total)
+	expect 'all' "$(_names 0 99 | "$HELPERS/ioctl" "$(kv 1)/n/h" exists - |
+		cut -d' ' -f1-4)" '0 100 100 100'
+	expect 'trips' "$(_count 1 redis_lookup_trips_total)" "$trips"
+}
+
 the_command_shows_a_table_and_says_no_by_its_exit_code() {
 	local rc=0
 	mkdir "$(kv 1)/n/t"

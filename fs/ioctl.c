@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT
+#include "fs/ioctl.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "fs/fs.h"
+#include "fs/kv.h"
+#include "fs/remote.h"
+
+static bool is_zero(const void *bytes, size_t n)
+{
+	const char *p = bytes;
+
+	return !n || (!*p && !memcmp(p, p + 1, n - 1));
+}
+
+static void do_version(struct call *c)
+{
+	struct kvfs_ioc_version v = {
+		.head = ioctl_head(sizeof(v)),
+		.room_max = KVFS_IOC_ROOM_MAX,
+		.names_max = KVFS_IOC_NAMES_MAX,
+	};
+
+	if (!is_zero((const char *)c->value + sizeof(v.head),
+		     sizeof(v) - sizeof(v.head))) {
+		call_reply_err(c, EINVAL);
+		return;
+	}
+	if (c->fs->passthrough)
+		v.features |= KVFS_IOC_HAS_PASSTHROUGH;
+	if (c->fs->remote)
+		v.features |= KVFS_IOC_HAS_CLUSTER;
+	snprintf(v.version, sizeof(v.version), "%s", KVFS_VERSION);
+	call_reply_ioctl(c, &v, sizeof(v));
+}
+
+#define FIND_ROOM sizeof(struct kvfs_ioc_found)
+static const struct ioctl_command commands[] = {
+	{KVFS_IOC_VERSION, sizeof(struct kvfs_ioc_version), .any_dir = true,
+	 .run = do_version},
+	{KVFS_IOC_EXISTS(FIND_ROOM), sizeof(struct kvfs_ioc_find),
+	 .any_room = true, .run = ioctl_do_exists},
+	{KVFS_IOC_MATCH(FIND_ROOM), sizeof(struct kvfs_ioc_find),
+	 .any_room = true, .run = ioctl_do_match},
+};
+
+#define ROOM_BITS ((unsigned)_IOC_SIZEMASK << _IOC_SIZESHIFT)
+
+static bool is_command(const struct ioctl_command *ic, unsigned cmd)
+{
+	if (!ic->any_room)
+		return cmd == ic->cmd;
+	return (cmd & ~ROOM_BITS) == (ic->cmd & ~ROOM_BITS) &&
+	       _IOC_SIZE(cmd) >= _IOC_SIZE(ic->cmd);
+}
+
+const struct ioctl_command *ioctl_find(unsigned cmd)
+{
+	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
+		if (is_command(&commands[i], cmd))
+			return &commands[i];
+	return NULL;
+}
+
+int ioctl_check(const struct ioctl_command *ic, const void *in, size_t n,
+		size_t *size)
+{
+	struct kvfs_ioc_head head;
+
+	if (n < ic->in)
+		return -EINVAL;
+	memcpy(&head, in, sizeof(head));
+	if (head.abi != KVFS_IOC_ABI && ic->cmd != KVFS_IOC_VERSION)
+		return -EPROTONOSUPPORT;
+	if (head.size < ic->in || head.size > n)
+		return -EINVAL;
+	*size = head.size;
+	return 0;
+}
+
+void ioctl_run(struct call *c)
+{
+	const struct ioctl_command *ic = ioctl_find(c->flags);
+	int err;
+
+	if (!ic)
+		err = -ENOTTY;
+	else if (!ic->any_dir && c->inode->view != &kv_view)
+		err = -EOPNOTSUPP;
+	else
+		err = ioctl_check(ic, c->value, c->size, &c->size);
+	if (err)
+		call_reply_err(c, err);
+	else
+		ic->run(c);
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef KVFS_FS_IOCTL_H
+#define KVFS_FS_IOCTL_H
+
+/*
+ * The ioctls of <kvfs/ioctl.h>, as the daemon answers them.
+ *
+ *      ioctl.c        the table; what every request is checked for; VERSION
+ *      ioctl_names.c  the names of a request, one after the other
+ *      ioctl_find.c   EXISTS, MATCH
+ *
+ * A handler gets a call whose value is the request: size bytes, of which the
+ * head was checked, and at least as many as the table says; room is what the
+ * answer may take. The bytes are a copy that nobody else writes to.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fs/call.h"
+#include "fs/kv_match.h"
+#include "fs/kvfs_ioctl.h"
+
+struct ioctl_command {
+	unsigned cmd;  /* with the least room that it may name */
+	uint32_t in;   /* the least bytes of a request */
+	bool any_room; /* else exactly that of cmd */
+	bool any_dir;  /* also outside kv/ */
+	call_fn run;
+};
+
+/** ioctl_find - a command by its number, matched whole; NULL: it is none. */
+const struct ioctl_command *ioctl_find(unsigned cmd);
+
+/**
+ * ioctl_check - the head of a request
+ * @in: n bytes: what the command's number says
+ * @size: of the request, set on success
+ *
+ * Returns: 0, -EINVAL or -EPROTONOSUPPORT.
+ */
+int ioctl_check(const struct ioctl_command *ic, const void *in, size_t n,
+		size_t *size);
+
+/** ioctl_run - answer an ioctl on a directory; its number is c->flags. */
+void ioctl_run(struct call *c);
+
+/** ioctl_head - the head of an answer of so many bytes. */
+static inline struct kvfs_ioc_head ioctl_head(size_t size)
+{
+	return (struct kvfs_ioc_head){(uint32_t)size, KVFS_IOC_ABI};
+}
+
+/* The names of a request: a cursor. */
+struct ioctl_names {
+	uint32_t left; /* names to come */
+	uint8_t digest_bytes, suffix_bytes;
+	const char *suffix, *at, *end;
+	char name[256]; /* of a digest, until the next */
+};
+
+/**
+ * ioctl_names_init - check the names of a request
+ * @packed: what follows the command's struct; kept
+ *
+ * Returns: 0, or -EINVAL: they are not exactly n names that fit below a
+ * directory of kv/.
+ */
+int ioctl_names_init(struct ioctl_names *names, const struct kvfs_ioc_names *in,
+		     const void *packed, size_t n);
+/** ioctl_names_next - true while there is one; a digest's lies in `names`. */
+bool ioctl_names_next(struct ioctl_names *names, struct kv_name *name);
+
+/* ioctl_find.c */
+void ioctl_do_exists(struct call *c);
+void ioctl_do_match(struct call *c);
+
+#endif

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT
+#include <endian.h>
+#include <errno.h>
+#include <string.h>
+
+#include "engine/pool.h"
+#include "fs/ioctl.h"
+
+/* Names come from whoever can open a directory. */
+
+static int check_digests(struct ioctl_names *names, size_t n)
+{
+	size_t bytes = names->digest_bytes;
+
+	if (bytes != 16 && bytes != 20 && bytes != 32)
+		return -EINVAL;
+	if (n != names->suffix_bytes + names->left * bytes ||
+	    2 * bytes + names->suffix_bytes > 255 ||
+	    memchr(names->suffix, '/', names->suffix_bytes) ||
+	    memchr(names->suffix, 0, names->suffix_bytes))
+		return -EINVAL;
+	memcpy(names->name + 2 * bytes, names->suffix, names->suffix_bytes);
+	return 0;
+}
+
+static int check_texts(const struct ioctl_names *names)
+{
+	const char *at = names->at, *nul;
+
+	for (uint32_t i = 0; i < names->left; i++, at = nul + 1) {
+		nul = memchr(at, 0, (size_t)(names->end - at));
+		if (!nul || !kv_match_is_path(at, (size_t)(nul - at)))
+			return -EINVAL;
+	}
+	return at == names->end ? 0 : -EINVAL;
+}
+
+int ioctl_names_init(struct ioctl_names *names, const struct kvfs_ioc_names *in,
+		     const void *packed, size_t n)
+{
+	if (in->n > KVFS_IOC_NAMES_MAX || in->reserved || in->suffix_bytes > n)
+		return -EINVAL;
+	names->left = in->n;
+	names->digest_bytes = in->digest_bytes;
+	names->suffix_bytes = in->suffix_bytes;
+	names->suffix = packed;
+	names->at = names->suffix + in->suffix_bytes;
+	names->end = names->suffix + n;
+	if (in->digest_bytes)
+		return check_digests(names, n);
+	return in->suffix_bytes ? -EINVAL : check_texts(names);
+}
+
+/* Four bytes as eight digits, all at once: of a warm EXISTS this is a part
+ * that shows. One digit lies in each byte of n. */
+static void put_hex4(char *to, const char *bytes)
+{
+	uint64_t n, letters;
+	uint32_t word;
+
+	memcpy(&word, bytes, sizeof(word));
+	n = le32toh(word);
+	n = (n | n << 16) & 0x0000ffff0000ffffULL;
+	n = (n | n << 8) & 0x00ff00ff00ff00ffULL;
+	n = (n >> 4 & 0x000f000f000f000fULL) | (n & 0x000f000f000f000fULL) << 8;
+	letters = (n + 0x0606060606060606ULL) >> 4 & 0x0101010101010101ULL;
+	n += 0x3030303030303030ULL + letters * ('a' - '0' - 10);
+	n = htole64(n);
+	memcpy(to, &n, sizeof(n));
+}
+
+bool ioctl_names_next(struct ioctl_names *names, struct kv_name *name)
+{
+	size_t bytes = names->digest_bytes;
+
+	if (!names->left)
+		return false;
+	names->left--;
+	if (bytes) {
+		for (size_t i = 0; i < bytes; i += 4)
+			put_hex4(names->name + 2 * i, names->at + i);
+		*name = (struct kv_name){
+			names->name,
+			(uint16_t)(2 * bytes + names->suffix_bytes)};
+		names->at += bytes;
+	} else {
+		*name = (struct kv_name){names->at,
+					 (uint16_t)strlen(names->at)};
+		names->at += name->len + 1;
+	}
+	return true;
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+#include "fs/kv_access.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/kv.h"
+
+struct kv_caller kv_caller_of(const struct call *c)
+{
+	return (struct kv_caller){
+		.uid = c->uid, .gid = c->gid, .no_groups = true};
+}
+
+struct kv_caller *kv_caller_new(const struct call *c)
+{
+	int n = fuse_req_getgroups(c->req, 0, NULL), again;
+	struct kv_caller *who;
+
+	n = n > 0 ? n : 0; /* he is not to be seen from here: none */
+	who = calloc(1, sizeof(*who) + (size_t)n * sizeof(*who->groups));
+	if (!who)
+		return NULL;
+	again = n ? fuse_req_getgroups(c->req, n, who->groups) : 0;
+	n = again < 0 ? 0 : again < n ? again : n;
+	who->uid = c->uid;
+	who->gid = c->gid;
+	who->n_groups = (unsigned)n;
+	return who;
+}
+
+static bool in_group(const struct kv_caller *who, gid_t gid)
+{
+	if (who->gid == gid)
+		return true;
+	for (unsigned i = 0; i < who->n_groups; i++)
+		if (who->groups[i] == gid)
+			return true;
+	return false;
+}
+
+int kv_may(const struct kv_caller *who, uint32_t mode, uid_t uid, gid_t gid,
+	   unsigned want)
+{
+	uint32_t group = mode >> 3, others = mode;
+
+	if (!who->uid)
+		return 0;
+	if (who->uid == uid)
+		mode >>= 6;
+	else if (in_group(who, gid))
+		mode = group;
+	else if (who->no_groups && (group ^ others) & want)
+		return -EAGAIN;
+	return (mode & want) == want ? 0 : -EACCES;
+}
+
+int kv_may_search(const struct kv_caller *who, const struct kv_dir *dir)
+{
+	return kv_may(who, dir->mode, dir->uid, dir->gid, KV_MAY_SEARCH);
+}
+
+int kv_may_reach(const struct kv_caller *who, struct kv_dir *dir)
+{
+	int err = dir->node.unlinked ? -ENOENT : 0;
+
+	for (; !err; dir = kv_dir(dir->node.parent)) {
+		err = kv_may_search(who, dir);
+		if (dir->node.type == KV_ROOT)
+			break;
+	}
+	return err;
+}
+
+int kv_walk(struct kv *kv, const struct kv_caller *who, struct kv_dir *dir,
+	    const char *path, size_t len, struct kv_node **node)
+{
+	const char *end = path + len, *slash;
+	int err;
+
+	*node = NULL;
+	while ((slash = memchr(path, '/', (size_t)(end - path)))) {
+		struct kv_node *next =
+			kv_find_part(kv, dir, path, (size_t)(slash - path));
+
+		if (!next || !kv_is_dir(next))
+			return 0;
+		dir = kv_dir(next);
+		err = kv_may_search(who, dir);
+		if (err)
+			return err;
+		path = slash + 1;
+	}
+	*node = kv_find_part(kv, dir, path, (size_t)(end - path));
+	return 0;
+}

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef KVFS_IOCTL_H
+#define KVFS_IOCTL_H
+
+/*
+ * The ioctls of a kvfs mount, for clients that want more than read(2). Most
+ * use libkvfs; kvfs-ioctl(4) has the long story.
+ *
+ * A command is given on the descriptor of a directory of the mount. Names are
+ * relative to that directory; whether the caller may search the directories
+ * on the way, and read what he asks for, is checked name by name with the
+ * rights that he has at the call.
+ *
+ * Data goes both ways in one buffer:
+ *
+ *      ioctl(dir_fd, KVFS_IOC_EXISTS(room), buffer)
+ *
+ *      request   ┌──────┬─────────────────────┬───────────┐
+ *                │ head │ the command's struct│ names     │     free
+ *                └──────┴─────────────────────┴───────────┘
+ *                 ◀────────── head.size ─────────────────▶
+ *                 ◀────────── room, of which the command's number tells ──▶
+ *      answer    ┌──────┬─────────────────────┬─────┐
+ *                │ head │ the answer's struct │ …   │
+ *                └──────┴─────────────────────┴─────┘
+ *                 ◀────────── head.size ───────────▶
+ *
+ * The answer lies over the request. All fields are little-endian and of fixed
+ * width; reserved fields and unknown flags must be 0.
+ *
+ * Errors, of every command:
+ *      ENOTTY           no directory of a kvfs mount, or a command (also: a
+ *                       size of it) that this daemon does not have
+ *      EPROTONOSUPPORT  head.abi is not the daemon's: ask KVFS_IOC_VERSION
+ *      EINVAL           head.size is not what the request takes, a reserved
+ *                       field or an unknown flag is set, a name is none
+ *      EOPNOTSUPP       not on this directory: names are those of blocks, so
+ *                       the directory is kv/ or lies below it
+ *      EMSGSIZE         the answer needs more room
+ *      ENOENT           the directory was removed
+ *      ENOMEM, ENOTCONN the daemon has no memory; is about to leave
+ */
+
+#include <stdint.h>
+#include <sys/ioctl.h>
+
+#define KVFS_IOC_ABI 1u
+#define KVFS_IOC_TYPE 0xd7
+#define KVFS_IOC_ROOM_MAX 16383u /* bytes each way: the kernel's limit */
+#define KVFS_IOC_CALL(nr, room) \
+	_IOC(_IOC_READ | _IOC_WRITE, KVFS_IOC_TYPE, nr, room)
+
+/* First in every request and every answer. */
+struct kvfs_ioc_head {
+	uint32_t size; /* bytes in use, this one included */
+	uint32_t abi;  /* KVFS_IOC_ABI */
+};
+
+/* ---- what is this mount? On any directory of it ------------------------ */
+
+#define KVFS_IOC_VERSION KVFS_IOC_CALL(1, sizeof(struct kvfs_ioc_version))
+
+/* The kernel reads and maps blocks itself (FUSE passthrough). */
+#define KVFS_IOC_HAS_PASSTHROUGH (1ull << 0)
+/* Other nodes' blocks are found and can be fetched. */
+#define KVFS_IOC_HAS_CLUSTER (1ull << 1)
+
+/* In the request all but the head is 0, and head.abi may be any. */
+struct kvfs_ioc_version {
+	struct kvfs_ioc_head head;
+	uint64_t features;  /* KVFS_IOC_HAS_* */
+	uint32_t room_max;  /* KVFS_IOC_ROOM_MAX */
+	uint32_t names_max; /* of one request; its size may allow fewer */
+	char version[40];   /* of the daemon, 0-terminated */
+};
+
+/* ---- names ------------------------------------------------------------- */
+
+#define KVFS_IOC_NAMES_MAX 2000u
+
+/*
+ * Names of a request. What follows the command's struct, up to head.size:
+ *
+ *      digest_bytes 0            n names, each 0-terminated; they are paths:
+ *                                "a", "0a/1b/c.bin"
+ *      digest_bytes 16, 20, 32   suffix_bytes bytes, then n digests of so
+ *                                many bytes; a name is the digest in
+ *                                lower-case hex and then the suffix
+ *
+ * The order of the names is that of a prefix chain.
+ */
+struct kvfs_ioc_names {
+	uint32_t n;
+	uint8_t digest_bytes;
+	uint8_t suffix_bytes; /* 0 without digests */
+	uint16_t reserved;
+};
+
+/* ---- which of these names are there, and where? ------------------------ */
+
+#define KVFS_IOC_EXISTS(room) KVFS_IOC_CALL(2, room)
+#define KVFS_IOC_MATCH(room) KVFS_IOC_CALL(3, room)
+
+/* Do not ask Redis: what this node holds or has heard of. */
+#define KVFS_IOC_LOCAL (1u << 0)
+
+/* EXISTS and MATCH. A temporary file (*.tmp and the like) is not there. */
+struct kvfs_ioc_find {
+	struct kvfs_ioc_head head;
+	uint32_t flags; /* KVFS_IOC_LOCAL */
+	uint32_t reserved;
+	struct kvfs_ioc_names names;
+	/* … */
+};
+
+/* Redis did not answer in time: there may be more. */
+#define KVFS_IOC_INCOMPLETE (1u << 0)
+
+/*
+ * The answer. Behind it come n_nodes of struct kvfs_ioc_node (MATCH only, the
+ * longest prefix first), then (n + 7) / 8 bytes of a bitmap: the i-th name is
+ * on some node if bit i % 8 of byte i / 8 is set.
+ */
+struct kvfs_ioc_found {
+	struct kvfs_ioc_head head;
+	uint32_t flags;	    /* KVFS_IOC_INCOMPLETE */
+	uint32_t n;	    /* names */
+	uint32_t n_present; /* of them */
+	uint32_t n_prefix;  /* the first so many are all there */
+	uint32_t n_nodes;
+	uint32_t reserved;
+};
+
+/* This is the node that was asked. */
+#define KVFS_IOC_SELF (1u << 0)
+
+/* A node that holds the first name. */
+struct kvfs_ioc_node {
+	uint32_t n_prefix; /* it holds the first so many names */
+	uint32_t flags;	   /* KVFS_IOC_SELF */
+	char uuid[40];	   /* both 0-terminated */
+	char name[72];
+};
+
+static inline const struct kvfs_ioc_node *
+kvfs_ioc_nodes(const struct kvfs_ioc_found *found)
+{
+	return (const struct kvfs_ioc_node *)(found + 1);
+}
+
+static inline int kvfs_ioc_is_there(const struct kvfs_ioc_found *found,
+				    uint32_t i)
+{
+	const uint8_t *bits =
+		(const uint8_t *)(kvfs_ioc_nodes(found) + found->n_nodes);
+
+	return bits[i / 8] >> (i % 8) & 1;
+}
+
+#endif

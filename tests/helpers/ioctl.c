@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The ioctls of <kvfs/ioctl.h> by hand, also as nobody should call them:
+ *
+ *      ioctl [OPTION...] DIR version
+ *      ioctl [OPTION...] DIR exists|match [NAME...]    "-": names from stdin
+ *
+ *      -d BYTES   names are digests in hex of so many bytes
+ *      -x SUFFIX  of digests
+ *      -f FLAGS   -a ABI   -n COUNT   -s SIZE   -r RESERVED (each of them)
+ *      -R ROOM    -c NUMBER of the command instead of its own
+ *      -F         DIR may be a file
+ *
+ * Prints: version: features, room, names, version. exists, match: flags, names,
+ * present, prefix, the bitmap as 0 and 1, and NODE:PREFIX of each node. Or the
+ * errno's text, and fails.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs/kvfs_ioctl.h"
+
+static union {
+	char bytes[KVFS_IOC_ROOM_MAX + 1];
+	struct kvfs_ioc_head head;
+	struct kvfs_ioc_version version;
+	struct kvfs_ioc_find find;
+	struct kvfs_ioc_found found;
+} buf;
+
+static struct {
+	unsigned digest, flags, reserved, cmd;
+	unsigned abi;
+	const char *suffix;
+	long n, size, room;
+	bool file;
+} opt = {.abi = KVFS_IOC_ABI, .suffix = "", .n = -1, .size = -1, .room = -1};
+
+static size_t used; /* bytes of the request */
+static uint32_t n_names;
+
+static void die(const char *what)
+{
+	fprintf(stderr, "%s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static void append(const void *bytes, size_t n)
+{
+	if (n > sizeof(buf.bytes) - used) {
+		errno = E2BIG;
+		die("request");
+	}
+	memcpy(buf.bytes + used, bytes, n);
+	used += n;
+}
+
+static void add_name(const char *name)
+{
+	n_names++;
+	if (!opt.digest) {
+		append(name, strlen(name) + 1);
+		return;
+	}
+	for (unsigned i = 0; i < opt.digest; i++) {
+		unsigned byte = 0;
+
+		sscanf(name + 2 * i, "%2x", &byte);
+		append(&(uint8_t){(uint8_t)byte}, 1);
+	}
+}
+
+static void add_lines(void)
+{
+	char line[1024];
+
+	while (fgets(line, sizeof(line), stdin)) {
+		line[strcspn(line, "\n")] = 0;
+		add_name(line);
+	}
+}
+
+static void add_names(char **names)
+{
+	append(opt.suffix, strlen(opt.suffix));
+	for (; *names; names++)
+		if (!strcmp(*names, "-"))
+			add_lines();
+		else
+			add_name(*names);
+}
+
+static struct kvfs_ioc_names names_head(void)
+{
+	return (struct kvfs_ioc_names){
+		.n = opt.n < 0 ? n_names : (uint32_t)opt.n,
+		.digest_bytes = (uint8_t)opt.digest,
+		.suffix_bytes = (uint8_t)strlen(opt.suffix),
+		.reserved = opt.reserved >> 16 & 0xffff,
+	};
+}
+
+static size_t room_for(size_t answer)
+{
+	return opt.room >= 0 ? (size_t)opt.room : used > answer ? used : answer;
+}
+
+static void call(const char *dir, unsigned cmd)
+{
+	int fd = open(dir, O_RDONLY | (opt.file ? 0 : O_DIRECTORY));
+
+	if (fd < 0)
+		die(dir);
+	buf.head.size = opt.size < 0 ? (uint32_t)used : (uint32_t)opt.size;
+	buf.head.abi = opt.abi;
+	if (ioctl(fd, opt.cmd ? opt.cmd : cmd, &buf))
+		die("ioctl");
+	close(fd);
+}
+
+static void version(const char *dir)
+{
+	used = sizeof(buf.version);
+	buf.version.names_max = opt.reserved;
+	call(dir, KVFS_IOC_VERSION);
+	printf("%" PRIx64 " %u %u %s\n", buf.version.features,
+	       buf.version.room_max, buf.version.names_max,
+	       buf.version.version);
+}
+
+static void print_found(void)
+{
+	const struct kvfs_ioc_node *nodes = kvfs_ioc_nodes(&buf.found);
+
+	printf("%x %u %u %u ", buf.found.flags, buf.found.n,
+	       buf.found.n_present, buf.found.n_prefix);
+	for (uint32_t i = 0; i < buf.found.n; i++)
+		putchar('0' + kvfs_ioc_is_there(&buf.found, i));
+	for (uint32_t i = 0; i < buf.found.n_nodes; i++)
+		printf(" %s:%u%s", nodes[i].name, nodes[i].n_prefix,
+		       nodes[i].flags & KVFS_IOC_SELF ? ":self" : "");
+	putchar('\n');
+}
+
+static void find(const char *dir, char **names, bool match)
+{
+	size_t answer = sizeof(buf.found) + (match ? 4096 : 256), room;
+
+	used = sizeof(buf.find);
+	add_names(names);
+	buf.find.flags = opt.flags;
+	buf.find.reserved = opt.reserved & 0xffff;
+	buf.find.names = names_head();
+	room = room_for(answer);
+	call(dir, match ? KVFS_IOC_MATCH(room) : KVFS_IOC_EXISTS(room));
+	print_found();
+}
+
+static void take_option(int o)
+{
+	if (o == 'x')
+		opt.suffix = optarg;
+	else if (o == 'F')
+		opt.file = true;
+	else if (o == 'n')
+		opt.n = strtol(optarg, NULL, 0);
+	else if (o == 's')
+		opt.size = strtol(optarg, NULL, 0);
+	else if (o == 'R')
+		opt.room = strtol(optarg, NULL, 0);
+	else
+		*(o == 'd'   ? &opt.digest
+		  : o == 'f' ? &opt.flags
+		  : o == 'a' ? &opt.abi
+		  : o == 'r' ? &opt.reserved
+			     : &opt.cmd) = (unsigned)strtoul(optarg, NULL, 0);
+}
+
+int main(int argc, char **argv)
+{
+	int o;
+
+	while ((o = getopt(argc, argv, "+d:x:f:a:n:s:r:R:c:F")) != -1) {
+		if (o == '?')
+			return 2;
+		take_option(o);
+	}
+	argv += optind;
+	if (argc - optind < 2)
+		return 2;
+	if (!strcmp(argv[1], "version"))
+		version(argv[0]);
+	else if (!strcmp(argv[1], "exists") || !strcmp(argv[1], "match"))
+		find(argv[0], argv + 2, argv[1][0] == 'm');
+	else
+		return 2;
+	return 0;
+}
