@@ -12,8 +12,13 @@
  *      tokens   │ 0 … 15 │ 16 … 31 │ 32 … 47 │ 48 49   (block_tokens 16)
  *      digests  │   a ───┼──▶ b ───┼──▶ c    │          3 whole blocks
  *
+ * Then the blocks: a directory of a mount is opened once, and asked for many
+ * names in one call.
+ *
+ *      kvfs_open ──▶ kvfs_exists, kvfs_match ──▶ kvfs_close
+ *
  * The library keeps no state of its own and prints nothing. Functions return a
- * count or 0, or a negative errno.
+ * count or 0, or a negative errno, which kvfs_strerror explains.
  */
 
 #include <stddef.h>
@@ -26,6 +31,15 @@ extern "C" {
 
 /** kvfs_version - of the library, such as "0.1.0". Threads: any. */
 const char *kvfs_version(void);
+
+/**
+ * kvfs_strerror - what a negative errno of this library means
+ * @err: negative; or any number
+ *
+ * Returns: a text that is never freed and never changes.
+ * Threads: any.
+ */
+const char *kvfs_strerror(int err);
 
 /* ---- names of blocks: prefix chains ------------------------------------ */
 
@@ -83,6 +97,99 @@ int kvfs_chain_digests(enum kvfs_hash hash, const void *parent,
 		       const uint32_t *tokens, size_t n_tokens,
 		       size_t block_tokens, const struct iovec *keys,
 		       size_t n_keys, void *digests);
+
+/* ---- a directory of a mount -------------------------------------------- */
+
+struct kvfs; /* one open directory */
+
+/**
+ * kvfs_open - a directory of a mount, below which names are looked up
+ * @path: a directory at or below kv/ of a mount, such as a namespace
+ * @k:    the handle, set only on success; kvfs_close ends it
+ *
+ * Returns: 0, -ENOTTY it is on no kvfs mount or the daemon is too old,
+ *          -EPROTONOSUPPORT the daemon's interface is a later one than this
+ *          library knows, -ENOMEM, or what open(2) says.
+ * Threads: any; a handle may be used by many threads at once.
+ */
+int kvfs_open(const char *path, struct kvfs **k);
+
+/** kvfs_close - end it; NULL is none. No call may be under way. */
+void kvfs_close(struct kvfs *k);
+
+/** kvfs_fd - its directory's descriptor, which stays its own. Threads: any. */
+int kvfs_fd(const struct kvfs *k);
+
+/* ---- which blocks are there, and where? -------------------------------- */
+
+/*
+ * Names, below the directory of a handle; their order is that of a prefix
+ * chain. Either paths ("a", "0a/1b.bin"), or digests, of which a name is the
+ * lower-case hex and then the suffix.
+ */
+struct kvfs_names {
+	uint32_t n;
+	const char *const *paths; /* n of them; NULL: digests */
+	const void *digests;	  /* n, one behind the other */
+	uint32_t digest_bytes;	  /* 16, 20 or 32 */
+	const char *suffix;	  /* NULL: none */
+};
+
+/* What this node holds, or has heard of; Redis is not asked. */
+#define KVFS_LOCAL 1u
+
+struct kvfs_found {
+	uint32_t n_present;  /* so many are on some node */
+	uint32_t n_prefix;   /* the first so many are all there */
+	uint32_t incomplete; /* 1: Redis did not answer in time, there may be
+				more */
+};
+
+/* A node that holds the first names of a prefix. */
+struct kvfs_holder {
+	uint32_t n_prefix; /* it holds the first so many */
+	uint32_t is_self;  /* 1: the node of the mount that was asked */
+	char uuid[40];	   /* both 0-terminated */
+	char name[72];
+};
+
+/**
+ * kvfs_exists - which of these names are blocks of any node?
+ * @k:      an open directory
+ * @names:  any number of names
+ * @flags:  KVFS_LOCAL or 0
+ * @bitmap: (n + 7) / 8 bytes: bit i % 8 of byte i / 8 is that of name i; or
+ *          NULL
+ * @found:  the counts; set only on success
+ *
+ * Shape:   one call of the daemon for up to 2,000 names, 1,020 digests of 16
+ *          bytes; it asks Redis at most once for each such call. A file that
+ *          is still being written, or that the caller may not read, is not
+ *          there.
+ * Returns: 0, -EINVAL a name that no block can have or an unknown flag,
+ *          -EOPNOTSUPP the directory is not kv/ nor below it, -ENOENT it was
+ *          removed, -ENOMEM, -ENOTCONN the daemon is gone.
+ * Threads: any.
+ */
+int kvfs_exists(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
+		uint8_t *bitmap, struct kvfs_found *found);
+
+/**
+ * kvfs_match - which nodes hold how much of a prefix?
+ * @k, names, flags: as for kvfs_exists
+ * @holders: the nodes that hold the first name, the longest prefix first
+ * @room:    so many of them, at most
+ * @found:   as for kvfs_exists, but names behind the end of every prefix are
+ *           not asked for and not counted in n_present
+ *
+ * Returns: how many holders were set, or -errno as kvfs_exists. A block's
+ *          record names 16 of its holders: of one that more nodes hold, some
+ *          are not shown.
+ * Threads: any.
+ */
+int kvfs_match(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
+	       struct kvfs_holder *holders, uint32_t room,
+	       struct kvfs_found *found);
 
 #ifdef __cplusplus
 }

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <string.h>
+
+#include "gds/internal.h"
+
+static uint32_t at_most(uint32_t n)
+{
+	return n < KVFS_IOC_NAMES_MAX ? n : KVFS_IOC_NAMES_MAX;
+}
+
+static int pack_digests(const struct kvfs_names *names, uint32_t first,
+			struct kvfs_ioc_names *head, char *packed, size_t room,
+			size_t *bytes)
+{
+	size_t each = names->digest_bytes;
+	size_t suffix = names->suffix ? strlen(names->suffix) : 0;
+	uint32_t n = at_most(names->n - first);
+
+	if ((each != 16 && each != 20 && each != 32) || suffix > UINT8_MAX)
+		return -EINVAL;
+	if (n > (room - suffix) / each)
+		n = (uint32_t)((room - suffix) / each);
+	if (suffix)
+		memcpy(packed, names->suffix, suffix);
+	memcpy(packed + suffix, (const char *)names->digests + first * each,
+	       n * each);
+	*head = (struct kvfs_ioc_names){.n = n,
+					.digest_bytes = (uint8_t)each,
+					.suffix_bytes = (uint8_t)suffix};
+	*bytes = suffix + n * each;
+	return (int)n;
+}
+
+static int pack_paths(const struct kvfs_names *names, uint32_t first,
+		      struct kvfs_ioc_names *head, char *packed, size_t room,
+		      size_t *bytes)
+{
+	uint32_t n = 0, most = at_most(names->n - first);
+	size_t used = 0;
+
+	for (; n < most; n++) {
+		size_t size = strlen(names->paths[first + n]) + 1;
+
+		if (size > room - used)
+			break;
+		memcpy(packed + used, names->paths[first + n], size);
+		used += size;
+	}
+	*head = (struct kvfs_ioc_names){.n = n};
+	*bytes = used;
+	return n ? (int)n : -EINVAL;
+}
+
+int gds_names_pack(const struct kvfs_names *names, uint32_t first,
+		   struct kvfs_ioc_names *head, void *packed, size_t room,
+		   size_t *bytes)
+{
+	return names->paths
+		       ? pack_paths(names, first, head, packed, room, bytes)
+		       : pack_digests(names, first, head, packed, room, bytes);
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT
+/*
+ * libkvfs by hand, names from stdin, one a line:
+ *
+ *      gds DIR exists|match [-l] [-d SUFFIX]
+ *
+ *      -l   KVFS_LOCAL
+ *      -d   the lines are digests in hex, all of one length
+ *
+ * exists prints: present, prefix, incomplete, and the bitmap as 0 and 1; match
+ * the same without the bitmap, and NODE:PREFIX of each holder, the own node's
+ * with ":self". Or the error's text, and fails.
+ */
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "gds/kvfs.h"
+
+#define LINES_MAX 20000
+#define HOLDERS_MAX 32
+
+static char *lines[LINES_MAX];
+static uint8_t digests[LINES_MAX * KVFS_DIGEST_MAX];
+
+static uint32_t read_lines(void)
+{
+	char line[1024];
+	uint32_t n = 0;
+
+	while (n < LINES_MAX && fgets(line, sizeof(line), stdin)) {
+		line[strcspn(line, "\n")] = 0;
+		lines[n++] = strdup(line);
+	}
+	return n;
+}
+
+static void to_digests(struct kvfs_names *names)
+{
+	names->digest_bytes = names->n ? (uint32_t)strlen(lines[0]) / 2 : 0;
+	for (uint32_t i = 0; i < names->n; i++)
+		for (uint32_t b = 0; b < names->digest_bytes; b++)
+			sscanf(lines[i] + 2 * b, "%2hhx",
+			       &digests[i * names->digest_bytes + b]);
+	names->digests = digests;
+	names->paths = NULL;
+}
+
+static int failed(int err)
+{
+	fprintf(stderr, "%s\n", kvfs_strerror(err));
+	return 1;
+}
+
+static int exists(struct kvfs *k, const struct kvfs_names *names,
+		  uint32_t flags)
+{
+	static uint8_t bitmap[LINES_MAX / 8 + 1];
+	struct kvfs_found f;
+	int err = kvfs_exists(k, names, flags, bitmap, &f);
+
+	if (err)
+		return failed(err);
+	printf("%u %u %u ", f.n_present, f.n_prefix, f.incomplete);
+	for (uint32_t i = 0; i < names->n; i++)
+		putchar('0' + (bitmap[i / 8] >> i % 8 & 1));
+	putchar('\n');
+	return 0;
+}
+
+static int match(struct kvfs *k, const struct kvfs_names *names, uint32_t flags)
+{
+	struct kvfs_holder holders[HOLDERS_MAX];
+	struct kvfs_found f;
+	int n = kvfs_match(k, names, flags, holders, HOLDERS_MAX, &f);
+
+	if (n < 0)
+		return failed(n);
+	printf("%u %u %u", f.n_present, f.n_prefix, f.incomplete);
+	for (int i = 0; i < n; i++)
+		printf(" %s:%u%s", holders[i].name, holders[i].n_prefix,
+		       holders[i].is_self ? ":self" : "");
+	putchar('\n');
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct kvfs_names names = {.paths = (const char *const *)lines};
+	struct kvfs *k;
+	uint32_t flags = 0;
+	bool hex = false;
+	int o, rc;
+
+	while ((o = getopt(argc, argv, "ld:")) != -1) {
+		if (o == '?')
+			return 2;
+		if (o == 'l')
+			flags = KVFS_LOCAL;
+		else
+			names.suffix = optarg, hex = true;
+	}
+	if (argc - optind != 2)
+		return 2;
+	names.n = read_lines();
+	if (hex)
+		to_digests(&names);
+	rc = kvfs_open(argv[optind], &k);
+	if (rc)
+		return failed(rc);
+	rc = !strcmp(argv[optind + 1], "match") ? match(k, &names, flags)
+						: exists(k, &names, flags);
+	kvfs_close(k);
+	return rc;
+}

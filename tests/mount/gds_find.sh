@@ -1,0 +1,79 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# libkvfs: which of any number of names are there.
+# shellcheck source=tests/mount/lib.sh
+. "$(dirname "$0")/lib.sh" || exit 99
+on_each_rung "$@"
+kvfs_mount
+mkdir -p "$KV/n/many" "$KV/n/digests"
+blocks -n 4100 -s 100 store "$KV/n/many" >/dev/null
+DIGEST=$(printf 'ab%030d' 7)
+put_tmp "$KV/n/digests/$DIGEST.bin" 5000 1
+
+_gds() { "$HELPERS/gds" "$@"; }
+_names() { printf 'b%06d\n' $(seq "$1" "$2"); } # as helpers/blocks calls them
+_ones() { printf "%$1s" '' | tr ' ' 1; }
+
+any_number_of_names_is_asked_for_in_one_call() {
+	expect 'none' "$(_gds "$KV/n" exists </dev/null)" '0 0 0 '
+	expect 'one' "$(_names 7 7 | _gds "$KV/n/many" exists)" '1 1 0 1'
+	# Three requests of the daemon; the last names are not there.
+	expect 'many' "$(_names 0 4106 | _gds "$KV/n/many" exists)" \
+		"4100 4100 0 $(_ones 4100)0000000"
+}
+
+a_gap_ends_the_prefix_in_whichever_request_it_is() {
+	local gap
+	for gap in 0 1999 2000 2007 4099; do
+		mv "$KV/n/many/b$(printf %06d $gap)" "$KV/n/away"
+		expect "gap $gap" "$(_names 0 4099 | _gds "$KV/n/many" exists)" \
+			"4099 $gap 0 $(_ones $gap)0$(_ones $((4099 - gap)))"
+		expect "match $gap" "$(_names 0 4099 | _gds "$KV/n/many" match |
+			cut -d' ' -f2)" "$gap"
+		mv "$KV/n/away" "$KV/n/many/b$(printf %06d $gap)"
+	done
+}
+
+long_paths_fill_more_requests() {
+	local deep i
+	deep=$(printf '%0200d/%0200d' 1 2)
+	mkdir -p "$KV/n/$deep"
+	put_tmp "$KV/n/$deep/a" 100 1
+	for i in {1..100}; do echo "$deep/a"; done >"$T/names"
+	echo "$deep/b" >>"$T/names"
+	expect 'found' "$(_gds "$KV/n" exists <"$T/names")" \
+		"100 100 0 $(_ones 100)0"
+	printf "%1000s\n" '' | tr ' ' x >"$T/long"
+	refused "$EINVAL" bash -c '"$1" "$2" exists <"$3"' - \
+		"$HELPERS/gds" "$KV/n" "$T/long"
+}
+
+digests_are_names() {
+	local none=${DIGEST/ab/ba}
+	expect 'with suffix' "$(printf '%s\n' "$DIGEST" "$none" |
+		_gds -d .bin "$KV/n/digests" exists)" '1 1 0 10'
+	expect 'without' "$(echo "$DIGEST" | _gds -d '' "$KV/n/digests" exists)" \
+		'0 0 0 0'
+	{ for i in {1..3000}; do echo "$none"; done; echo "$DIGEST"; } >"$T/names"
+	expect 'the last of 3001' "$(_gds -d .bin "$KV/n/digests" exists \
+		<"$T/names" | tail -c 3)" '01'
+	refused "$EINVAL" bash -c 'echo abcd | "$1" -d .bin "$2" exists' - \
+		"$HELPERS/gds" "$KV/n"
+}
+
+a_holder_of_all_is_found_over_requests() {
+	expect 'match' "$(_names 0 4106 | _gds "$KV/n/many" match |
+		sed -E 's/ [^ ]+:4100/ :4100/')" '4100 4100 0 :4100:self'
+	expect 'nobody' "$(_names 4100 4106 | _gds "$KV/n/many" match)" '0 0 0'
+	expect 'of nothing' "$(_gds "$KV/n/many" match </dev/null)" '0 0 0'
+}
+
+errors_say_what_is_wrong() {
+	refused 'not on a kvfs mount' _gds "$T" exists
+	refused 'No such file' _gds "$KV/none" exists
+	refused 'Not a directory' _gds "$KV/n/many/b000000" exists
+	refused 'not a directory of blocks' bash -c \
+		'echo a | "$1" "$2" exists' - "$HELPERS/gds" "$CKPT"
+}
+
+run_tests
