@@ -9,6 +9,7 @@
 #include "base/fault.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -228,6 +229,8 @@ static void add_slice(struct tcp_link *l, struct tcp_item *i)
 {
 	const struct engine_slice *s = i->slice;
 
+	if (fault_hit("tcp.stop"))
+		raise(SIGSTOP);
 	add_frame(l,
 		  &(struct wire_header){.type = WIRE_DATA,
 					.length = s->length_bytes,

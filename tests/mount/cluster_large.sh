@@ -11,15 +11,13 @@ for i in 2 3; do
 done
 BYTES=20000000
 
-# Under way, and no more of it comes.
+# Under way, and no more of it comes: the third part is the last to begin.
 _opened_and_stopped() { # READER OWNER NAME
+	node_stops_at "$2" 10
 	hand_start
 	wait_for "[ -e '$(kv "$1")/n/$3' ]"
 	hand open 1 r "$(kv "$1")/n/$3"
-	node_stop "$2"
-	_fetched "$1" || return 0
-	node_cont "$2"
-	fail 'it was whole before the owner could be stopped'
+	wait_for "node_is_stopped $2"
 }
 _fetched() { [ "$(node_status "$1" .remote.n_fetching)" = 0 ]; }
 

@@ -15,13 +15,11 @@ done
 late_bytes_never_land_in_a_reused_frame() {
 	local i reader
 	put_published "$(kv 1)/n/late" 16000000 1
-	# At 200 Mbit/s this takes more than half a second: the owner is stopped in
-	# the middle of it.
+	node_stops_at 1 8
+	wait_for '[ -e "$(kv 2)/n/late" ]'
 	cat "$(kv 2)/n/late" >"$T/late" 2>"$T/err" &
 	reader=$!
-	wait_for '[ "$(node_status 2 .remote.n_fetching)" = 1 ] &&
-		[ "$(node_status 1 .remote.n_serving)" = 1 ]'
-	node_stop 1
+	wait_for 'node_is_stopped 1'
 	wait $reader && fail 'the read got bytes that were never sent'
 	grep -q "$ENOENT" "$T/err"
 	# Its frame may be refilled by now, if anybody gave it back too early.
