@@ -38,8 +38,8 @@ a_copy_that_is_damaged_is_never_shown() {
 	local frame
 	put_published "$(kv 1)/n/damaged" 1000000 2
 	# Behind the daemon's back: the frame that holds it.
-	frame=$(find "$KVFS_CLUSTER/node-1/state/pool/frames" -size 1954 \
-		-newermt '-20 seconds' | head -1)
+	frame=$(find "$KVFS_CLUSTER/node-1/state/pool/frames" -size 1954 |
+		head -1)
 	[ -n "$frame" ] || fail 'no frame of that size'
 	printf 'other' | dd of="$frame" bs=1 seek=500000 conv=notrunc 2>/dev/null
 	refused "$ENOENT" cat "$(kv 2)/n/damaged"

@@ -37,13 +37,9 @@ engines_alone_need_no_mount() {
 	_has "$T/out" engine_fetch 1
 	_has "$T/out" engine_fetch 8
 	! grep -q mount_fetch "$T/out" || fail 'there are no mounts to fetch from'
-}
-
-iperf3_is_in_it_where_it_is_installed() {
-	requires_cmd iperf3
-	_bench "${QUICK[@]}" --threads 1 --json >"$T/out"
-	jq -es '([.[] | select(.op == "iperf3") | .threads] == [1, 2]) and
-		all(.[]; .x_iperf3 > 0)' "$T/out" >/dev/null ||
+	! command -v iperf3 >/dev/null ||
+		jq -es '([.[] | select(.op == "iperf3") | .threads] == [1, 2])
+			and all(.[]; .x_iperf3 > 0)' "$T/out" >/dev/null ||
 		fail "$(cat "$T/out")"
 }
 
@@ -67,7 +63,7 @@ two_nodes_are_measured_by_both_operations() {
 	done
 }
 
-a_chain_is_read_in_order_and_reversed() {
+a_chain_is_read_in_order_and_reversed_and_nothing_is_left() {
 	local op
 	_bench "$(mnt 1)" "$(mnt 2)" --quick --seconds 0.5 --sizes 64K \
 		--ops chain --json >"$T/out"
@@ -75,12 +71,7 @@ a_chain_is_read_in_order_and_reversed() {
 	for op in chain chain_reversed; do
 		_has "$T/out" $op 1
 	done
-}
-
-nothing_is_left_on_the_nodes() {
-	_bench "$(mnt 1)" "$(mnt 2)" "${QUICK[@]}" --threads 1 --ops mount_fetch \
-		--json >"$T/out"
-	! grep -q engine_fetch "$T/out" || fail '--ops was not heeded'
+	! grep -q _fetch "$T/out" || fail '--ops was not heeded'
 	[ ! -e "$(kv 1)/bench-remote" ] || fail "$(ls "$(kv 1)/bench-remote")"
 }
 
