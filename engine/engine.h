@@ -225,6 +225,15 @@ void engine_peer_ref(struct engine_peer *peer);
  */
 void engine_peer_put(struct engine_peer *peer);
 
+/**
+ * engine_peer_end_backoff - let the next use connect, if connecting failed
+ *
+ * For who cannot do without this peer and waits: the link may have healed long
+ * before a backoff of seconds is over. An address that failed within the last
+ * 100 ms stays in it, so this may be called as often as one likes.
+ */
+void engine_peer_end_backoff(struct engine_peer *peer);
+
 /** engine_peer_drop - end the session now; all on it fails with why (< 0). */
 void engine_peer_drop(struct engine_peer *peer, int why);
 

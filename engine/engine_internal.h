@@ -78,6 +78,7 @@ struct peer_address {
 	struct transport *transport;
 	uint32_t n_links, n_wanted;
 	int64_t backoff_ns, after_ns; /* not before */
+	int64_t failed_ns;	      /* the last time */
 	uint32_t bad_locals; /* bits: no link of it came up from there */
 };
 

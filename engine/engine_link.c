@@ -171,6 +171,7 @@ static void connect_one(struct engine_peer *p, uint32_t index, int64_t now)
 	if (err) {
 		a->n_links--;
 		e->n_links--;
+		a->failed_ns = now;
 		a->after_ns = now + BACKOFF_LEAST_NS;
 		e->stats.connects_failed++;
 		p->last_error = err;
@@ -233,6 +234,7 @@ static void address_failed(struct engine_peer *p, struct engine_link *l,
 	if (l->local >= 0 && l->state < LINK_ADMITTED && why != -EALREADY)
 		a->bad_locals |= 1u << l->local;
 	p->last_error = why;
+	a->failed_ns = now;
 	if (why == -EALREADY) {
 		a->after_ns = now + SOFT_RETRY_NS;
 	} else if (proven) {
@@ -249,6 +251,19 @@ static void address_failed(struct engine_peer *p, struct engine_link *l,
 			(int64_t)(random_64() % (uint64_t)(a->backoff_ns / 2));
 	}
 	time_by(p->engine, a->after_ns);
+}
+
+void engine_peer_end_backoff(struct engine_peer *p)
+{
+	scoped_lock(&p->engine->lock);
+	int64_t now = clock_now_ns();
+
+	for (uint32_t i = 0; i < p->n_addresses; i++) {
+		struct peer_address *a = &p->addresses[i];
+
+		if (a->after_ns > now && a->failed_ns <= now - BACKOFF_LEAST_NS)
+			a->after_ns = now;
+	}
 }
 
 /* ---- admission ---------------------------------------------------------- */

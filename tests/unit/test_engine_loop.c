@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "engine/engine_internal.h"
 #include "engine/loop.h"
 #include "tests/unit/engine_fixture.h"
 
@@ -530,6 +531,41 @@ START_TEST(readers_see_how_far_a_segment_has_come)
 }
 END_TEST
 
+/* The clock has no part in it: this backoff does not end by itself. */
+static void back_off(int64_t failed_ns)
+{
+	scoped_lock(&reader->engine->lock);
+	struct peer_address *a = &reader->addresses[0];
+
+	a->failed_ns = failed_ns;
+	a->after_ns = INT64_MAX;
+}
+
+START_TEST(a_backoff_can_be_ended_but_not_of_what_has_just_failed)
+{
+	struct fx_call c;
+
+	engine_peer_put(writer);
+	fx_mem_free(&to);
+	fx_node_close(&fx, 1);
+	ck_assert_int_eq(fx_call(reader, &c, FX_ECHO, "x", 1, 0), 0);
+	ck_assert_int_eq(fx_call_wait(&c), -ENOTCONN);
+	fx_node_open(&fx, 1, 1);
+	fx_mem_new(&to, fx_reader(&fx), ENGINE_MEM_HOST, SIZE);
+	writer = fx_peer(&fx, 1, 0);
+
+	back_off(INT64_MAX);
+	engine_peer_end_backoff(reader);
+	ck_assert_int_eq(fx_call(reader, &c, FX_ECHO, "x", 1, 0), -EHOSTDOWN);
+	back_off(0);
+	ck_assert_int_eq(fx_call(reader, &c, FX_ECHO, "x", 1, 0), -EHOSTDOWN);
+	engine_peer_end_backoff(reader);
+
+	ck_assert_int_eq(fx_call(reader, &c, FX_ECHO, "x", 1, 0), 0);
+	ck_assert_int_eq(fx_call_wait(&c), 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("engine, loop");
@@ -556,6 +592,8 @@ int main(void)
 	tcase_add_test(c, a_peer_answers_sixty_four_calls_at_a_time);
 	tcase_add_test(c, a_peer_that_does_not_read_fills_a_queue_and_no_more);
 	tcase_add_test(c, what_is_urgent_overtakes_what_is_not);
+	tcase_add_test(c,
+		       a_backoff_can_be_ended_but_not_of_what_has_just_failed);
 	tcase_add_test(
 		one,
 		a_foreground_read_goes_before_prefetch_replication_and_migration);
