@@ -325,6 +325,8 @@ static int from_holder(struct shard *s, uint32_t incarnation)
 
 	if (err)
 		return err;
+	if (s->foreground && *s->tried) /* and now all are needed */
+		engine_peer_end_backoff(peer);
 	err = receive(s, peer);
 	if (!err)
 		err = verify(s, peer, incarnation);

@@ -12,7 +12,6 @@
 #include "engine/pool.h"
 #include "fs/call.h"
 #include "fs/ctl.h"
-#include "fs/frames.h"
 #include "fs/fs.h"
 #include "fs/locks.h"
 
@@ -70,8 +69,7 @@ static const struct {
 	{"config", ctl_config},
 	{"events", ctl_events},
 	{"version", ctl_version},
-	{"match", NULL},  /* ctl_match.c */
-	{"frames", NULL}, /* a directory: frames.c */
+	{"match", NULL}, /* ctl_match.c */
 };
 enum {
 	CTL_ROOT,
@@ -79,8 +77,7 @@ enum {
 	CTL_FIRST_FILE,
 	CTL_EVENTS = 6,
 	CTL_MATCH = 8,
-	CTL_FRAMES = 9,
-	CTL_ENTRIES = 10,
+	CTL_ENTRIES = 9,
 };
 
 struct ctl {
@@ -100,7 +97,7 @@ static bool is_match(const struct call *c)
 
 static mode_t mode_of(unsigned index)
 {
-	if (index < CTL_FIRST_FILE || index == CTL_FRAMES)
+	if (index < CTL_FIRST_FILE)
 		return S_IFDIR | 0755;
 	if (index == CTL_EVENTS) /* names of tenants are in it */
 		return S_IFREG | 0400;
@@ -114,10 +111,7 @@ static void fill_attr(const struct fs *fs, unsigned index, struct stat *st)
 	memset(st, 0, sizeof(*st));
 	st->st_ino = CTL_INO(index);
 	st->st_mode = mode_of(index);
-	st->st_nlink = index == CTL_ROOT     ? 5
-		       : index == CTL_DIR    ? 3
-		       : index == CTL_FRAMES ? 2
-					     : 1;
+	st->st_nlink = index == CTL_ROOT ? 5 : index == CTL_DIR ? 2 : 1;
 	st->st_uid = geteuid();
 	st->st_gid = getegid();
 	st->st_blksize = 4096;
@@ -154,10 +148,6 @@ static void do_lookup(struct call *c)
 {
 	unsigned dir = index_of(c->inode);
 
-	if (dir == CTL_FRAMES) {
-		frames_lookup(c);
-		return;
-	}
 	if (dir == CTL_ROOT && !strcmp(c->name, "kv")) {
 		reply_view_root(c, kv_root(c->fs->kv));
 		return;
@@ -300,8 +290,7 @@ static void do_readdir(struct call *c)
 	static const unsigned root_index[] = {CTL_ROOT, CTL_ROOT, CTL_DIR,
 					      CTL_ROOT, CTL_ROOT};
 	bool is_root = index_of(c->inode) == CTL_ROOT;
-	bool is_frames = index_of(c->inode) == CTL_FRAMES; /* none is shown */
-	off_t n = is_root ? 5 : is_frames ? CTL_FIRST_FILE : CTL_ENTRIES;
+	off_t n = is_root ? 5 : CTL_ENTRIES;
 	size_t used = 0;
 	char *buf = malloc(c->size);
 

@@ -61,20 +61,16 @@ int kv_may_search(const struct kv_caller *who, const struct kv_dir *dir)
 	return kv_may(who, dir->mode, dir->uid, dir->gid, KV_MAY_SEARCH);
 }
 
-int kv_may_pass(const struct kv_caller *who, struct kv_dir *dir)
-{
-	int err = kv_may_search(who, dir);
-
-	while (!err && dir->node.type != KV_ROOT) {
-		dir = kv_dir(dir->node.parent);
-		err = kv_may_search(who, dir);
-	}
-	return err;
-}
-
 int kv_may_reach(const struct kv_caller *who, struct kv_dir *dir)
 {
-	return dir->node.unlinked ? -ENOENT : kv_may_pass(who, dir);
+	int err = dir->node.unlinked ? -ENOENT : 0;
+
+	for (; !err; dir = kv_dir(dir->node.parent)) {
+		err = kv_may_search(who, dir);
+		if (dir->node.type == KV_ROOT)
+			break;
+	}
+	return err;
 }
 
 int kv_walk(struct kv *kv, const struct kv_caller *who, struct kv_dir *dir,

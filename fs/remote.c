@@ -125,6 +125,16 @@ int remote_peer(struct remote *r, uint32_t incarnation,
 			       peer);
 }
 
+void remote_dial(struct remote *r, uint32_t incarnation)
+{
+	struct engine_peer *peer;
+
+	if (remote_peer(r, incarnation, &peer))
+		return;
+	engine_peer_end_backoff(peer);
+	engine_peer_put(peer);
+}
+
 /* Near and idle first; one that owes us something and is silent, last. */
 int64_t remote_score(struct remote *r, uint32_t holder)
 {

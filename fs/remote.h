@@ -54,6 +54,7 @@ struct fs;
 
 #define REMOTE_SEEN_NS 100000000LL /* what Redis said is believed so long */
 #define REMOTE_FETCHERS 32
+#define REMOTE_PATIENT (REMOTE_FETCHERS / 4) /* may wait for a link */
 #define REMOTE_SERVERS 2
 #define REMOTE_EXPECTED 1024 /* names that may be opened next */
 #define REMOTE_UPLOADS_MAX 4 /* of one block at a time */
@@ -96,6 +97,7 @@ struct remote {
 	struct remote_lookup *late[REMOTE_LATE]; /* by the name's hash */
 	uint64_t pool_bytes;
 	struct remote_offers *offers;
+	atomic_uint n_patient; /* fetches that wait for a link */
 	_Atomic uint64_t expected[REMOTE_EXPECTED]; /* hashes; remote_chain.c */
 	pthread_mutex_t try_lock;		    /* guards tries, parts */
 	pthread_cond_t try_begun;
@@ -135,6 +137,8 @@ bool remote_post(struct remote *r, struct workers *w, struct job *job);
 /** remote_peer - a reference to the node of an incarnation, or -errno. */
 int remote_peer(struct remote *r, uint32_t incarnation,
 		struct engine_peer **peer);
+/** remote_dial - somebody waits for this node: any backoff ends. */
+void remote_dial(struct remote *r, uint32_t incarnation);
 /** remote_score - whom to ask first, the lower the better: near and idle
  *  nodes; one that owes an answer and is silent comes last. */
 int64_t remote_score(struct remote *r, uint32_t incarnation);
@@ -192,17 +196,6 @@ int remote_node_attr(struct kv *kv, struct kv_file *f, const char *name,
 /** remote_fetch_then - fetch this KV_REMOTE node, then run `then` on the call
  *  as if it had always been here; ENOENT where nobody has it. No lock held. */
 void remote_fetch_then(struct call *c, struct kv_file *f, call_fn then);
-/* Who waits for a fetch without a call of its own. */
-struct remote_watcher {
-	struct list link;
-	/** done - it ended, 0 or -errno; no lock held, must not wait */
-	void (*done)(struct remote_watcher *w, int err);
-};
-/** remote_fetch_watch - fetch this KV_REMOTE node, which the caller pins, and
- *  tell. Returns: 0 (w->done has run, or will), 1 it is here already, or
- *  -errno; no lock held. */
-int remote_fetch_watch(struct kv *kv, struct kv_file *f, int64_t deadline,
-		       struct remote_watcher *w);
 /** remote_fetch_name - fetch a block that may not be looked up yet and wait.
  *  @from: an incarnation that surely has it, or 0. Fetchers only.
  *  Returns: 0 it is here, -EALREADY on its way already, or -errno. */

@@ -18,7 +18,9 @@
  * node until they have run, so the block cannot be evicted under them.
  *
  * Holders are asked one after the other, best first. When none of those that
- * Redis named could give it, Redis is asked once more: copies move.
+ * Redis named could give it, Redis is asked once more: copies move. Where a
+ * node that lives could not be reached, a foreground fetch goes on asking up to
+ * its deadline, and waits for no backoff: the link may have healed.
  *
  * The first is asked by the thread that has the call, and where it delivers,
  * most often, a thread of the engine ends the fetch: a fetcher only has what
@@ -28,13 +30,13 @@
 
 #define VERIFY_AT_ONCE_BYTES (256u << 10) /* a thread of the engine may */
 #define BUSY_US 5000			  /* all holders are: not yet */
+#define UNREACHED_US 100000		  /* a link that failed: not yet */
 
 struct remote_fetch {
 	struct job job;
 	struct remote *r;
 	struct kv_file *f;
-	struct list waiters;  /* call.job.link; kv->lock */
-	struct list watchers; /* remote_watcher.link; likewise */
+	struct list waiters; /* call.job.link; kv->lock */
 	int64_t deadline, started_ns;
 	struct meta_kv_found found;
 	enum engine_priority priority;
@@ -46,6 +48,9 @@ struct remote_fetch {
 	uint32_t from;		    /* the holder that had it, or is asked */
 	uint32_t tried; /* it was asked and failed: last next time */
 	int status;	/* of that try */
+	bool again;	/* Redis was asked once more */
+	bool unreached; /* a holder that lives */
+	bool patient;	/* one of those that may wait for a link */
 	uint16_t path_len;
 	char path[POOL_PATH_MAX + 1];
 };
@@ -84,6 +89,49 @@ static unsigned candidates(const struct remote_fetch *x,
 
 /* -- asking ------------------------------------------------------------- */
 
+static bool is_over(const struct remote_fetch *x)
+{
+	return clock_now_ns() >= x->deadline ||
+	       atomic_load(&x->r->fs->stopping);
+}
+
+static void pause_us(const struct remote_fetch *x, int64_t us)
+{
+	int64_t left = (x->deadline - clock_now_ns()) / 1000;
+
+	if (left > 0)
+		usleep((useconds_t)(left < us ? left : us));
+}
+
+/* Nobody else could give it: the next holder is asked in any case. */
+static void end_backoff(const struct remote_fetch *x, uint32_t holder)
+{
+	if (x->again && x->priority == ENGINE_FOREGROUND)
+		remote_dial(x->r, holder);
+}
+
+/* A holder could not give it. Was that its link's fault? */
+static void note_failed(struct remote_fetch *x, uint32_t holder, int err)
+{
+	remote_count_failure(x->r, err);
+	if (err == -EHOSTDOWN || err == -ENOTCONN || err == -ETIMEDOUT ||
+	    err == -EBUSY)
+		x->unreached |= meta_node_is_live(x->r->fs->meta, holder);
+}
+
+/* A fetcher that waits for a link is not there for others: some may. */
+static bool may_wait(struct remote_fetch *x)
+{
+	if (!x->unreached || x->priority != ENGINE_FOREGROUND)
+		return false;
+	if (x->patient)
+		return true;
+	x->patient = atomic_fetch_add(&x->r->n_patient, 1) < REMOTE_PATIENT;
+	if (!x->patient)
+		atomic_fetch_sub(&x->r->n_patient, 1);
+	return x->patient;
+}
+
 void remote_count_failure(struct remote *r, int err)
 {
 	struct remote_counters *c = &r->counters;
@@ -119,15 +167,15 @@ static int ask_all(struct remote_fetch *x)
 	int err = -ENOENT;
 
 	for (unsigned i = 0; i < n; i++) {
-		if (clock_now_ns() >= x->deadline ||
-		    atomic_load(&x->r->fs->stopping))
+		if (is_over(x))
 			return -ETIMEDOUT;
+		end_backoff(x, c[i].holder);
 		err = remote_try(x->r, &m, c[i].holder, x->deadline,
 				 &x->target);
-		remote_count_failure(x->r, err);
 		x->from = c[i].holder;
 		if (!err || err == -ENOSPC || err == -ENOMEM)
 			return err;
+		note_failed(x, c[i].holder, err);
 		busy |= err == -EAGAIN;
 	}
 	return busy ? -EAGAIN : err;
@@ -149,24 +197,40 @@ static int ask_redis(struct remote_fetch *x)
 	return 0;
 }
 
+/* All have failed. Whatever Redis says, they may be better by now. Returns: 0
+ * they are to be asked again, or -errno. */
+static int again(void *ctx)
+{
+	struct remote_fetch *x = ctx;
+	int err = 0;
+
+	if (is_over(x))
+		return -ETIMEDOUT;
+	if (!x->again) {
+		x->again = true;
+		err = ask_redis(x) == -ESTALE ? -ESTALE : 0;
+	} else if (may_wait(x)) {
+		pause_us(x, UNREACHED_US);
+	} else {
+		err = -ENOENT;
+	}
+	x->unreached = false;
+	return err;
+}
+
 static int run_whole(struct remote_fetch *x)
 {
-	bool again = true;
-	int err;
+	int err, end = 0;
 
-	while ((err = ask_all(x))) {
-		if (err == -EAGAIN && clock_now_ns() < x->deadline) {
-			usleep(BUSY_US);
-			continue;
-		}
-		if (!again || err == -ETIMEDOUT || err == -ENOSPC ||
-		    err == -ENOMEM)
+	while (!end && (err = ask_all(x))) {
+		if (err == -ENOSPC || err == -ENOMEM)
 			break;
-		again = false;
-		if (ask_redis(x) == -ESTALE)
-			return -ESTALE;
+		if (err == -EAGAIN && !is_over(x))
+			pause_us(x, BUSY_US);
+		else
+			end = again(x);
 	}
-	return err;
+	return end ? end : err;
 }
 
 /* -- a large one -------------------------------------------------------- */
@@ -180,22 +244,22 @@ static uint32_t holder(void *ctx, const uint32_t *bad, unsigned n_bad)
 	for (unsigned i = 0; i < n; i++) {
 		for (at = 0; at < n_bad && bad[at] != c[i].holder; at++)
 			;
-		if (at == n_bad)
-			return x->from = c[i].holder;
+		if (at < n_bad)
+			continue;
+		end_backoff(x, c[i].holder);
+		return x->from = c[i].holder;
 	}
 	return 0;
 }
 
-/* Whatever Redis says, those that failed may be better by now. */
-static int again(void *ctx)
+static void part_failed(void *ctx, uint32_t from, int err)
 {
-	return ask_redis(ctx) == -ESTALE ? -ESTALE : 0;
+	note_failed(ctx, from, err);
 }
 
 /* Those that only want to open it can; the rest waits for the whole. */
-static void first_part(void *ctx)
+static void first_part(struct remote_fetch *x)
 {
-	struct remote_fetch *x = ctx;
 	struct kv *kv = x->r->fs->kv;
 	struct list opens, *l;
 
@@ -218,8 +282,20 @@ static void first_part(void *ctx)
 	}
 }
 
-static const struct remote_parts_ops parts_ops = {
-	.holder = holder, .again = again, .first = first_part};
+/* As long as some come, others may. */
+static void part_came(void *ctx, unsigned part)
+{
+	struct remote_fetch *x = ctx;
+
+	x->deadline = clock_now_ns() + x->r->fs->config.deadline_ms * NS_PER_MS;
+	if (!part)
+		first_part(x);
+}
+
+static const struct remote_parts_ops parts_ops = {.holder = holder,
+						  .failed = part_failed,
+						  .again = again,
+						  .came = part_came};
 
 static int run_parts(struct remote_fetch *x)
 {
@@ -282,6 +358,8 @@ static void note(struct remote_fetch *x, int err)
 {
 	struct remote_counters *c = &x->r->counters;
 
+	if (x->patient)
+		atomic_fetch_sub(&x->r->n_patient, 1);
 	atomic_fetch_sub(&c->n_fetching, 1);
 	hist_add(&c->fetch, clock_now_ns() - x->started_ns);
 	if (err) {
@@ -293,8 +371,7 @@ static void note(struct remote_fetch *x, int err)
 }
 
 /* The node is a block now, or it goes: the next LOOKUP asks Redis anew. */
-static void detach(struct remote_fetch *x, struct list *waiters,
-		   struct list *watchers)
+static void detach(struct remote_fetch *x, struct list *waiters)
 {
 	struct kv *kv = x->r->fs->kv;
 	struct kv_file *f = x->f;
@@ -304,8 +381,6 @@ static void detach(struct remote_fetch *x, struct list *waiters,
 	f->remote->fetch = NULL;
 	while ((l = list_pop_front(&x->waiters)))
 		list_push_back(waiters, l);
-	while ((l = list_pop_front(&x->watchers)))
-		list_push_back(watchers, l);
 	if (f->node.state == KV_REMOTE && !f->node.unlinked)
 		remote_node_forget(kv, &f->node);
 	if (f->node.state == KV_COMMITTED) {
@@ -318,12 +393,11 @@ static void detach(struct remote_fetch *x, struct list *waiters,
 static void finish(struct remote_fetch *x, int err)
 {
 	struct kv *kv = x->r->fs->kv;
-	struct list waiters, watchers, *l;
+	struct list waiters, *l;
 
 	note(x, err);
 	list_init(&waiters);
-	list_init(&watchers);
-	detach(x, &waiters, &watchers);
+	detach(x, &waiters);
 	while ((l = list_pop_front(&waiters))) {
 		struct call *c = container_of(l, struct call, job.link);
 
@@ -335,12 +409,6 @@ static void finish(struct remote_fetch *x, int err)
 						  ? err
 						  : -ENOENT);
 		}
-	}
-	while ((l = list_pop_front(&watchers))) {
-		struct remote_watcher *w =
-			container_of(l, struct remote_watcher, link);
-
-		w->done(w, err);
 	}
 	free_target(x);
 	pthread_mutex_lock(&kv->lock);
@@ -449,7 +517,6 @@ static struct remote_fetch *begin(struct kv *kv, struct kv_file *f,
 	x->started_ns = clock_now_ns();
 	x->kind = KV_COPY;
 	list_init(&x->waiters);
-	list_init(&x->watchers);
 	f->remote->fetch = x;
 	f->node.pins++;
 	atomic_fetch_add(&x->r->counters.n_fetching, 1);
@@ -503,31 +570,6 @@ void remote_fetch_then(struct call *c, struct kv_file *f, call_fn then)
 		kept->off = err;
 		call_defer(kept, fail);
 	}
-}
-
-int remote_fetch_watch(struct kv *kv, struct kv_file *f, int64_t deadline,
-		       struct remote_watcher *w)
-{
-	struct remote_fetch *x, *first = NULL;
-
-	pthread_mutex_lock(&kv->lock);
-	if (f->node.state != KV_REMOTE || f->node.unlinked) {
-		int err = f->node.state != KV_REMOTE ? 1 : -ESTALE;
-
-		pthread_mutex_unlock(&kv->lock);
-		return err;
-	}
-	x = f->remote->fetch;
-	if (!x)
-		x = first = begin(kv, f, deadline);
-	if (x) {
-		x->chain = true;
-		list_push_back(&x->watchers, &w->link);
-	}
-	pthread_mutex_unlock(&kv->lock);
-	if (first)
-		start(first);
-	return x ? 0 : -ENOMEM;
 }
 
 /* -- without a caller --------------------------------------------------- */

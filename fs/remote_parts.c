@@ -37,8 +37,8 @@ struct remote_parts {
 	pthread_cond_t some;  /* a part has ended, a read waits */
 	struct list reads;    /* call.job.link */
 	unsigned n_parts, n_here, n_asked, n_bad;
-	bool over, again; /* Redis was asked once more */
-	int err;	  /* over: why it is not whole */
+	bool over;
+	int err; /* over: why it is not whole */
 	int64_t pause_until;
 	uint32_t bad[META_KV_HOLDERS_MAX]; /* asked in vain */
 	struct part part[];
@@ -282,8 +282,19 @@ static void mark_bad(struct remote_parts *p, uint32_t holder)
 		p->bad[p->n_bad++] = holder;
 }
 
+static void ask_failed(struct remote_parts *p, uint32_t holder, int err,
+		       const struct remote_parts_ops *ops, void *ctx)
+{
+	ops->failed(ctx, holder, err);
+	if (err == -EAGAIN)
+		p->pause_until = clock_now_ns() + BUSY_NS;
+	else
+		mark_bad(p, holder);
+}
+
 /* Lock held; let go of meanwhile. */
-static void ask(struct remote_parts *p, unsigned i, uint32_t holder)
+static void ask(struct remote_parts *p, unsigned i, uint32_t holder,
+		const struct remote_parts_ops *ops, void *ctx)
 {
 	struct part *part = &p->part[i];
 	struct remote_msg m = p->m;
@@ -305,10 +316,10 @@ static void ask(struct remote_parts *p, unsigned i, uint32_t holder)
 	p->n_asked--;
 	atomic_fetch_sub(&p->refs, 1); /* never the last */
 	part->state = PART_MISSING;
-	mark_bad(p, holder);
+	ask_failed(p, holder, err, ops, ctx);
 }
 
-/* Keeps so many under way. Returns: 0, or -ENOENT nobody is left to ask. */
+/* Keeps so many under way. Returns: 0, or -errno nobody is left to ask. */
 static int ask_more(struct remote_parts *p, const struct remote_parts_ops *ops,
 		    void *ctx)
 {
@@ -319,19 +330,15 @@ static int ask_more(struct remote_parts *p, const struct remote_parts_ops *ops,
 	       clock_now_ns() >= p->pause_until && (i = next_part(p)) >= 0) {
 		holder = ops->holder(ctx, p->bad, p->n_bad);
 		if (holder) {
-			ask(p, (unsigned)i, holder);
+			ask(p, (unsigned)i, holder, ops, ctx);
 			continue;
 		}
 		if (p->n_asked)
 			break; /* they may still come */
-		err = -ENOENT;
-		if (!p->again) {
-			p->again = true;
-			p->n_bad = 0;
-			pthread_mutex_unlock(&p->lock);
-			err = ops->again(ctx);
-			pthread_mutex_lock(&p->lock);
-		}
+		p->n_bad = 0;
+		pthread_mutex_unlock(&p->lock);
+		err = ops->again(ctx);
+		pthread_mutex_lock(&p->lock);
 	}
 	return err;
 }
@@ -339,7 +346,8 @@ static int ask_more(struct remote_parts *p, const struct remote_parts_ops *ops,
 /* -- what has come ------------------------------------------------------- */
 
 /* Lock held; let go of while it is hashed. */
-static void take(struct remote_parts *p, unsigned i)
+static void take(struct remote_parts *p, unsigned i,
+		 const struct remote_parts_ops *ops, void *ctx)
 {
 	struct part *part = &p->part[i];
 	struct remote_msg m = p->m;
@@ -357,12 +365,8 @@ static void take(struct remote_parts *p, unsigned i)
 		p->n_here++;
 		return;
 	}
-	remote_count_failure(p->r, err);
 	part->state = PART_MISSING;
-	if (err == -EAGAIN)
-		p->pause_until = clock_now_ns() + BUSY_NS;
-	else
-		mark_bad(p, part->holder);
+	ask_failed(p, part->holder, err, ops, ctx);
 }
 
 static void take_ended(struct remote_parts *p,
@@ -371,11 +375,11 @@ static void take_ended(struct remote_parts *p,
 	for (unsigned i = 0; i < p->n_parts; i++) {
 		if (p->part[i].state != PART_ENDED)
 			continue;
-		take(p, i);
-		if (i || p->part[i].state != PART_HERE)
+		take(p, i, ops, ctx);
+		if (p->part[i].state != PART_HERE)
 			continue;
 		pthread_mutex_unlock(&p->lock);
-		ops->first(ctx);
+		ops->came(ctx, i);
 		pthread_mutex_lock(&p->lock);
 	}
 }

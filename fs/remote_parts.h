@@ -44,10 +44,13 @@ uint64_t (*remote_parts_sums(struct remote_parts *p))[2];
 struct remote_parts_ops {
 	/** holder - the best that is not among these, or 0. */
 	uint32_t (*holder)(void *ctx, const uint32_t *bad, unsigned n_bad);
-	/** again - all have failed: are there others? Once. 0 or -errno. */
+	/** failed - this one did, and is not asked until again. Leaf. */
+	void (*failed)(void *ctx, uint32_t holder, int err);
+	/** again - all have failed: 0 they are asked again, or -errno. May wait
+	 *  a moment first. */
 	int (*again)(void *ctx);
-	/** first - the first part is here: opens need wait no longer. */
-	void (*first)(void *ctx);
+	/** came - a part is here; after part 0 opens need wait no longer. */
+	void (*came)(void *ctx, unsigned part);
 };
 
 /** remote_parts_run - fetch them all and verify the whole; 0 or -errno.

@@ -159,6 +159,39 @@ another_holder_serves_when_the_first_is_stopped() {
 	all_know 3
 }
 
+_count() { awk -v n="kvfs_$1" '$1 == n { print $2 }' "$(mnt 2)/.kvfs/stats"; }
+
+_drop_between_1_and_2() {
+	on 1 iptables -A INPUT -s 10.77.0.12 -j DROP &&
+		on 1 iptables -A OUTPUT -d 10.77.0.12 -j DROP
+}
+# Both live, and know it by Redis: nobody else can be asked. That a read is
+# tried so often is no rule, only that it goes on; a lookup may miss on a busy
+# machine, so what counts is that no fetch fails.
+a_read_waits_until_the_link_to_the_only_holder_has_healed() {
+	local size failed slow reader
+	"$CLUSTER" umount 2
+	node_mount 2 deadline=30
+	all_know 3
+	for size in $BYTES 20000000; do
+		put_published "$(kv 1)/n/healed-$size" $size 1
+		failed=$(_count remote_fetch_failed_total)
+		slow=$(_count remote_timeouts_total)
+		_drop_between_1_and_2
+		holds_soon "$(kv 2)/n/healed-$size" $size 1 &
+		reader=$!
+		wait_for '[ "$(_count remote_timeouts_total)" -ge '$((slow + 8))' ] ||
+			[ "$(_count remote_fetch_failed_total)" != '"$failed"' ]'
+		node_heal 1
+		wait $reader
+		expect "fetches of $size bytes that failed" \
+			"$(_count remote_fetch_failed_total)" "$failed"
+	done
+	"$CLUSTER" umount 2
+	node_mount 2
+	all_know 3
+}
+
 lost_packets_cost_time_only() {
 	local p chain
 	for p in 0.01 0.05; do
@@ -228,8 +261,6 @@ a_slow_redis_costs_time_and_misses_only() {
 		holds_soon "$(kv $((i % 3 + 1)))/n/slowly-$i" $BYTES "$i"
 	done
 }
-
-_count() { awk -v n="kvfs_$1" '$1 == n { print $2 }' "$(mnt 2)/.kvfs/stats"; }
 
 a_miss_that_redis_did_not_confirm_is_not_remembered() {
 	local asked i
