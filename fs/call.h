@@ -82,6 +82,7 @@ struct call {
 	int64_t start_ns; /* arrival, monotonic */
 	int64_t deadline; /* arrival + the mount's deadline */
 
+	void *arg;	/* of a handler that keeps the call */
 	struct job job; /* dispatch.c: while on a worker */
 	call_fn fn;
 	bool heap; /* call_reply_* frees it */

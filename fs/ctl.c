@@ -12,6 +12,7 @@
 #include "engine/pool.h"
 #include "fs/call.h"
 #include "fs/ctl.h"
+#include "fs/frames.h"
 #include "fs/fs.h"
 #include "fs/locks.h"
 
@@ -69,7 +70,8 @@ static const struct {
 	{"config", ctl_config},
 	{"events", ctl_events},
 	{"version", ctl_version},
-	{"match", NULL}, /* ctl_match.c */
+	{"match", NULL},  /* ctl_match.c */
+	{"frames", NULL}, /* a directory: frames.c */
 };
 enum {
 	CTL_ROOT,
@@ -77,7 +79,8 @@ enum {
 	CTL_FIRST_FILE,
 	CTL_EVENTS = 6,
 	CTL_MATCH = 8,
-	CTL_ENTRIES = 9,
+	CTL_FRAMES = 9,
+	CTL_ENTRIES = 10,
 };
 
 struct ctl {
@@ -97,7 +100,7 @@ static bool is_match(const struct call *c)
 
 static mode_t mode_of(unsigned index)
 {
-	if (index < CTL_FIRST_FILE)
+	if (index < CTL_FIRST_FILE || index == CTL_FRAMES)
 		return S_IFDIR | 0755;
 	if (index == CTL_EVENTS) /* names of tenants are in it */
 		return S_IFREG | 0400;
@@ -111,7 +114,10 @@ static void fill_attr(const struct fs *fs, unsigned index, struct stat *st)
 	memset(st, 0, sizeof(*st));
 	st->st_ino = CTL_INO(index);
 	st->st_mode = mode_of(index);
-	st->st_nlink = index == CTL_ROOT ? 5 : index == CTL_DIR ? 2 : 1;
+	st->st_nlink = index == CTL_ROOT     ? 5
+		       : index == CTL_DIR    ? 3
+		       : index == CTL_FRAMES ? 2
+					     : 1;
 	st->st_uid = geteuid();
 	st->st_gid = getegid();
 	st->st_blksize = 4096;
@@ -148,6 +154,10 @@ static void do_lookup(struct call *c)
 {
 	unsigned dir = index_of(c->inode);
 
+	if (dir == CTL_FRAMES) {
+		frames_lookup(c);
+		return;
+	}
 	if (dir == CTL_ROOT && !strcmp(c->name, "kv")) {
 		reply_view_root(c, kv_root(c->fs->kv));
 		return;
@@ -290,7 +300,8 @@ static void do_readdir(struct call *c)
 	static const unsigned root_index[] = {CTL_ROOT, CTL_ROOT, CTL_DIR,
 					      CTL_ROOT, CTL_ROOT};
 	bool is_root = index_of(c->inode) == CTL_ROOT;
-	off_t n = is_root ? 5 : CTL_ENTRIES;
+	bool is_frames = index_of(c->inode) == CTL_FRAMES; /* none is shown */
+	off_t n = is_root ? 5 : is_frames ? CTL_FIRST_FILE : CTL_ENTRIES;
 	size_t used = 0;
 	char *buf = malloc(c->size);
 

@@ -50,6 +50,10 @@ struct sample {
 	  FS(matches))                                                         \
 	M(match_question_bytes, gauge, "held by questions being written",      \
 	  FS(match_bytes))                                                     \
+	M(located_total, counter, "blocks located for clients", FS(located))   \
+	M(lent_frames, gauge, "holds of clients on frames: pins, opens",       \
+	  FS(lent))                                                            \
+	M(lent_bytes, gauge, "bytes that they hold", FS(lent_bytes))           \
 	M(ckpt_published_total, counter, "checkpoint files published",         \
 	  FS(ckpt_published))                                                  \
 	M(ckpt_failed_total, counter, "publishes that failed",                 \

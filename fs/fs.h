@@ -13,6 +13,7 @@
  *      passthrough.c  backing ids
  *      ctl.c       the root directory and .kvfs/; ctl_match.c its questions
  *      ioctl.h     the ioctls of <kvfs/ioctl.h>
+ *      frames.c    .kvfs/frames: what clients map
  *      locks.h     locks: waiting for them, those of this node alone
  *      remote_*.c  blocks of other nodes
  *      kv_*.c      the view kv/         ckpt_*.c    the view ckpt/
@@ -78,6 +79,8 @@ struct fs_counters {
 	_Atomic uint64_t bytes_read, bytes_written; /* through the daemon */
 	_Atomic uint64_t checksums, damaged;
 	_Atomic uint64_t matches, match_bytes; /* ctl_match.c */
+	_Atomic uint64_t lent, lent_bytes;     /* kv_lend.c: held now */
+	_Atomic uint64_t located;
 	_Atomic uint64_t ckpt_published, ckpt_failed;
 	_Atomic uint64_t shards_fetched, shard_fetched_bytes, shard_failed;
 	_Atomic uint64_t shard_mismatches, shard_served_bytes, shard_refused;

@@ -45,6 +45,12 @@ static const struct ioctl_command commands[] = {
 	 .any_room = true, .run = ioctl_do_exists},
 	{KVFS_IOC_MATCH(FIND_ROOM), sizeof(struct kvfs_ioc_find),
 	 .any_room = true, .run = ioctl_do_match},
+	{KVFS_IOC_LOCATE(sizeof(struct kvfs_ioc_located)),
+	 sizeof(struct kvfs_ioc_locate), .any_room = true,
+	 .run = ioctl_do_locate},
+	{KVFS_IOC_UNPIN(sizeof(struct kvfs_ioc_unpin)),
+	 sizeof(struct kvfs_ioc_unpin), .any_room = true,
+	 .run = ioctl_do_unpin},
 };
 
 #define ROOM_BITS ((unsigned)_IOC_SIZEMASK << _IOC_SIZESHIFT)

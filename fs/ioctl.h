@@ -7,7 +7,7 @@
  *
  *      ioctl.c        the table; what every request is checked for; VERSION
  *      ioctl_names.c  the names of a request, one after the other
- *      ioctl_find.c   EXISTS, MATCH
+ *      ioctl_find.c   EXISTS, MATCH     ioctl_locate.c  LOCATE, UNPIN
  *
  * A handler gets a call whose value is the request: size bytes, of which the
  * head was checked, and at least as many as the table says; room is what the
@@ -18,6 +18,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "engine/pool.h"
 #include "fs/call.h"
 #include "fs/kv_match.h"
 #include "fs/kvfs_ioctl.h"
@@ -71,6 +72,27 @@ int ioctl_names_init(struct ioctl_names *names, const struct kvfs_ioc_names *in,
 		     const void *packed, size_t n);
 /** ioctl_names_next - true while there is one; a digest's lies in `names`. */
 bool ioctl_names_next(struct ioctl_names *names, struct kv_name *name);
+
+/* The names as kv_match wants them, with the text of digests. */
+struct ioctl_text {
+	struct kv_name *names;
+	char *text;
+	uint32_t n;
+};
+
+/** ioctl_text_init - all n of them. Returns: 0 or -ENOMEM; ioctl_text_fini
+ *  also then. */
+int ioctl_text_init(struct ioctl_text *t, struct ioctl_names *names,
+		    uint32_t n);
+void ioctl_text_fini(struct ioctl_text *t);
+/** ioctl_dir_path - the directory of a call, "" of kv/ itself. Returns: its
+ *  length, -ENOENT it went, -EINVAL with it a name is too long. */
+int ioctl_dir_path(struct call *c, const struct ioctl_text *t,
+		   char path[POOL_PATH_MAX + 1]);
+
+/* ioctl_locate.c */
+void ioctl_do_locate(struct call *c);
+void ioctl_do_unpin(struct call *c);
 
 /* ioctl_find.c */
 void ioctl_do_exists(struct call *c);

@@ -127,57 +127,6 @@ static int exists_here(struct call *c, struct find *q, uint8_t *bits)
 
 /* -- on a worker -------------------------------------------------------- */
 
-/* The names as the core wants them, with the text of digests. */
-struct text {
-	struct kv_name *names;
-	char *text;
-};
-
-static int text_init(struct text *t, struct find *q)
-{
-	size_t digest = q->names.digest_bytes;
-	size_t bytes = digest ? 2 * digest + q->names.suffix_bytes : 0;
-	struct kv_name name;
-	char *at;
-
-	t->names = calloc(q->n + 1, sizeof(*t->names));
-	t->text = at = malloc(q->n * bytes + 1);
-	if (!t->names || !t->text)
-		return -ENOMEM;
-	for (uint32_t i = 0; ioctl_names_next(&q->names, &name); i++) {
-		t->names[i] = name;
-		if (!bytes)
-			continue; /* it lies in the request */
-		t->names[i].text = memcpy(at, name.text, name.len);
-		at += name.len;
-	}
-	return 0;
-}
-
-static void text_fini(struct text *t)
-{
-	free(t->names);
-	free(t->text);
-}
-
-/* "" of kv/ itself. Returns: its length, or -errno. */
-static int dir_path(struct call *c, const struct text *t, uint32_t n,
-		    char path[POOL_PATH_MAX + 1])
-{
-	struct kv_dir *dir = kv_dir(kv_node(c->inode));
-	int len = 0;
-	scoped_lock(&c->fs->kv->lock);
-
-	if (dir->node.unlinked)
-		return -ENOENT;
-	if (dir->node.type != KV_ROOT)
-		len = kv_path(kv_dir(dir->node.parent), dir->node.name, path);
-	for (uint32_t i = 0; len >= 0 && i < n; i++)
-		if (len + 1u + t->names[i].len > POOL_PATH_MAX)
-			return -EINVAL;
-	return len;
-}
-
 /* The longest prefix first. */
 static int by_prefix(const void *a, const void *b)
 {
@@ -215,9 +164,9 @@ static int ask(struct call *c, struct find *q, bool any, uint8_t *bits,
 {
 	cleanup_free struct kv_caller *who = kv_caller_new(c);
 	char path[POOL_PATH_MAX + 1];
-	struct text t = {NULL, NULL};
-	int err = who ? text_init(&t, q) : -ENOMEM;
-	int len = err ? err : dir_path(c, &t, q->n, path);
+	struct ioctl_text t = {NULL, NULL, 0};
+	int err = who ? ioctl_text_init(&t, &q->names, q->n) : -ENOMEM;
+	int len = err ? err : ioctl_dir_path(c, &t, path);
 	struct kv_match_question question = {
 		.dir = {path, (uint16_t)len},
 		.names = t.names,
@@ -228,7 +177,7 @@ static int ask(struct call *c, struct find *q, bool any, uint8_t *bits,
 	};
 
 	err = len < 0 ? len : kv_match(c->fs, who, c->deadline, &question, a);
-	text_fini(&t);
+	ioctl_text_fini(&t);
 	atomic_fetch_add(&c->fs->counters.matches, 1);
 	return err;
 }

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include <endian.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "engine/pool.h"
 #include "fs/ioctl.h"
+#include "fs/kv.h"
 
 /* Names come from whoever can open a directory. */
 
@@ -89,4 +92,49 @@ bool ioctl_names_next(struct ioctl_names *names, struct kv_name *name)
 		names->at += name->len + 1;
 	}
 	return true;
+}
+
+int ioctl_text_init(struct ioctl_text *t, struct ioctl_names *names, uint32_t n)
+{
+	size_t digest = names->digest_bytes;
+	size_t bytes = digest ? 2 * digest + names->suffix_bytes : 0;
+	struct kv_name name;
+	char *at;
+
+	t->n = n;
+	t->names = calloc(n + 1, sizeof(*t->names));
+	t->text = at = malloc(n * bytes + 1);
+	if (!t->names || !t->text)
+		return -ENOMEM;
+	for (uint32_t i = 0; ioctl_names_next(names, &name); i++) {
+		t->names[i] = name;
+		if (!bytes)
+			continue; /* it lies in the request */
+		t->names[i].text = memcpy(at, name.text, name.len);
+		at += name.len;
+	}
+	return 0;
+}
+
+void ioctl_text_fini(struct ioctl_text *t)
+{
+	free(t->names);
+	free(t->text);
+}
+
+int ioctl_dir_path(struct call *c, const struct ioctl_text *t,
+		   char path[POOL_PATH_MAX + 1])
+{
+	struct kv_dir *dir = kv_dir(kv_node(c->inode));
+	int len = 0;
+	scoped_lock(&c->fs->kv->lock);
+
+	if (dir->node.unlinked)
+		return -ENOENT;
+	if (dir->node.type != KV_ROOT)
+		len = kv_path(kv_dir(dir->node.parent), dir->node.name, path);
+	for (uint32_t i = 0; len >= 0 && i < t->n; i++)
+		if (len + 1u + t->names[i].len > POOL_PATH_MAX)
+			return -EINVAL;
+	return len;
 }

@@ -16,6 +16,7 @@
  *      kv_spare.c   what can be had without evicting
  *      kv_attr.c    getattr, setattr, statfs      kv_xattr.c  user.kvfs.*
  *      kv_dir.c     opendir, readdir        kv_match.c   many names at once
+ *      kv_lend.c    frames that clients map
  *      kv_access.c  who may, where the kernel did not look
  *      kv_sum.c     checksums, verify
  *      kv_meta.c    what the publisher asks and answers
@@ -40,11 +41,13 @@
 #include "fs/call.h"
 #include "fs/fs.h"
 
+struct kv_lent;
 struct meta_namespace;
 
 #define KV_ENTRY_TIMEOUT 3600.0 /* of what cannot change unseen */
 #define KV_MISS_TIMEOUT 0.1	/* a miss is remembered no longer */
 #define KV_WRITTEN_TIMEOUT 0.02 /* attributes of a file being written */
+#define KV_LENT_LISTS 1024u	/* a power of 2 */
 #define KV_ORPHAN_NS (600LL * 1000000000) /* a closed temp may go then */
 
 enum kv_type { KV_ROOT, KV_NAMESPACE, KV_DIR, KV_FILE };
@@ -185,6 +188,8 @@ struct kv {
 	pthread_cond_t stale_some; /* for kv_tell.c's thread */
 	pthread_t tell_thread;
 	struct list stale, told; /* kv_file.stale: to tell, told already */
+	struct list lend_users;	 /* kv_lend.c */
+	struct kv_lent *lent[KV_LENT_LISTS];
 	bool tell_stop, no_prune;
 };
 
@@ -386,6 +391,13 @@ void kv_meta_free(struct kv *kv);
 /* kv_dirs.c */
 int kv_dirs_load(struct kv *kv);
 void kv_dirs_note(struct kv *kv, struct kv_dir *dir, bool removed);
+
+/* kv_file.c */
+/** kv_count_hit - a block is read: recency, figures; lock held. */
+void kv_count_hit(struct kv *kv, struct kv_file *f);
+
+/** kv_read_frame - answer a read from a frame that the caller holds. */
+void kv_read_frame(struct call *c, uint32_t frame);
 
 /* handlers */
 void kv_do_lookup(struct call *c);

@@ -61,16 +61,20 @@ int kv_may_search(const struct kv_caller *who, const struct kv_dir *dir)
 	return kv_may(who, dir->mode, dir->uid, dir->gid, KV_MAY_SEARCH);
 }
 
-int kv_may_reach(const struct kv_caller *who, struct kv_dir *dir)
+int kv_may_pass(const struct kv_caller *who, struct kv_dir *dir)
 {
-	int err = dir->node.unlinked ? -ENOENT : 0;
+	int err = kv_may_search(who, dir);
 
-	for (; !err; dir = kv_dir(dir->node.parent)) {
+	while (!err && dir->node.type != KV_ROOT) {
+		dir = kv_dir(dir->node.parent);
 		err = kv_may_search(who, dir);
-		if (dir->node.type == KV_ROOT)
-			break;
 	}
 	return err;
+}
+
+int kv_may_reach(const struct kv_caller *who, struct kv_dir *dir)
+{
+	return dir->node.unlinked ? -ENOENT : kv_may_pass(who, dir);
 }
 
 int kv_walk(struct kv *kv, const struct kv_caller *who, struct kv_dir *dir,

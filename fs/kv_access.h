@@ -52,7 +52,9 @@ int kv_may(const struct kv_caller *who, uint32_t mode, uid_t uid, gid_t gid,
 
 /** kv_may_search - this directory alone */
 int kv_may_search(const struct kv_caller *who, const struct kv_dir *dir);
-/** kv_may_reach - this directory and all above it; -ENOENT: it was removed. */
+/** kv_may_pass - this directory and all above it */
+int kv_may_pass(const struct kv_caller *who, struct kv_dir *dir);
+/** kv_may_reach - the same; -ENOENT: it was removed. */
 int kv_may_reach(const struct kv_caller *who, struct kv_dir *dir);
 /** kv_walk - a path below a directory that he may search
  *  @node: what it leads to; NULL: nothing that is known here */

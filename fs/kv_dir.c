@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 #include "fs/kv.h"
+#include "fs/kv_lend.h"
 #include "fs/remote.h"
 #include "fs/remote_list.h"
 
@@ -18,6 +19,7 @@ struct kv_handle {
 	struct kv_link mark;	 /* cookie 0; what follows it comes next */
 	off_t next;		 /* the offset that belongs to the mark */
 	struct remote_list *far; /* what other nodes hold; or NULL */
+	struct kv_pins *pins;	 /* blocks located through it */
 };
 
 /* Offsets: 0 ".", 1 "..", then cookie + 1 of the entry given last. */
@@ -37,6 +39,11 @@ bool kv_dir_is_empty(const struct kv_dir *dir)
 static struct kv_handle *handle_of(const struct call *c)
 {
 	return (struct kv_handle *)(uintptr_t)c->fi.fh;
+}
+
+struct kv_pins **kv_pins_of(const struct call *c)
+{
+	return &handle_of(c)->pins;
 }
 
 static bool is_here(struct kv *kv, struct kv_dir *dir, const char *name)
@@ -113,6 +120,7 @@ void kv_do_releasedir(struct call *c)
 
 	pthread_mutex_lock(&kv->lock);
 	list_remove(&h->mark.list);
+	kv_pins_free(kv, h->pins);
 	pthread_mutex_unlock(&kv->lock);
 	remote_list_free(h->far);
 	free(h);

@@ -150,7 +150,7 @@ static int truncate_frame(struct kv *kv, struct kv_file *f, off_t size)
 	return ftruncate(fd, size) ? errno : 0;
 }
 
-static void count_hit(struct kv *kv, struct kv_file *f)
+void kv_count_hit(struct kv *kv, struct kv_file *f)
 {
 	struct pool_record *r = kv_record(kv, f);
 
@@ -228,7 +228,7 @@ void kv_do_open(struct call *c)
 		err = truncate_frame(kv, f, 0);
 	if (!err) {
 		count_open(kv, f, fh);
-		count_hit(kv, f);
+		kv_count_hit(kv, f);
 		if (f->lead)
 			remote_chain_opened(kv, f);
 		fill_open(kv, &c->fi, backing, fh);
@@ -244,16 +244,19 @@ void kv_do_open(struct call *c)
 
 void kv_do_read(struct call *c)
 {
-	struct kv *kv = c->fs->kv;
 	struct kv_file *f = kv_file(kv_node(c->inode));
-	cleanup_free char *buf = NULL;
-	cleanup_close int fd = -1;
-	ssize_t n;
 
 	if (c->fi.fh & KV_FH_DIRECT && remote_parts_read(c, f))
 		return;
-	fd = pool_fd(kv->fs->pool, f->frame, O_RDONLY);
-	buf = malloc(c->size);
+	kv_read_frame(c, f->frame);
+}
+
+void kv_read_frame(struct call *c, uint32_t frame)
+{
+	cleanup_close int fd = pool_fd(c->fs->pool, frame, O_RDONLY);
+	cleanup_free char *buf = malloc(c->size);
+	ssize_t n;
+
 	if (fd < 0 || !buf) {
 		call_reply_err(c, fd < 0 ? -fd : ENOMEM);
 		return;

@@ -164,7 +164,7 @@ static void sort_dirs(struct batch *b)
 }
 
 /* Lock held. */
-static void learn_dir(struct batch *b, const struct meta_kv_ask *a)
+static void learn(struct batch *b, const struct meta_kv_ask *a)
 {
 	const char *slash = memrchr(a->path, '/', a->path_len);
 	struct kv_node *parent;
@@ -195,7 +195,7 @@ static void ask_for_dirs(struct batch *b)
 		scoped_lock(&b->kv->lock);
 		for (unsigned end = i + LOCK_STEP; i < n && i < end; i++)
 			if (!b->asks[i].err && b->asks[i].found.is_dir)
-				learn_dir(b, &b->asks[i]);
+				learn(b, &b->asks[i]);
 	}
 }
 
@@ -260,6 +260,16 @@ static void take_answer(struct batch *b, struct kv_exist *x,
 		add_others(b->e->fs, x, &a->found);
 }
 
+static void learn_names(struct batch *b, unsigned n)
+{
+	for (unsigned i = 0; i < n;) {
+		scoped_lock(&b->kv->lock);
+		for (unsigned end = i + LOCK_STEP; i < n && i < end; i++)
+			if (!b->asks[i].err && !b->asks[i].found.is_dir)
+				learn(b, &b->asks[i]);
+	}
+}
+
 static void ask_for_names(struct batch *b)
 {
 	struct kv_exists *e = b->e;
@@ -271,6 +281,8 @@ static void ask_for_names(struct batch *b)
 				.path = b->paths[i].text,
 				.path_len = b->paths[i].len};
 	meta_kv_lookup_many(e->fs->meta, e->deadline, b->asks, n);
+	if (e->learn)
+		learn_names(b, n);
 	n = 0;
 	for (unsigned i = 0; i < e->n_done; i++) {
 		if (is_asked_for(b, i))
@@ -412,6 +424,7 @@ int kv_match(struct fs *fs, const struct kv_caller *who, int64_t deadline,
 			      .dir = q->dir,
 			      .local = q->local,
 			      .any = q->any,
+			      .learn = q->learn,
 			      .out = out};
 	int err;
 

@@ -54,6 +54,7 @@ struct kv_exists {
 	unsigned n;
 	bool local; /* do not ask Redis */
 	bool any;   /* one holder is enough: do not ask for what is here */
+	bool learn; /* what others hold is in the tree afterwards */
 	struct kv_exist *out; /* n of them */
 	unsigned n_done;      /* answered: 1 to n, fewer where the names lie in
 				 many directories; ask again for the others */
@@ -74,9 +75,9 @@ struct kv_match_question {
 	struct kv_name dir;
 	struct kv_name *names;
 	unsigned n;
-	bool local, any; /* as in struct kv_exists */
-	uint8_t *bits;	 /* one for each name, set if it is there; NULL: the
-			    prefix is enough */
+	bool local, any, learn; /* as in struct kv_exists */
+	uint8_t *bits; /* one for each name, set if it is there; NULL: the
+			  prefix is enough */
 };
 
 /** kv_match_is_path - may this be a name below a directory of kv/? */

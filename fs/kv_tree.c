@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/log.h"
 #include "fs/kv.h"
+#include "fs/kv_lend.h"
 #include "fs/locks.h"
 #include "fs/remote.h"
 #include "meta/kv.h"
@@ -426,6 +427,7 @@ int kv_open(struct kv **out, struct fs *fs)
 	pthread_cond_init(&kv->writer_left, NULL);
 	list_init(&kv->stale);
 	list_init(&kv->told);
+	list_init(&kv->lend_users);
 	kv->table = calloc(TABLE_START, sizeof(*kv->table));
 	kv->table_mask = TABLE_START - 1;
 	init_node(&kv->root.node, KV_ROOT);
@@ -566,6 +568,7 @@ void kv_close(struct kv *kv)
 {
 	kv_meta_free(kv);
 	free_all(kv);
+	kv_lend_fini(kv);
 	if (kv->dirs_fd >= 0)
 		close(kv->dirs_fd);
 	free(kv->by_frame);

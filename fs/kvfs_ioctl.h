@@ -157,4 +157,80 @@ static inline int kvfs_ioc_is_there(const struct kvfs_ioc_found *found,
 	return bits[i / 8] >> (i % 8) & 1;
 }
 
+/* ---- blocks in place ---------------------------------------------------- */
+
+#define KVFS_IOC_LOCATE(room) KVFS_IOC_CALL(4, room)
+#define KVFS_IOC_UNPIN(room) KVFS_IOC_CALL(5, room)
+
+/* What other nodes hold is fetched first. */
+#define KVFS_IOC_FETCH (1u << 0)
+
+/*
+ * LOCATE pins blocks, that is, they are neither evicted nor changed, and says
+ * where they are: bytes offset to offset + length of the file .kvfs/frames/N,
+ * which whoever may read the block may open (read-only) and map.
+ *
+ * A pin belongs to the open directory that the call was given on. It ends with
+ * an UNPIN, one for each LOCATE of the block, or when the directory is closed
+ * for the last time, if only because its process died. From then on the block
+ * may go. A mapping that is still there shows its bytes for as long as it
+ * lives, and keeps their memory from others: unmap it.
+ *
+ * What one user has pinned and opened is at most half of the pool.
+ */
+struct kvfs_ioc_locate {
+	struct kvfs_ioc_head head;
+	uint32_t flags;	      /* KVFS_IOC_FETCH */
+	uint32_t deadline_ms; /* of FETCH; 0: that of the mount, never more */
+	struct kvfs_ioc_names names;
+	/* … */
+};
+
+/* Its checksum is known: XXH3-128, low half first. */
+#define KVFS_IOC_HAS_CHECKSUM (1u << 0)
+
+struct kvfs_ioc_block {
+	uint32_t error; /* 0: pinned; else why not, an errno of Linux */
+	uint32_t flags; /* KVFS_IOC_HAS_CHECKSUM */
+	uint32_t frame;
+	uint32_t epoch; /* counts the owners of the frame; never 0 */
+	uint64_t offset;
+	uint64_t length;
+	uint64_t generation; /* of the name; 0: not published yet */
+	uint64_t checksum[2];
+};
+
+/*
+ * The answer; n blocks stand behind it. KVFS_IOC_INCOMPLETE: some were not
+ * here by the deadline.
+ *
+ * error: ENOENT no such block, EREMOTE another node has it and FETCH was not
+ * asked for, EACCES it may not be read, EDQUOT the user holds too much, EIO
+ * its bytes are damaged, ENOMEM.
+ */
+struct kvfs_ioc_located {
+	struct kvfs_ioc_head head;
+	uint32_t flags;
+	uint32_t n, n_located;
+	uint32_t reserved;
+};
+
+struct kvfs_ioc_pin {
+	uint32_t frame, epoch;
+};
+
+/* n of struct kvfs_ioc_pin stand behind it. In the answer n says how many of
+ * them there were, and none stand behind it. */
+struct kvfs_ioc_unpin {
+	struct kvfs_ioc_head head;
+	uint32_t flags; /* 0 */
+	uint32_t n;
+};
+
+static inline const struct kvfs_ioc_block *
+kvfs_ioc_blocks(const struct kvfs_ioc_located *located)
+{
+	return (const struct kvfs_ioc_block *)(located + 1);
+}
+
 #endif

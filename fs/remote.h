@@ -196,6 +196,17 @@ int remote_node_attr(struct kv *kv, struct kv_file *f, const char *name,
 /** remote_fetch_then - fetch this KV_REMOTE node, then run `then` on the call
  *  as if it had always been here; ENOENT where nobody has it. No lock held. */
 void remote_fetch_then(struct call *c, struct kv_file *f, call_fn then);
+/* Who waits for a fetch without a call of its own. */
+struct remote_watcher {
+	struct list link;
+	/** done - it ended, 0 or -errno; no lock held, must not wait */
+	void (*done)(struct remote_watcher *w, int err);
+};
+/** remote_fetch_watch - fetch this KV_REMOTE node, which the caller pins, and
+ *  tell. Returns: 0 (w->done has run, or will), 1 it is here already, or
+ *  -errno; no lock held. */
+int remote_fetch_watch(struct kv *kv, struct kv_file *f, int64_t deadline,
+		       struct remote_watcher *w);
 /** remote_fetch_name - fetch a block that may not be looked up yet and wait.
  *  @from: an incarnation that surely has it, or 0. Fetchers only.
  *  Returns: 0 it is here, -EALREADY on its way already, or -errno. */

@@ -36,7 +36,8 @@ struct remote_fetch {
 	struct job job;
 	struct remote *r;
 	struct kv_file *f;
-	struct list waiters; /* call.job.link; kv->lock */
+	struct list waiters;  /* call.job.link; kv->lock */
+	struct list watchers; /* remote_watcher.link; likewise */
 	int64_t deadline, started_ns;
 	struct meta_kv_found found;
 	enum engine_priority priority;
@@ -371,7 +372,8 @@ static void note(struct remote_fetch *x, int err)
 }
 
 /* The node is a block now, or it goes: the next LOOKUP asks Redis anew. */
-static void detach(struct remote_fetch *x, struct list *waiters)
+static void detach(struct remote_fetch *x, struct list *waiters,
+		   struct list *watchers)
 {
 	struct kv *kv = x->r->fs->kv;
 	struct kv_file *f = x->f;
@@ -381,6 +383,8 @@ static void detach(struct remote_fetch *x, struct list *waiters)
 	f->remote->fetch = NULL;
 	while ((l = list_pop_front(&x->waiters)))
 		list_push_back(waiters, l);
+	while ((l = list_pop_front(&x->watchers)))
+		list_push_back(watchers, l);
 	if (f->node.state == KV_REMOTE && !f->node.unlinked)
 		remote_node_forget(kv, &f->node);
 	if (f->node.state == KV_COMMITTED) {
@@ -393,11 +397,12 @@ static void detach(struct remote_fetch *x, struct list *waiters)
 static void finish(struct remote_fetch *x, int err)
 {
 	struct kv *kv = x->r->fs->kv;
-	struct list waiters, *l;
+	struct list waiters, watchers, *l;
 
 	note(x, err);
 	list_init(&waiters);
-	detach(x, &waiters);
+	list_init(&watchers);
+	detach(x, &waiters, &watchers);
 	while ((l = list_pop_front(&waiters))) {
 		struct call *c = container_of(l, struct call, job.link);
 
@@ -409,6 +414,12 @@ static void finish(struct remote_fetch *x, int err)
 						  ? err
 						  : -ENOENT);
 		}
+	}
+	while ((l = list_pop_front(&watchers))) {
+		struct remote_watcher *w =
+			container_of(l, struct remote_watcher, link);
+
+		w->done(w, err);
 	}
 	free_target(x);
 	pthread_mutex_lock(&kv->lock);
@@ -517,6 +528,7 @@ static struct remote_fetch *begin(struct kv *kv, struct kv_file *f,
 	x->started_ns = clock_now_ns();
 	x->kind = KV_COPY;
 	list_init(&x->waiters);
+	list_init(&x->watchers);
 	f->remote->fetch = x;
 	f->node.pins++;
 	atomic_fetch_add(&x->r->counters.n_fetching, 1);
@@ -570,6 +582,31 @@ void remote_fetch_then(struct call *c, struct kv_file *f, call_fn then)
 		kept->off = err;
 		call_defer(kept, fail);
 	}
+}
+
+int remote_fetch_watch(struct kv *kv, struct kv_file *f, int64_t deadline,
+		       struct remote_watcher *w)
+{
+	struct remote_fetch *x, *first = NULL;
+
+	pthread_mutex_lock(&kv->lock);
+	if (f->node.state != KV_REMOTE || f->node.unlinked) {
+		int err = f->node.state != KV_REMOTE ? 1 : -ESTALE;
+
+		pthread_mutex_unlock(&kv->lock);
+		return err;
+	}
+	x = f->remote->fetch;
+	if (!x)
+		x = first = begin(kv, f, deadline);
+	if (x) {
+		x->chain = true;
+		list_push_back(&x->watchers, &w->link);
+	}
+	pthread_mutex_unlock(&kv->lock);
+	if (first)
+		start(first);
+	return x ? 0 : -ENOMEM;
 }
 
 /* -- without a caller --------------------------------------------------- */

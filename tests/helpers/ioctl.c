@@ -4,16 +4,22 @@
  *
  *      ioctl [OPTION...] DIR version
  *      ioctl [OPTION...] DIR exists|match [NAME...]    "-": names from stdin
+ *      ioctl [OPTION...] DIR locate [NAME...]
  *
  *      -d BYTES   names are digests in hex of so many bytes
  *      -x SUFFIX  of digests
  *      -f FLAGS   -a ABI   -n COUNT   -s SIZE   -r RESERVED (each of them)
  *      -R ROOM    -c NUMBER of the command instead of its own
  *      -F         DIR may be a file
+ *      -t MS      locate: the deadline
+ *      -w         locate: keep the directory open and obey stdin, until it
+ *                 ends: "unpin I...", the blocks by their place; prints how
+ *                 many pins there were
  *
  * Prints: version: features, room, names, version. exists, match: flags, names,
  * present, prefix, the bitmap as 0 and 1, and NODE:PREFIX of each node. Or the
  * errno's text, and fails.
+ * locate: flags, names, located, and FRAME:LENGTH of each block, or why not.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -32,6 +38,9 @@ static union {
 	struct kvfs_ioc_version version;
 	struct kvfs_ioc_find find;
 	struct kvfs_ioc_found found;
+	struct kvfs_ioc_locate locate;
+	struct kvfs_ioc_located located;
+	struct kvfs_ioc_unpin unpin;
 } buf;
 
 static struct {
@@ -39,7 +48,8 @@ static struct {
 	unsigned abi;
 	const char *suffix;
 	long n, size, room;
-	bool file;
+	unsigned deadline;
+	bool file, wait;
 } opt = {.abi = KVFS_IOC_ABI, .suffix = "", .n = -1, .size = -1, .room = -1};
 
 static size_t used; /* bytes of the request */
@@ -111,7 +121,7 @@ static size_t room_for(size_t answer)
 	return opt.room >= 0 ? (size_t)opt.room : used > answer ? used : answer;
 }
 
-static void call(const char *dir, unsigned cmd)
+static int call(const char *dir, unsigned cmd)
 {
 	int fd = open(dir, O_RDONLY | (opt.file ? 0 : O_DIRECTORY));
 
@@ -121,7 +131,7 @@ static void call(const char *dir, unsigned cmd)
 	buf.head.abi = opt.abi;
 	if (ioctl(fd, opt.cmd ? opt.cmd : cmd, &buf))
 		die("ioctl");
-	close(fd);
+	return fd;
 }
 
 static void version(const char *dir)
@@ -162,12 +172,70 @@ static void find(const char *dir, char **names, bool match)
 	print_found();
 }
 
+static struct kvfs_ioc_pin pins[1000];
+
+static void print_located(void)
+{
+	const struct kvfs_ioc_block *b = kvfs_ioc_blocks(&buf.located);
+
+	printf("%x %u %u", buf.located.flags, buf.located.n,
+	       buf.located.n_located);
+	for (uint32_t i = 0; i < buf.located.n; i++) {
+		pins[i] = (struct kvfs_ioc_pin){b[i].frame, b[i].epoch};
+		if (b[i].error)
+			printf(" %s", strerrorname_np((int)b[i].error));
+		else
+			printf(" %u:%" PRIu64, b[i].frame, b[i].length);
+	}
+	putchar('\n');
+	fflush(stdout);
+}
+
+static void unpin(int fd, char *words)
+{
+	uint32_t n = 0;
+
+	used = sizeof(buf.unpin);
+	for (char *w = strtok(words, " \n"); w; w = strtok(NULL, " \n")) {
+		append(&pins[atoi(w) % 1000], sizeof(*pins));
+		n++;
+	}
+	buf.unpin = (struct kvfs_ioc_unpin){
+		.head = {(uint32_t)used, KVFS_IOC_ABI}, .n = n};
+	if (ioctl(fd, KVFS_IOC_UNPIN(used), &buf))
+		die("unpin");
+	printf("%u\n", buf.unpin.n);
+	fflush(stdout);
+}
+
+static void locate(const char *dir, char **names)
+{
+	char line[1024];
+	size_t room;
+	int fd;
+
+	used = sizeof(buf.locate);
+	add_names(names);
+	buf.locate.flags = opt.flags;
+	buf.locate.deadline_ms = opt.deadline;
+	buf.locate.names = names_head();
+	room = room_for(sizeof(buf.located) +
+			n_names * sizeof(struct kvfs_ioc_block));
+	fd = call(dir, KVFS_IOC_LOCATE(room));
+	print_located();
+	while (opt.wait && fgets(line, sizeof(line), stdin))
+		if (!strncmp(line, "unpin ", 6))
+			unpin(fd, line + 6);
+}
+
 static void take_option(int o)
 {
 	if (o == 'x')
 		opt.suffix = optarg;
 	else if (o == 'F')
 		opt.file = true;
+	else if (o == 'w')
+		opt.wait = true;
 	else if (o == 'n')
 		opt.n = strtol(optarg, NULL, 0);
 	else if (o == 's')
@@ -179,6 +247,7 @@ static void take_option(int o)
 		  : o == 'f' ? &opt.flags
 		  : o == 'a' ? &opt.abi
 		  : o == 'r' ? &opt.reserved
+		  : o == 't' ? &opt.deadline
 			     : &opt.cmd) = (unsigned)strtoul(optarg, NULL, 0);
 }
 
@@ -186,7 +255,7 @@ int main(int argc, char **argv)
 {
 	int o;
 
-	while ((o = getopt(argc, argv, "+d:x:f:a:n:s:r:R:c:F")) != -1) {
+	while ((o = getopt(argc, argv, "+d:x:f:a:n:s:r:R:c:t:Fw")) != -1) {
 		if (o == '?')
 			return 2;
 		take_option(o);
@@ -198,6 +267,8 @@ int main(int argc, char **argv)
 		version(argv[0]);
 	else if (!strcmp(argv[1], "exists") || !strcmp(argv[1], "match"))
 		find(argv[0], argv + 2, argv[1][0] == 'm');
+	else if (!strcmp(argv[1], "locate"))
+		locate(argv[0], argv + 2);
 	else
 		return 2;
 	return 0;

@@ -88,6 +88,33 @@ what_is_here_is_found_without_redis() {
 	expect 'trips' "$(_count 1 redis_lookup_trips_total)" "$trips"
 }
 
+blocks_of_other_nodes_are_fetched_when_they_are_located() {
+	mkdir "$(kv 1)/n/l"
+	_stored 1 n/l 0 3
+	put_published "$(kv 1)/n/l/big" 20000000 9
+	expect 'not asked for' "$("$HELPERS/ioctl" "$(kv 2)/n/l" locate \
+		b000000 none | cut -d' ' -f1-3)" '0 2 0'
+	_names 0 3 | "$HELPERS/ioctl" -f 1 "$(kv 2)/n/l" locate - big \
+		>"$T/located"
+	expect 'located' "$(sed 's/ [0-9]*:/ :/g' "$T/located")" \
+		'0 5 4 :5000 :5000 :5000 ENOENT :20000000'
+	expect 'here' "$("$HELPERS/ioctl" "$(kv 2)/n/l" locate b000000 big |
+		cut -d' ' -f1-3)" '0 2 2'
+	expect 'held' "$(_count 2 lent_frames)" 0
+}
+
+what_does_not_come_by_the_deadline_is_said_to_be_late() {
+	mkdir "$(kv 1)/n/late"
+	_stored 1 n/late 0 2
+	node_stop 1
+	_names 0 1 | "$HELPERS/ioctl" -f 1 -t 200 "$(kv 2)/n/late" locate - \
+		>"$T/located"
+	node_cont 1
+	expect 'late' "$(cut -d' ' -f1-3 "$T/located")" '1 2 0'
+	wait_for '[ "$(_names 0 1 | "$HELPERS/ioctl" -f 1 "$(kv 2)/n/late" \
+		locate - | cut -d" " -f1-3)" = "0 2 2" ]' 20
+}
+
 the_command_shows_a_table_and_says_no_by_its_exit_code() {
 	local rc=0
 	mkdir "$(kv 1)/n/t"

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef KVFS_FS_KV_LEND_H
+#define KVFS_FS_KV_LEND_H
+
+/*
+ * Frames lent to clients. LOCATE lends the frames of blocks: a client opens
+ * and maps .kvfs/frames/N and reads the block in place.
+ *
+ *      open directory ──▶ kv_pins ──▶ kv_hold ─┐
+ *                                              ├──▶ kv_lent ──▶ the block
+ *      open .kvfs/frames/N ─────────▶ kv_hold ─┘
+ *
+ * As long as anybody holds a lent frame its block is pinned: not evicted, and
+ * if it is unlinked its frame is not given back. After that nothing stands in
+ * the way of the pool's own rule: a frame goes on to its next owner only when
+ * the kernel says that nobody has it open or mapped. So a client that keeps a
+ * mapping too long sees the old block, never another one.
+ *
+ * What one user holds is bounded: what is held cannot be evicted.
+ *
+ * All with kv->lock held.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct call;
+struct kv;
+struct kv_file;
+
+#define KV_LEND_SHARE 2 /* of the pool, for one user */
+
+/* A frame that is lent, and to how many. */
+struct kv_lent {
+	struct kv_lent *next;
+	struct kv_file *f;
+	uint32_t frame, epoch;
+	uint32_t holds;
+};
+
+struct kv_user;
+struct kv_hold {
+	struct kv_lent *lent;
+	struct kv_user *user; /* who is charged */
+};
+
+/** kv_hold_take - 0, -ENOMEM, or -EDQUOT he holds too much already. */
+int kv_hold_take(struct kv *kv, uid_t uid, struct kv_file *f,
+		 struct kv_hold *hold);
+void kv_hold_drop(struct kv *kv, struct kv_hold *hold);
+/** kv_lent_find - a frame by its number; NULL: it is not lent. */
+struct kv_lent *kv_lent_find(struct kv *kv, uint32_t frame);
+
+/* What is pinned through one open directory. */
+struct kv_pins;
+/** kv_pins_of - those of the directory that a call was given on. */
+struct kv_pins **kv_pins_of(const struct call *c);
+/** kv_pins_add - one pin more of this block; as kv_hold_take. */
+int kv_pins_add(struct kv *kv, struct kv_pins **pins, uid_t uid,
+		struct kv_file *f);
+/** kv_pins_drop - one less; false: there is none. */
+bool kv_pins_drop(struct kv *kv, struct kv_pins *pins, uint32_t frame,
+		  uint32_t epoch);
+void kv_pins_free(struct kv *kv, struct kv_pins *pins);
+
+/** kv_lend_fini - the mount is gone, and nobody is left who could hold. */
+void kv_lend_fini(struct kv *kv);
+
+#endif
