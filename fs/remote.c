@@ -22,6 +22,7 @@
  * matter: it answers from its own index.
  */
 
+#define REACHED_NS (3 * NS_PER_S) /* pings come each second */
 #define SUSPECT_NS (500 * NS_PER_MS)
 #define LISTEN_MAX ENGINE_ADDRESSES_MAX
 #define PORT "7077"
@@ -102,27 +103,34 @@ static int parse_uuid(const char *text, uint8_t out[16])
 	return n == 32 && !*text ? 0 : -EINVAL;
 }
 
-int remote_peer(struct remote *r, uint32_t incarnation,
-		struct engine_peer **peer)
+static int peer_of(struct remote *r, const struct meta_node *node,
+		   struct engine_peer **peer)
 {
 	char text[META_ADDRS_MAX][ENGINE_ADDRESS_BYTES];
 	const char *addresses[META_ADDRS_MAX];
 	struct engine_node who = {.incarnation = 0};
-	struct meta_node node;
 
-	if (!meta_node_get(r->fs->meta, incarnation, &node))
-		return -ENOTCONN;
-	if (!node.self.n_addrs || parse_uuid(node.uuid, who.uuid))
+	if (!node->self.n_addrs || parse_uuid(node->uuid, who.uuid))
 		return -EADDRNOTAVAIL;
-	for (uint32_t i = 0; i < node.self.n_addrs; i++) {
-		const char *a = node.self.addrs[i];
+	for (uint32_t i = 0; i < node->self.n_addrs; i++) {
+		const char *a = node->self.addrs[i];
 
 		snprintf(text[i], sizeof(text[i]), "%s%s",
 			 strncmp(a, "unix:", 5) ? "tcp:" : "", a);
 		addresses[i] = text[i];
 	}
-	return engine_peer_get(r->engine, &who, addresses, node.self.n_addrs,
+	return engine_peer_get(r->engine, &who, addresses, node->self.n_addrs,
 			       peer);
+}
+
+int remote_peer(struct remote *r, uint32_t incarnation,
+		struct engine_peer **peer)
+{
+	struct meta_node node;
+
+	if (!meta_node_get(r->fs->meta, incarnation, &node))
+		return -ENOTCONN;
+	return peer_of(r, &node, peer);
 }
 
 void remote_dial(struct remote *r, uint32_t incarnation)
@@ -231,6 +239,24 @@ static void usage(void *ctx,
 		kv_tell_usage(fs->kv, add, arg);
 }
 
+/* The lock keeps the engine there. */
+static bool reached(void *ctx, const struct meta_node *node)
+{
+	struct fs *fs = ctx;
+	struct remote *r = fs->remote;
+	struct engine_peer_info info;
+	struct engine_peer *peer;
+
+	if (!r)
+		return false;
+	scoped_lock(&r->lock);
+	if (r->stopped || peer_of(r, node, &peer))
+		return false;
+	engine_peer_info(peer, &info);
+	engine_peer_put(peer);
+	return info.up && clock_now_ns() - info.heard_ns < REACHED_NS;
+}
+
 static void after_beat(struct job *job)
 {
 	struct remote *r = container_of(job, struct remote, beat_job);
@@ -253,6 +279,7 @@ static void beat(void *ctx)
 const struct meta_node_ops remote_node_ops = {
 	.load = load,
 	.usage = usage,
+	.reached = reached,
 	.beat = beat,
 };
 

@@ -171,7 +171,7 @@ static int args_make(struct meta *m, struct redis_cmd *args, uint64_t ino,
 	uint64_t known;
 	size_t n;
 
-	live = meta_members_bytes(m, &n, &known);
+	live = meta_members_bytes(m, false, &n, &known);
 	if (!live)
 		return -ENOMEM;
 	redis_cmd_uint(args, ino);
@@ -312,7 +312,7 @@ int ckpt_lock_reset(struct meta *m)
 	uint64_t known;
 	size_t n;
 
-	live = meta_members_bytes(m, &n, &known);
+	live = meta_members_bytes(m, false, &n, &known);
 	if (!live)
 		return -ENOMEM;
 	redis_cmd_bin(&args, live, n);

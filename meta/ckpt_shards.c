@@ -210,7 +210,7 @@ int ckpt_holders(struct meta *m, int64_t deadline, uint64_t ino,
 			return ckpt_malformed("holders");
 	c = (struct ckpt_cursor){a.result, a.result + a.result_bytes, false};
 	while (c.p < c.end && holder_read(&c, &h))
-		if (meta_node_is_live(m, h.incarnation))
+		if (meta_node_is_reached(m, h.incarnation))
 			fn(arg, &h);
 	return 0;
 }

@@ -174,7 +174,7 @@ static void index_dirty(struct kv_pub *k)
 /* Others saw the new store in the same second: spread over up to 30 s. */
 static bool jitter(struct kv_pub *k)
 {
-	uint32_t n_nodes = meta_members_count(k->m), random = 0;
+	uint32_t n_nodes = meta_members_count(k->m, false), random = 0;
 	int64_t span = n_nodes < 30 ? n_nodes * NS_PER_S : REFILL_JITTER_NS;
 
 	if (n_nodes < 2 || getrandom(&random, sizeof(random), 0) < 0)

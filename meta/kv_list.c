@@ -168,7 +168,7 @@ static bool record_read(struct meta *m, const char *value, size_t n,
 	f->uid = r.uid;
 	f->gid = r.gid;
 	for (uint32_t i = 0; i < r.n_holders; i++)
-		if (meta_node_is_live(m, r.holders[i]))
+		if (meta_node_is_reached(m, r.holders[i]))
 			f->holders[f->n_holders++] = r.holders[i];
 	return f->n_holders;
 }

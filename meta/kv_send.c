@@ -494,7 +494,7 @@ static void round_run(struct round *r, unsigned n)
 {
 	cleanup_free void *live = NULL;
 
-	live = meta_members_bytes(r->k->m, &r->live_bytes, &r->known);
+	live = meta_members_bytes(r->k->m, true, &r->live_bytes, &r->known);
 	r->live = live;
 	r->failed = !live;
 	r->ns_len = 0;

@@ -32,7 +32,7 @@ int kv_sweep_begin(struct kv_pub *k, struct kv_sweep *s, const char *tag,
 	size_t n_bytes;
 
 	*s = (struct kv_sweep){.k = k};
-	live = meta_members_bytes(m, &n_bytes, &known);
+	live = meta_members_bytes(m, true, &n_bytes, &known);
 	if (!live)
 		return -ENOMEM;
 	meta_fcall(&s->cmd, "kv_batch", 4);
@@ -52,7 +52,7 @@ void kv_sweep_see(struct kv_sweep *s, const void *path, size_t len,
 	bool dead = false;
 
 	for (uint32_t i = 0; i < r->n_holders; i++)
-		dead |= !meta_node_is_live(s->k->m, r->holders[i]);
+		dead |= !meta_node_is_reached(s->k->m, r->holders[i]);
 	if (!dead)
 		return;
 	redis_cmd_bin(&s->cmd, path, len);

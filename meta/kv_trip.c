@@ -57,7 +57,7 @@ static int found_file(struct meta *m, const struct redis_reply *reply,
 				    .uid = r.uid,
 				    .gid = r.gid};
 	for (uint32_t i = 0; i < r.n_holders; i++)
-		if (meta_node_is_live(m, r.holders[i]))
+		if (meta_node_is_reached(m, r.holders[i]))
 			f->holders[f->n_holders++] = r.holders[i];
 	return f->n_holders ? 0 : -ENOENT;
 }

@@ -21,6 +21,7 @@
 struct entry {
 	struct meta_node node;
 	int64_t load_ns; /* when its load figures were true */
+	bool cut;	 /* Redis does not hear of it; we do */
 };
 
 /* Ascending by incarnation. */
@@ -71,6 +72,23 @@ static struct entry *find(const struct table *t, uint32_t incarnation)
 	if (low == t->n || t->entries[low].node.incarnation != incarnation)
 		return NULL;
 	return &t->entries[low];
+}
+
+/* … of those that Redis hears of. */
+static struct entry *find_live(const struct table *t, uint32_t incarnation)
+{
+	struct entry *e = find(t, incarnation);
+
+	return e && !e->cut ? e : NULL;
+}
+
+static size_t count_live(const struct table *t)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < t->n; i++)
+		n += !t->entries[i].cut;
+	return n;
 }
 
 static int table_copy(struct table *to, const struct table *from)
@@ -133,6 +151,63 @@ static int table_read(struct meta *m, struct table *t,
 	return 0;
 }
 
+/* --- who is only cut off ----------------------------------------------- */
+
+static bool is_reached(struct meta *m, const struct meta_node *node)
+{
+	return !node->is_self && m->node_ops && m->node_ops->reached &&
+	       m->node_ops->reached(m->node_ctx, node);
+}
+
+static bool has_joined_anew(const struct table *t, const char *uuid)
+{
+	for (size_t i = 0; i < t->n; i++)
+		if (!strcmp(t->entries[i].node.uuid, uuid))
+			return true;
+	return false;
+}
+
+static void keep(struct table *t, const struct entry *e)
+{
+	struct entry *more =
+		realloc(t->entries, (t->n + 1) * sizeof(*t->entries));
+
+	if (!more)
+		return;
+	t->entries = more;
+	t->entries[t->n] = *e;
+	t->entries[t->n++].cut = true;
+}
+
+/* Those that are missing in t, and answer. */
+static int keep_reached(struct meta *m, struct table *t)
+{
+	struct members *s = m->members;
+	struct table was = {0};
+	size_t n_live = t->n;
+	int err;
+
+	pthread_mutex_lock(&s->lock);
+	err = table_copy(&was, &s->now);
+	pthread_mutex_unlock(&s->lock);
+	for (size_t i = 0; !err && i < was.n; i++) {
+		const struct entry *e = &was.entries[i];
+
+		if (has_joined_anew(t, e->node.uuid) ||
+		    !is_reached(m, &e->node))
+			continue;
+		if (!e->cut)
+			log_info("nodes: redis no longer hears of %s, which "
+				 "answers: what it holds is still fetched",
+				 e->node.name);
+		keep(t, e);
+	}
+	free(was.entries);
+	if (t->n > n_live)
+		qsort(t->entries, t->n, sizeof(*t->entries), by_incarnation);
+	return err;
+}
+
 /* Take the new table over; what was heard of a node's load stays. */
 static void table_replace(struct members *s, struct table *t, uint64_t version,
 			  uint64_t known)
@@ -152,7 +227,8 @@ static void table_replace(struct members *s, struct table *t, uint64_t version,
 		e->load_ns = was->load_ns;
 	}
 	for (size_t i = 0; i < old.n; i++)
-		s->n_deaths += !find(t, old.entries[i].node.incarnation);
+		s->n_deaths += !old.entries[i].cut &&
+			       !find_live(t, old.entries[i].node.incarnation);
 	s->now = *t;
 	s->version = version;
 	s->known = known;
@@ -179,7 +255,11 @@ int meta_members_fetch(struct meta *m, int64_t deadline)
 	err = table_read(m, &t, redis_reply_at(reply, 2),
 			 redis_reply_at(reply, 3));
 	if (!err)
+		err = keep_reached(m, &t);
+	if (!err)
 		table_replace(m->members, &t, version, known);
+	else
+		free(t.entries);
 	return err;
 }
 
@@ -258,12 +338,34 @@ static void tell(struct meta *m, const struct meta_node *node, bool up)
 		m->node_ops->change(m->node_ctx, node, up);
 }
 
+/* Those that were kept and have fallen silent go. */
+static void drop_silent(struct meta *m)
+{
+	struct members *s = m->members;
+	struct table *now = &s->now; /* written by this thread only */
+	size_t n = 0;
+
+	if (count_live(now) == now->n)
+		return;
+	for (size_t i = 0; i < now->n; i++) {
+		struct entry *e = &now->entries[i];
+		bool stays = !e->cut || is_reached(m, &e->node);
+
+		scoped_lock(&s->lock);
+		if (stays)
+			now->entries[n++] = *e;
+	}
+	scoped_lock(&s->lock);
+	now->n = n;
+}
+
 void meta_members_tell(struct meta *m)
 {
 	struct members *s = m->members;
 	struct table new = {0}, *old = &s->told;
 	int err;
 
+	drop_silent(m);
 	pthread_mutex_lock(&s->lock);
 	err = table_copy(&new, &s->now);
 	pthread_mutex_unlock(&s->lock);
@@ -305,8 +407,11 @@ unsigned meta_nodes(struct meta *m,
 	pthread_mutex_lock(&s->lock);
 	err = table_copy(&t, &s->now);
 	pthread_mutex_unlock(&s->lock);
-	while (!err && n < t.n) {
-		node_fill(&t.entries[n++], &node);
+	for (size_t i = 0; !err && i < t.n; i++) {
+		if (t.entries[i].cut)
+			continue;
+		node_fill(&t.entries[i], &node);
+		n++;
 		if (!fn(arg, &node))
 			break;
 	}
@@ -331,6 +436,14 @@ bool meta_node_is_live(struct meta *m, uint32_t incarnation)
 	struct members *s = m->members;
 
 	scoped_lock(&s->lock);
+	return incarnation > s->known || find_live(&s->now, incarnation);
+}
+
+bool meta_node_is_reached(struct meta *m, uint32_t incarnation)
+{
+	struct members *s = m->members;
+
+	scoped_lock(&s->lock);
 	return incarnation > s->known || find(&s->now, incarnation);
 }
 
@@ -342,11 +455,11 @@ uint32_t meta_nodes_hosts(struct meta *m, const uint32_t *incarnations,
 
 	scoped_lock(&s->lock);
 	for (uint32_t i = 0; i < n; i++) {
-		struct entry *e = find(&s->now, incarnations[i]);
+		struct entry *e = find_live(&s->now, incarnations[i]);
 		bool fresh = e;
 
 		for (uint32_t j = 0; fresh && j < i; j++) {
-			struct entry *o = find(&s->now, incarnations[j]);
+			struct entry *o = find_live(&s->now, incarnations[j]);
 
 			fresh = !o || strcmp(o->node.host, e->node.host) != 0;
 		}
@@ -380,10 +493,11 @@ uint64_t meta_members_deaths(struct meta *m)
 	return m->members->n_deaths;
 }
 
-uint32_t meta_members_count(struct meta *m)
+uint32_t meta_members_count(struct meta *m, bool reached)
 {
 	scoped_lock(&m->members->lock);
-	return (uint32_t)m->members->now.n;
+	return (uint32_t)(reached ? m->members->now.n
+				  : count_live(&m->members->now));
 }
 
 bool meta_members_first(struct meta *m)
@@ -391,14 +505,18 @@ bool meta_members_first(struct meta *m)
 	struct members *s = m->members;
 
 	scoped_lock(&s->lock);
-	return s->now.n &&
-	       s->now.entries[0].node.incarnation == meta_node_self(m);
+	for (size_t i = 0; i < s->now.n; i++)
+		if (!s->now.entries[i].cut)
+			return s->now.entries[i].node.is_self;
+	return false;
 }
 
-void *meta_members_bytes(struct meta *m, size_t *n_bytes, uint64_t *known)
+void *meta_members_bytes(struct meta *m, bool reached, size_t *n_bytes,
+			 uint64_t *known)
 {
 	struct members *s = m->members;
 	uint8_t *bytes;
+	size_t n = 0;
 
 	scoped_lock(&s->lock);
 	bytes = malloc(s->now.n * 4 + 1);
@@ -407,10 +525,12 @@ void *meta_members_bytes(struct meta *m, size_t *n_bytes, uint64_t *known)
 	for (size_t i = 0; i < s->now.n; i++) {
 		uint32_t inc = s->now.entries[i].node.incarnation;
 
+		if (s->now.entries[i].cut && !reached)
+			continue;
 		for (int b = 0; b < 4; b++)
-			bytes[i * 4 + (size_t)b] = (uint8_t)(inc >> (8 * b));
+			bytes[n++] = (uint8_t)(inc >> (8 * b));
 	}
-	*n_bytes = s->now.n * 4;
+	*n_bytes = n;
 	*known = s->known;
 	return bytes;
 }

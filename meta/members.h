@@ -36,14 +36,17 @@ void meta_members_tell(struct meta *m);
 
 /**
  * meta_members_bytes - the live incarnations, 4 bytes each, little-endian
+ * @reached: and those that are only cut off from Redis
  * @known: the newest incarnation given out when they were listed; one that
  *         is newer is alive as far as we know
  *
  * Returns: their bytes (from malloc) or NULL.
  */
-void *meta_members_bytes(struct meta *m, size_t *n_bytes, uint64_t *known);
+void *meta_members_bytes(struct meta *m, bool reached, size_t *n_bytes,
+			 uint64_t *known);
 
-uint32_t meta_members_count(struct meta *m);
+/** meta_members_count - the live ones; reached: and those that are cut off */
+uint32_t meta_members_count(struct meta *m, bool reached);
 
 /** meta_members_first - is this node the live one with the lowest number?
  *  Who does what one node must do. */

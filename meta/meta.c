@@ -379,7 +379,7 @@ void meta_stats(struct meta *m, struct meta_stats *s)
 	s->embedded = m->embedded;
 	s->address = m->address;
 	s->incarnation = meta_node_self(m);
-	s->n_nodes = meta_members_count(m);
+	s->n_nodes = meta_members_count(m, false);
 	s->store_id = meta_node_store_id(m);
 	if (m->embedded)
 		s->n_redis_restarts = embedded_restarts(m->embedded);

@@ -429,7 +429,7 @@ bool meta_nodes_alone(struct meta *m)
 
 	if (m->embedded)
 		return true;
-	if (!n->confirmed || meta_members_count(m) != 1)
+	if (!n->confirmed || meta_members_count(m, true) != 1)
 		return false;
 	age = clock_now_ns() - n->beat_ns;
 	if (age > ALONE_NS)

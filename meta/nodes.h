@@ -13,6 +13,12 @@
  *
  * A node that Redis refuses or cannot be asked declares nobody dead: the
  * table stays as it is.
+ *
+ * A node that Redis no longer hears of, but that answers on its connection to
+ * this one (ops->reached), is cut off, not dead: no live node any more, its
+ * locks and claims in ckpt/ are void, but what it holds is still there and can
+ * be fetched (meta_node_is_reached). So it stays until it joins anew or the
+ * connection falls silent.
  */
 
 #include <stdbool.h>
@@ -69,6 +75,8 @@ struct meta_node_ops {
 	/** change - a node came, changed its record, or went (up false). Not
 	 *  told of this node itself. */
 	void (*change)(void *ctx, const struct meta_node *node, bool up);
+	/** reached - does this node answer on a connection with us now? */
+	bool (*reached)(void *ctx, const struct meta_node *node);
 	/** beat - a heartbeat was answered: load and meta_ns_usage are as it
 	 *  found them */
 	void (*beat)(void *ctx);
@@ -95,13 +103,17 @@ unsigned meta_nodes(struct meta *m,
 		    bool (*fn)(void *arg, const struct meta_node *node),
 		    void *arg);
 
-/** meta_node_get - the live node of an incarnation; false: it is none. */
+/** meta_node_get - the reached node of an incarnation; false: it is none. */
 bool meta_node_get(struct meta *m, uint32_t incarnation,
 		   struct meta_node *node);
 
-/** meta_node_is_live - the same, without the copy. A number that was given
- *  out after our table was fetched counts as live. */
+/** meta_node_is_live - does Redis hear of it? A number that was given out after
+ *  our table was fetched counts as live. */
 bool meta_node_is_live(struct meta *m, uint32_t incarnation);
+
+/** meta_node_is_reached - is it live, or cut off from Redis alone: can what it
+ *  holds be fetched? */
+bool meta_node_is_reached(struct meta *m, uint32_t incarnation);
 
 /** meta_node_self - this node's incarnation; changes when it joins anew. */
 uint32_t meta_node_self(struct meta *m);

@@ -146,6 +146,19 @@ a_node_that_is_cut_off_costs_misses_and_comes_back_with_a_new_life() {
 	rm -r "$(kv 3)/n/cut"
 }
 
+a_node_that_is_cut_off_from_redis_alone_goes_on_serving() {
+	put_published "$(kv 1)/n/before" 50000 1
+	put_published "$(kv 1)/n/after" 50000 2
+	holds_soon "$(kv 2)/n/before" 50000 1
+	on 1 iptables -A INPUT -p tcp --sport 6379 -j DROP
+	on 1 iptables -A OUTPUT -p tcp --dport 6379 -j DROP
+	trap 'node_heal 1; hand_stop' EXIT
+	wait_for '[ "$(redis zcard "kvfs:{n}:live")" = 2 ] && _lives 2 2' 30
+	holds_soon "$(kv 2)/n/after" 50000 2
+	node_heal 1
+	all_know 3
+}
+
 another_holder_serves_when_the_first_is_stopped() {
 	mkdir "$(kv 1)/n/other"
 	blocks -n 10 -s $BYTES store "$(kv 1)/n/other"
