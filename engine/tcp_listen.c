@@ -173,6 +173,9 @@ int tcp_listener_open(struct transport *t, const char *address, char *bound)
 
 	if (!rc)
 		rc = listen_on(s, &a);
+	if (rc == -EADDRINUSE)
+		why = "another process listens there: name another port, "
+		      "listen=ADDRESS:PORT";
 	if (rc) {
 		log_error("engine: listen %s: %s", address,
 			  why ? why : strerror(-rc));

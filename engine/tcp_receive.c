@@ -370,7 +370,9 @@ static void received_tls(struct tcp_link *l, size_t n)
 			rc = tcp_link_introduce(l);
 	}
 	if (rc)
-		tcp_link_fail(l, rc, "tls: handshake");
+		tcp_link_fail(l, rc,
+			      "tls: handshake (have both tls=on and the same "
+			      "cluster key?)");
 	while (l->tls_shaken && l->state < TCP_ENDING && decrypt_some(l))
 		;
 	if (l->state < TCP_ENDING)

@@ -55,7 +55,7 @@ static const char *header_wrong(const uint8_t *from, uint8_t version,
 				const struct wire_header *h)
 {
 	if (wire_get32(from) != WIRE_MAGIC)
-		return "not the kvfs protocol";
+		return "not the kvfs protocol (is tls= the same on both?)";
 	if (h->version != version)
 		return "wire version not negotiated";
 	if (!h->type || h->type >= WIRE_TYPE_END)

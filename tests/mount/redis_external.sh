@@ -85,6 +85,11 @@ a_password_file_that_others_read_is_refused() {
 		"meta=redis://127.0.0.1:$PORT,password-file=$T/open"
 }
 
+a_place_to_listen_that_is_taken_is_told() {
+	_refused_mount 'another process listens there: name another port' \
+		"meta=unix://$T/plain.sock,listen=127.0.0.1:$PORT"
+}
+
 a_password_in_the_url_is_refused() {
 	_refused_mount 'password' "meta=redis://:s3cret@127.0.0.1:$PORT"
 }
