@@ -197,6 +197,12 @@ static void give_up(struct engine_peer *p, int64_t now)
 	peer_session_end(p, p->last_error ? p->last_error : -ENOTCONN);
 }
 
+/* It may end while connect_one has the lock open. */
+static bool has_session(const struct engine_peer *p)
+{
+	return p->session || p->proposed;
+}
+
 void peer_connect(struct engine_peer *p, int64_t now)
 {
 	struct engine *e = p->engine;
@@ -204,7 +210,7 @@ void peer_connect(struct engine_peer *p, int64_t now)
 	scoped_lock(&e->lock);
 	if (p->local || e->closing || (!p->session && !peer_wants(p)))
 		return;
-	if (!p->session && !p->proposed) {
+	if (!has_session(p)) {
 		p->proposed = random_64();
 		p->connect_by_ns = now + 2 * e->connect_timeout_ns;
 		p->last_error = 0;
@@ -213,12 +219,15 @@ void peer_connect(struct engine_peer *p, int64_t now)
 	for (uint32_t i = 0; i < p->n_addresses; i++) {
 		struct peer_address *a = &p->addresses[i];
 
-		while (address_due(p, a, now))
+		while (has_session(p) && address_due(p, a, now))
 			connect_one(p, i, now);
 		if (a->n_links < a->n_wanted)
 			time_by(e, a->after_ns);
 	}
-	give_up(p, now);
+	if (has_session(p))
+		give_up(p, now);
+	else
+		time_by(e, now); /* who came since then waits for another */
 	peer_release(p);
 }
 
