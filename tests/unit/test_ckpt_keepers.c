@@ -568,9 +568,9 @@ START_TEST(what_was_answered_is_there_however_often_redis_is_lost)
 		for (int k = 0; k < ROUNDS; k++) {
 			snprintf(name, sizeof(name), "%s%d", names[i], k);
 			if (answered[i][k])
-				ck_assert_msg(!look_in_the_end((i + 1) % 3,
-							       name),
-					      "%s", name);
+				ck_assert_msg(
+					!look_in_the_end((i + 1) % 3, name),
+					"%s", name);
 		}
 	for (unsigned i = 0; i < 3; i++)
 		KEEPS_ALL(i);
