@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "fs/kv.h"
@@ -51,10 +52,16 @@ static struct kv_lent *lent_of(struct kv *kv, const struct frame_inode *inode)
 
 static void fill_attr(struct kv *kv, struct kv_lent *lent, struct stat *st)
 {
-	kv_fill_attr(kv, &lent->f->node, st);
+	memset(st, 0, sizeof(*st));
+	if (lent->f)
+		kv_fill_attr(kv, &lent->f->node, st);
+	else
+		st->st_uid = lent->uid;
+	st->st_mode = S_IFREG | (lent->f ? st->st_mode & 0444 : 0600);
 	st->st_ino = FRAME_INO(lent->frame);
-	st->st_mode &= S_IFMT | 0444;
+	st->st_size = (off_t)lent->bytes;
 	st->st_nlink = 1;
+	st->st_blksize = 4096;
 }
 
 /* As printf("%u") writes them. Returns: false, it is none. */
@@ -140,12 +147,17 @@ static void do_getattr(struct call *c)
 
 /* -- open --------------------------------------------------------------- */
 
-static int may_open(struct kv *kv, const struct kv_caller *who,
-		    struct kv_file *f)
+static int may_open(struct call *c, const struct kv_caller *who,
+		    struct kv_lent *lent)
 {
-	const struct pool_record *r = kv_record(kv, f);
-	int err = kv_may_pass(who, kv_dir(f->node.parent));
+	const struct pool_record *r = pool_record(c->fs->pool, lent->frame);
+	int err;
 
+	if (!lent->f)
+		return !who->uid || who->uid == lent->uid ? 0 : -EACCES;
+	if ((c->fi.flags & O_ACCMODE) != O_RDONLY)
+		return -EACCES;
+	err = kv_may_pass(who, kv_dir(lent->f->node.parent));
 	return err ? err : kv_may(who, r->mode, r->uid, r->gid, KV_MAY_READ);
 }
 
@@ -155,14 +167,14 @@ static int open_frame(struct call *c, const struct kv_caller *who,
 {
 	struct kv *kv = c->fs->kv;
 	struct kv_lent *lent = lent_of(kv, frame_of(c));
-	int backing = 0, err = lent ? may_open(kv, who, lent->f) : -ESTALE;
+	int backing = 0, err = lent ? may_open(c, who, lent) : -ESTALE;
 
 	if (!err && kv->fs->passthrough) {
 		backing = pool_backing(kv->fs->pool, lent->frame);
 		err = backing < 0 ? backing : 0;
 	}
 	if (!err)
-		err = kv_hold_take(kv, c->uid, lent->f, hold);
+		err = kv_hold_lent(kv, c->uid, lent, hold);
 	if (err)
 		return err;
 	c->fi.backing_id = backing;
@@ -208,9 +220,7 @@ static void open_with_groups(struct call *c)
 static void do_open(struct call *c)
 {
 	const struct kv_caller who = kv_caller_of(c);
-	int err = (c->fi.flags & (O_ACCMODE | O_TRUNC)) == O_RDONLY
-			  ? open_as(c, &who)
-			  : -EACCES;
+	int err = c->fi.flags & O_TRUNC ? -EACCES : open_as(c, &who);
 
 	if (err == -EAGAIN)
 		call_defer(c, open_with_groups);
@@ -222,6 +232,19 @@ static void do_open(struct call *c)
 static void do_read(struct call *c)
 {
 	kv_read_frame(c, hold_of(c)->lent->frame);
+}
+
+/* Only into what is reserved. */
+static void do_write(struct call *c)
+{
+	cleanup_close int fd =
+		pool_fd(c->fs->pool, hold_of(c)->lent->frame, O_RDWR);
+	ssize_t n = fd < 0 ? -1 : pwrite(fd, c->value, c->size, c->off);
+
+	if (n < 0)
+		call_reply_err(c, fd < 0 ? -fd : errno);
+	else
+		call_reply_written(c, (size_t)n);
 }
 
 static void do_release(struct call *c)
@@ -250,12 +273,8 @@ static void do_fsync(struct call *c)
 /* A block has no holes. */
 static void do_lseek(struct call *c)
 {
-	struct kv *kv = c->fs->kv;
-	off_t size;
+	off_t size = (off_t)hold_of(c)->lent->bytes;
 
-	pthread_mutex_lock(&kv->lock);
-	size = (off_t)kv_record(kv, hold_of(c)->lent->f)->size_bytes;
-	pthread_mutex_unlock(&kv->lock);
 	if (c->off >= size)
 		call_reply_err(c, ENXIO);
 	else
@@ -279,7 +298,7 @@ static const struct view frames_view = {
 	.setattr = kv_refuse,
 	.open = do_open,
 	.read = do_read,
-	.write = kv_refuse,
+	.write = do_write,
 	.release = do_release,
 	.fsync = do_fsync,
 	.fallocate = kv_refuse,

@@ -48,9 +48,16 @@ static const struct ioctl_command commands[] = {
 	{KVFS_IOC_LOCATE(sizeof(struct kvfs_ioc_located)),
 	 sizeof(struct kvfs_ioc_locate), .any_room = true,
 	 .run = ioctl_do_locate},
-	{KVFS_IOC_UNPIN(sizeof(struct kvfs_ioc_unpin)),
-	 sizeof(struct kvfs_ioc_unpin), .any_room = true,
-	 .run = ioctl_do_unpin},
+	{KVFS_IOC_UNPIN(sizeof(struct kvfs_ioc_pins)),
+	 sizeof(struct kvfs_ioc_pins), .any_room = true, .run = ioctl_do_unpin},
+	{KVFS_IOC_RESERVE(sizeof(struct kvfs_ioc_reserve)),
+	 sizeof(struct kvfs_ioc_reserve), .any_room = true,
+	 .run = ioctl_do_reserve},
+	{KVFS_IOC_COMMIT(sizeof(struct kvfs_ioc_committed)),
+	 sizeof(struct kvfs_ioc_commit), .any_room = true,
+	 .run = ioctl_do_commit},
+	{KVFS_IOC_ABORT(sizeof(struct kvfs_ioc_pins)),
+	 sizeof(struct kvfs_ioc_pins), .any_room = true, .run = ioctl_do_abort},
 };
 
 #define ROOM_BITS ((unsigned)_IOC_SIZEMASK << _IOC_SIZESHIFT)

@@ -8,6 +8,7 @@
  *      ioctl.c        the table; what every request is checked for; VERSION
  *      ioctl_names.c  the names of a request, one after the other
  *      ioctl_find.c   EXISTS, MATCH     ioctl_locate.c  LOCATE, UNPIN
+ *      ioctl_store.c  RESERVE, COMMIT, ABORT
  *
  * A handler gets a call whose value is the request: size bytes, of which the
  * head was checked, and at least as many as the table says; room is what the
@@ -93,6 +94,11 @@ int ioctl_dir_path(struct call *c, const struct ioctl_text *t,
 /* ioctl_locate.c */
 void ioctl_do_locate(struct call *c);
 void ioctl_do_unpin(struct call *c);
+
+/* ioctl_store.c */
+void ioctl_do_reserve(struct call *c);
+void ioctl_do_commit(struct call *c);
+void ioctl_do_abort(struct call *c);
 
 /* ioctl_find.c */
 void ioctl_do_exists(struct call *c);

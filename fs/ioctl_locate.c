@@ -432,7 +432,7 @@ void ioctl_do_unpin(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
 	const struct kvfs_ioc_pin *pin;
-	struct kvfs_ioc_unpin in;
+	struct kvfs_ioc_pins in;
 	uint32_t n = 0;
 
 	memcpy(&in, c->value, sizeof(in));

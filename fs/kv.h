@@ -280,6 +280,15 @@ double kv_attr_timeout(const struct kv_node *node);
 double kv_entry_timeout(const struct kv_node *node);
 
 /* kv_commit.c */
+/** kv_commit_frame - the frame becomes the block of a name, if it may: the
+ *  caller has looked; lock held.
+ *  Returns: 0, -EEXIST there is a block of this name, or -errno; the frame is
+ *  then still the caller's. */
+int kv_commit_frame(struct call *c, struct kv_dir *dir, const char *name,
+		    uint32_t frame, uint32_t mode, struct kv_file **f);
+/** kv_sync_all - published, and held by as many nodes as its namespace asks
+ *  for. The caller keeps f; waits, no lock held. 0 or -errno. */
+int kv_sync_all(struct call *c, struct kv_file *f);
 /** kv_try_commit - commit a WRITING final name if no writer is left.
  *  With kv->lock held. Returns: 0, -EBUSY a writer is there, or -errno. */
 int kv_try_commit(struct kv *kv, struct kv_file *f);

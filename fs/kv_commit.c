@@ -405,23 +405,23 @@ static struct kv_file *pin_renamed(struct call *c)
 	return kv_file(node);
 }
 
-/* Published, and held by as many nodes as its namespace asks for. */
-static void sync_all(struct call *c, struct kv_file *f)
+int kv_sync_all(struct call *c, struct kv_file *f)
 {
 	char path[POOL_PATH_MAX + 1];
 	struct kv *kv = c->fs->kv;
 	uint32_t copies;
-	int n;
+	int n, err = kv_sync(kv, f);
 
-	if (kv_sync(kv, f) || !c->fs->remote)
-		return;
+	if (err || !c->fs->remote)
+		return err;
 	pthread_mutex_lock(&kv->lock);
 	copies = f->ns->replicas;
 	n = kv_path(kv_dir(f->node.parent), f->node.name, path);
 	pthread_mutex_unlock(&kv->lock);
-	if (n > 0 && copies > 1)
-		remote_replicate(c->fs->remote, path, (uint16_t)n, copies,
-				 c->deadline);
+	if (n < 0 || copies <= 1)
+		return 0;
+	return remote_replicate(c->fs->remote, path, (uint16_t)n, copies,
+				c->deadline);
 }
 
 /* The block was fsynced while it was written: its publish is waited for,
@@ -432,7 +432,7 @@ static void wait_published(struct call *c)
 	struct kv_file *f = meta_up(c->fs->meta) ? pin_renamed(c) : NULL;
 
 	if (f) {
-		sync_all(c, f);
+		kv_sync_all(c, f);
 		pthread_mutex_lock(&kv->lock);
 		kv_unpin(kv, f);
 		pthread_mutex_unlock(&kv->lock);
@@ -473,6 +473,47 @@ static void rename_by_copy(struct call *c)
 		wait_published(c);
 	else
 		call_reply_err(c, err);
+}
+
+static void fill_record(struct call *c, struct kv_dir *dir,
+			struct pool_record *r, uint32_t mode)
+{
+	r->mode = mode;
+	r->uid = c->uid;
+	r->gid = dir->mode & S_ISGID ? dir->gid : c->gid;
+	r->atime_ns = r->ctime_ns = clock_stamp_ns();
+}
+
+int kv_commit_frame(struct call *c, struct kv_dir *dir, const char *name,
+		    uint32_t frame, uint32_t mode, struct kv_file **out)
+{
+	struct kv *kv = c->fs->kv;
+	struct kv_node *target = kv_find(kv, dir, name);
+	char path[POOL_PATH_MAX + 1];
+	struct kv_file *f;
+	int err;
+
+	if (target && kv_is_dir(target))
+		return -EISDIR;
+	if (target && !kv_try_commit(kv, kv_file(target)))
+		return -EEXIST;
+	if (kv_path(dir, name, path) < 0)
+		return -ENAMETOOLONG;
+	if (target)
+		kv_drop(kv, kv_file(target), true);
+	f = kv_file_new(kv, dir, name, frame);
+	if (!f)
+		return -ENOMEM;
+	fill_record(c, dir, kv_record(kv, f), mode);
+	err = commit(kv, f);
+	if (err) {
+		f->frame = POOL_NO_FRAME;
+		kv_unlink_node(kv, &f->node);
+		kv_node_settle(&f->node);
+		return err;
+	}
+	*out = f;
+	return 0;
 }
 
 /* The kernel looks the target of every rename up. It asked because a block

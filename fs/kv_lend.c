@@ -24,6 +24,7 @@ struct pin {
 
 struct kv_pins {
 	struct pin *lists[PIN_LISTS];
+	struct pin *reserved;
 };
 
 /* -- users -------------------------------------------------------------- */
@@ -81,67 +82,93 @@ static struct kv_lent *lent_get(struct kv *kv, struct kv_file *f)
 	lent->f = f;
 	lent->frame = f->frame;
 	lent->epoch = kv_record(kv, f)->epoch;
+	lent->bytes = kv_record(kv, f)->size_bytes;
 	f->node.pins++;
 	*at = lent;
 	return lent;
 }
 
+static void lent_free(struct kv *kv, struct kv_lent *lent)
+{
+	*lent_place(kv, lent->frame) = lent->next;
+	free(lent);
+}
+
 static void lent_settle(struct kv *kv, struct kv_lent *lent)
 {
 	struct kv_file *f = lent->f;
+	uint32_t frame = lent->frame;
 
 	if (lent->holds)
 		return;
-	*lent_place(kv, lent->frame) = lent->next;
-	free(lent);
-	kv_unpin(kv, f);
+	lent_free(kv, lent);
+	if (f) {
+		kv_unpin(kv, f);
+	} else {
+		pool_writers(kv->fs->pool, -1);
+		pool_put(kv->fs->pool, frame);
+	}
 }
 
 /* -- holds -------------------------------------------------------------- */
 
-static uint64_t bytes_of(struct kv *kv, const struct kv_lent *lent)
+/* The hold is counted; what it held may be gone afterwards. */
+static void charge(struct kv *kv, struct kv_user *user, struct kv_lent *lent,
+		   int n)
 {
-	return kv_record(kv, lent->f)->size_bytes;
+	uint64_t bytes = (uint64_t)n * lent->bytes;
+
+	user->bytes += bytes;
+	user->holds += (uint32_t)n;
+	lent->holds += (uint32_t)n;
+	atomic_fetch_add(&kv->fs->counters.lent, (uint64_t)n);
+	atomic_fetch_add(&kv->fs->counters.lent_bytes, bytes);
+}
+
+int kv_hold_lent(struct kv *kv, uid_t uid, struct kv_lent *lent,
+		 struct kv_hold *hold)
+{
+	uint64_t limit = kv->fs->config.pool_bytes / KV_LEND_SHARE;
+	struct kv_user *user = user_get(kv, uid);
+
+	if (!user)
+		return -ENOMEM;
+	if (user->bytes + lent->bytes > limit) {
+		user_settle(user);
+		return -EDQUOT;
+	}
+	charge(kv, user, lent, 1);
+	*hold = (struct kv_hold){lent, user};
+	return 0;
 }
 
 int kv_hold_take(struct kv *kv, uid_t uid, struct kv_file *f,
 		 struct kv_hold *hold)
 {
-	uint64_t limit = kv->fs->config.pool_bytes / KV_LEND_SHARE;
-	struct kv_user *user = user_get(kv, uid);
-	struct kv_lent *lent = user ? lent_get(kv, f) : NULL;
-	int err = !lent					     ? -ENOMEM
-		  : user->bytes + bytes_of(kv, lent) > limit ? -EDQUOT
-							     : 0;
+	struct kv_lent *lent = lent_get(kv, f);
+	int err = lent ? kv_hold_lent(kv, uid, lent, hold) : -ENOMEM;
 
-	if (!err) {
-		user->bytes += bytes_of(kv, lent);
-		user->holds++;
-		lent->holds++;
-		atomic_fetch_add(&kv->fs->counters.lent, 1);
-		atomic_fetch_add(&kv->fs->counters.lent_bytes,
-				 bytes_of(kv, lent));
-		*hold = (struct kv_hold){lent, user};
-		return 0;
-	}
-	if (lent)
+	if (err && lent)
 		lent_settle(kv, lent);
-	if (user)
-		user_settle(user);
 	return err;
+}
+
+void kv_lent_put(struct kv *kv, struct kv_lent *lent)
+{
+	lent->holds--;
+	lent_settle(kv, lent);
+}
+
+static void uncharge(struct kv *kv, struct kv_hold *hold)
+{
+	charge(kv, hold->user, hold->lent, -1);
+	user_settle(hold->user);
 }
 
 void kv_hold_drop(struct kv *kv, struct kv_hold *hold)
 {
-	uint64_t bytes = bytes_of(kv, hold->lent);
-
-	hold->user->bytes -= bytes;
-	hold->user->holds--;
-	user_settle(hold->user);
-	hold->lent->holds--;
+	uncharge(kv, hold);
 	lent_settle(kv, hold->lent);
-	atomic_fetch_sub(&kv->fs->counters.lent, 1);
-	atomic_fetch_sub(&kv->fs->counters.lent_bytes, bytes);
 }
 
 /* -- pins --------------------------------------------------------------- */
@@ -155,13 +182,20 @@ static struct pin **pin_place(struct kv_pins *pins, uint32_t frame)
 	return at;
 }
 
+static bool have_pins(struct kv_pins **pins)
+{
+	if (!*pins)
+		*pins = calloc(1, sizeof(**pins));
+	return *pins;
+}
+
 int kv_pins_add(struct kv *kv, struct kv_pins **pins, uid_t uid,
 		struct kv_file *f)
 {
 	struct pin **at, *pin;
 	int err;
 
-	if (!*pins && !(*pins = calloc(1, sizeof(**pins))))
+	if (!have_pins(pins))
 		return -ENOMEM;
 	at = pin_place(*pins, f->frame);
 	if (*at) {
@@ -200,8 +234,74 @@ bool kv_pins_drop(struct kv *kv, struct kv_pins *pins, uint32_t frame,
 	return true;
 }
 
+static struct kv_lent *lend_reserved(struct kv *kv, uid_t uid, uint32_t frame,
+				     uint64_t bytes)
+{
+	struct kv_lent *lent = calloc(1, sizeof(*lent));
+
+	if (!lent)
+		return NULL;
+	lent->frame = frame;
+	lent->epoch = pool_record(kv->fs->pool, frame)->epoch;
+	lent->bytes = bytes;
+	lent->uid = uid;
+	*lent_place(kv, frame) = lent;
+	return lent;
+}
+
+int kv_pins_reserve(struct kv *kv, struct kv_pins **pins, uid_t uid,
+		    uint32_t frame, uint64_t bytes)
+{
+	struct pin *pin = have_pins(pins) ? calloc(1, sizeof(*pin)) : NULL;
+	struct kv_lent *lent =
+		pin ? lend_reserved(kv, uid, frame, bytes) : NULL;
+	int err = lent ? kv_hold_lent(kv, uid, lent, &pin->hold) : -ENOMEM;
+
+	if (err) {
+		if (lent)
+			lent_free(kv, lent);
+		free(pin);
+		return err;
+	}
+	pin->next = (*pins)->reserved;
+	(*pins)->reserved = pin;
+	pool_writers(kv->fs->pool, 1);
+	return 0;
+}
+
+struct kv_lent *kv_pins_reserved(struct kv_pins *pins, uint32_t frame,
+				 uint32_t epoch)
+{
+	for (struct pin *p = pins ? pins->reserved : NULL; p; p = p->next)
+		if (p->hold.lent->frame == frame &&
+		    p->hold.lent->epoch == epoch)
+			return p->hold.lent;
+	return NULL;
+}
+
+void kv_pins_abort(struct kv *kv, struct kv_pins *pins, struct kv_lent *lent,
+		   bool taken)
+{
+	struct pin **at = &pins->reserved, *pin;
+
+	while ((*at)->hold.lent != lent)
+		at = &(*at)->next;
+	pin = *at;
+	if (!taken) {
+		pin_free(kv, at);
+		return;
+	}
+	*at = pin->next;
+	uncharge(kv, &pin->hold);
+	lent_free(kv, lent);
+	pool_writers(kv->fs->pool, -1);
+	free(pin);
+}
+
 void kv_pins_free(struct kv *kv, struct kv_pins *pins)
 {
+	while (pins && pins->reserved)
+		pin_free(kv, &pins->reserved);
 	for (unsigned i = 0; pins && i < PIN_LISTS; i++)
 		while (pins->lists[i])
 			pin_free(kv, &pins->lists[i]);

@@ -219,9 +219,9 @@ struct kvfs_ioc_pin {
 	uint32_t frame, epoch;
 };
 
-/* n of struct kvfs_ioc_pin stand behind it. In the answer n says how many of
- * them there were, and none stand behind it. */
-struct kvfs_ioc_unpin {
+/* n of struct kvfs_ioc_pin stand behind it. In the answer of UNPIN n says how
+ * many of them there were, and none stand behind it. */
+struct kvfs_ioc_pins {
 	struct kvfs_ioc_head head;
 	uint32_t flags; /* 0 */
 	uint32_t n;
@@ -232,5 +232,82 @@ kvfs_ioc_blocks(const struct kvfs_ioc_located *located)
 {
 	return (const struct kvfs_ioc_block *)(located + 1);
 }
+
+/* ---- writing in place ---------------------------------------------------- */
+
+#define KVFS_IOC_RESERVE(room) KVFS_IOC_CALL(6, room)
+#define KVFS_IOC_COMMIT(room) KVFS_IOC_CALL(7, room)
+#define KVFS_IOC_ABORT(room) KVFS_IOC_CALL(8, room)
+
+/*
+ * RESERVE lends n empty frames of so many bytes, to be opened for writing as
+ * .kvfs/frames/N and mapped by the user who reserved them. They belong to the
+ * open directory like pins, and count as what its user holds. The answer is a
+ * struct kvfs_ioc_pins.
+ */
+struct kvfs_ioc_reserve {
+	struct kvfs_ioc_head head;
+	uint32_t flags; /* 0 */
+	uint32_t n;
+	uint64_t length; /* of each, 1 or more */
+};
+
+/* ABORT: these reservations end. A struct kvfs_ioc_pins goes in; in the answer
+ * n says how many of them there were, and none stand behind it. */
+
+/* Wait until Redis knows them, and as many nodes hold them as their namespace
+ * asks for. */
+#define KVFS_IOC_SYNC (1u << 0)
+/* The first name is a block that the first of the new ones continues. */
+#define KVFS_IOC_PARENT (1u << 1)
+
+/*
+ * COMMIT makes blocks of what was written. n of struct kvfs_ioc_store stand
+ * behind it, then the names: n, or n + 1 with PARENT. Each continues the one
+ * before. Their directories must be there, and the caller may write there.
+ *
+ * If nobody has the frame open or mapped any more, it becomes the block as it
+ * is, and the reservation has ended. Otherwise the block is a copy, and the
+ * frame stays reserved (KVFS_IOC_KEPT): to be written again.
+ */
+struct kvfs_ioc_commit {
+	struct kvfs_ioc_head head;
+	uint32_t flags; /* KVFS_IOC_SYNC, KVFS_IOC_PARENT */
+	uint32_t n;
+	uint32_t mode; /* permission bits of the blocks; no umask */
+	uint32_t reserved;
+	struct kvfs_ioc_names names;
+};
+
+struct kvfs_ioc_store {
+	struct kvfs_ioc_pin pin;
+	uint64_t length; /* from the start of the frame */
+};
+
+#define KVFS_IOC_KEPT (1u << 0)
+/* There was a block of this name: it stays, and nothing was stored. The frame
+ * stays reserved. */
+#define KVFS_IOC_WAS_THERE (1u << 1)
+/* It is stored, but SYNC did not come to its end: Redis or other nodes. */
+#define KVFS_IOC_UNSYNCED (1u << 2)
+
+/*
+ * error: 0, or why it was not stored: ENOENT no such reservation of this
+ * directory, or the name's directory is not there; EACCES it may not be written
+ * there; EINVAL a name of a temporary file, or the frame is shorter than
+ * length; EISDIR; ENOSPC; ENOMEM; EIO.
+ */
+struct kvfs_ioc_stored {
+	uint32_t error;
+	uint32_t flags; /* KVFS_IOC_KEPT, … */
+};
+
+/* The answer; n of struct kvfs_ioc_stored stand behind it. */
+struct kvfs_ioc_committed {
+	struct kvfs_ioc_head head;
+	uint32_t flags; /* 0 */
+	uint32_t n, n_stored;
+	uint32_t reserved;
+};
 
 #endif

@@ -5,6 +5,8 @@
  *      ioctl [OPTION...] DIR version
  *      ioctl [OPTION...] DIR exists|match [NAME...]    "-": names from stdin
  *      ioctl [OPTION...] DIR locate [NAME...]
+ *      ioctl [OPTION...] DIR store LENGTH NAME...      the frames are filled
+ *                 with the pattern of seeds 0, 1, ..., and stored
  *
  *      -d BYTES   names are digests in hex of so many bytes
  *      -x SUFFIX  of digests
@@ -12,13 +14,18 @@
  *      -R ROOM    -c NUMBER of the command instead of its own
  *      -F         DIR may be a file
  *      -t MS      locate: the deadline
- *      -w         locate: keep the directory open and obey stdin, until it
- *                 ends: "unpin I...", the blocks by their place; prints how
- *                 many pins there were
+ *      -k         store: the frames stay mapped, and are spoilt afterwards
+ *      -p         store: the first name is a block that is continued
+ *      -A         store: abort instead of commit
+ *      -M DIR     store: .kvfs/frames of the mount
+ *      -w         locate, store: keep the directory open and obey stdin, until
+ * it ends: "unpin I...", the blocks by their place; prints how many pins there
+ * were
  *
  * Prints: version: features, room, names, version. exists, match: flags, names,
  * present, prefix, the bitmap as 0 and 1, and NODE:PREFIX of each node. Or the
  * errno's text, and fails.
+ * store: FLAGS of each that was stored, or why not.
  * locate: flags, names, located, and FRAME:LENGTH of each block, or why not.
  */
 #include <errno.h>
@@ -28,9 +35,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "fs/kvfs_ioctl.h"
+#include "tests/helpers/pattern.h"
 
 static union {
 	char bytes[KVFS_IOC_ROOM_MAX + 1];
@@ -40,7 +49,10 @@ static union {
 	struct kvfs_ioc_found found;
 	struct kvfs_ioc_locate locate;
 	struct kvfs_ioc_located located;
-	struct kvfs_ioc_unpin unpin;
+	struct kvfs_ioc_pins pins;
+	struct kvfs_ioc_reserve reserve;
+	struct kvfs_ioc_commit commit;
+	struct kvfs_ioc_committed committed;
 } buf;
 
 static struct {
@@ -49,7 +61,8 @@ static struct {
 	const char *suffix;
 	long n, size, room;
 	unsigned deadline;
-	bool file, wait;
+	bool file, wait, keep, parent, abort;
+	const char *frames;
 } opt = {.abi = KVFS_IOC_ABI, .suffix = "", .n = -1, .size = -1, .room = -1};
 
 static size_t used; /* bytes of the request */
@@ -195,16 +208,16 @@ static void unpin(int fd, char *words)
 {
 	uint32_t n = 0;
 
-	used = sizeof(buf.unpin);
+	used = sizeof(buf.pins);
 	for (char *w = strtok(words, " \n"); w; w = strtok(NULL, " \n")) {
 		append(&pins[atoi(w) % 1000], sizeof(*pins));
 		n++;
 	}
-	buf.unpin = (struct kvfs_ioc_unpin){
+	buf.pins = (struct kvfs_ioc_pins){
 		.head = {(uint32_t)used, KVFS_IOC_ABI}, .n = n};
 	if (ioctl(fd, KVFS_IOC_UNPIN(used), &buf))
 		die("unpin");
-	printf("%u\n", buf.unpin.n);
+	printf("%u\n", buf.pins.n);
 	fflush(stdout);
 }
 
@@ -228,12 +241,120 @@ static void locate(const char *dir, char **names)
 			unpin(fd, line + 6);
 }
 
+static char *map_frame(uint32_t frame, size_t length)
+{
+	char path[4096], *map;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%u", opt.frames, frame);
+	fd = open(path, O_RDWR);
+	if (fd < 0)
+		die(path);
+	map = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		die("mmap");
+	close(fd);
+	return map;
+}
+
+static int reserve(const char *dir, uint32_t n, uint64_t length)
+{
+	int fd;
+
+	used = sizeof(buf.reserve);
+	buf.reserve.flags = opt.reserved;
+	buf.reserve.n = n;
+	buf.reserve.length = length;
+	fd = call(dir, KVFS_IOC_RESERVE(
+			       room_for(sizeof(buf.pins) + n * sizeof(*pins))));
+	memcpy(pins, &buf.pins + 1, n * sizeof(*pins));
+	return fd;
+}
+
+/* Not the place for the first call's options. */
+static void again(int fd, unsigned cmd)
+{
+	buf.head = (struct kvfs_ioc_head){(uint32_t)used, KVFS_IOC_ABI};
+	if (ioctl(fd, cmd, &buf))
+		die("ioctl");
+}
+
+static void commit(int fd, uint32_t n, uint64_t length, char **names)
+{
+	const struct kvfs_ioc_stored *out;
+
+	used = sizeof(buf.commit);
+	for (uint32_t i = 0; i < n; i++)
+		append(&(struct kvfs_ioc_store){pins[i], length},
+		       sizeof(struct kvfs_ioc_store));
+	add_names(names);
+	buf.commit.flags = opt.flags | (opt.parent ? KVFS_IOC_PARENT : 0);
+	buf.commit.n = n;
+	buf.commit.mode = 0644;
+	buf.commit.reserved = 0;
+	buf.commit.names = names_head();
+	again(fd, KVFS_IOC_COMMIT(used));
+	out = (const void *)(&buf.committed + 1);
+	for (uint32_t i = 0; i < n; i++)
+		if (out[i].error)
+			printf("%s ", strerrorname_np((int)out[i].error));
+		else
+			printf("%u ", out[i].flags);
+	putchar('\n');
+}
+
+static void abort_all(int fd, uint32_t n)
+{
+	used = sizeof(buf.pins);
+	append(pins, n * sizeof(*pins));
+	buf.pins.flags = 0;
+	buf.pins.n = n;
+	again(fd, KVFS_IOC_ABORT(used));
+	printf("%u\n", buf.pins.n);
+}
+
+static void store(const char *dir, uint64_t length, char **names)
+{
+	static char *maps[1000];
+	uint32_t n = 0;
+	int fd;
+
+	while (names[n + opt.parent])
+		n++;
+	fd = reserve(dir, n, length);
+	for (uint32_t i = 0; i < n; i++) {
+		maps[i] = map_frame(pins[i].frame, length);
+		pattern_fill(maps[i], i, 0, length);
+		if (!opt.keep)
+			munmap(maps[i], length);
+		else if (msync(maps[i], length, MS_SYNC))
+			die("msync");
+	}
+	if (opt.abort)
+		abort_all(fd, n);
+	else
+		commit(fd, n, length, names);
+	for (uint32_t i = 0; opt.keep && i < n; i++)
+		memset(maps[i], 0xee, length);
+	fflush(stdout);
+	while (opt.wait && getchar() != EOF)
+		;
+}
+
 static void take_option(int o)
 {
 	if (o == 'x')
 		opt.suffix = optarg;
 	else if (o == 'F')
 		opt.file = true;
+	else if (o == 'k')
+		opt.keep = true;
+	else if (o == 'p')
+		opt.parent = true;
+	else if (o == 'A')
+		opt.abort = true;
+	else if (o == 'M')
+		opt.frames = optarg;
 	else if (o == 'w')
 		opt.wait = true;
 	else if (o == 'n')
@@ -255,7 +376,7 @@ int main(int argc, char **argv)
 {
 	int o;
 
-	while ((o = getopt(argc, argv, "+d:x:f:a:n:s:r:R:c:t:Fw")) != -1) {
+	while ((o = getopt(argc, argv, "+d:x:f:a:n:s:r:R:c:t:M:FwkpA")) != -1) {
 		if (o == '?')
 			return 2;
 		take_option(o);
@@ -269,6 +390,8 @@ int main(int argc, char **argv)
 		find(argv[0], argv + 2, argv[1][0] == 'm');
 	else if (!strcmp(argv[1], "locate"))
 		locate(argv[0], argv + 2);
+	else if (!strcmp(argv[1], "store") && argc - optind > 3)
+		store(argv[0], strtoull(argv[2], NULL, 0), argv + 3);
 	else
 		return 2;
 	return 0;

@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "fs/fs.h"
+#include "fs/ioctl.h"
+#include "fs/kv.h"
+#include "fs/kv_lend.h"
+
+/*
+ * RESERVE, COMMIT, ABORT. A reserved frame becomes a block as it is only when
+ * nobody has it open or mapped: a block never changes, and whoever maps it for
+ * writing could change it. For a client that keeps its mapping, which is what
+ * small blocks want, the block is a copy, and the frame can be written again.
+ */
+
+#define COPY_BYTES (64u << 10)
+#define RESERVE_MAX (KVFS_IOC_ROOM_MAX / sizeof(struct kvfs_ioc_pin))
+
+/* -- RESERVE, ABORT ----------------------------------------------------- */
+
+static int set_length(struct pool *pool, uint32_t frame, uint64_t length)
+{
+	cleanup_close int fd = pool_fd(pool, frame, O_RDWR);
+
+	if (fd < 0)
+		return fd;
+	return ftruncate(fd, (off_t)length) ? -errno : 0;
+}
+
+static int reserve(struct call *c, uint64_t length, struct kvfs_ioc_pin *pin)
+{
+	struct kv *kv = c->fs->kv;
+	struct pool *pool = c->fs->pool;
+	int backing, err = pool_take(pool, length, &pin->frame, &backing);
+
+	if (err)
+		return err;
+	pin->epoch = pool_record(pool, pin->frame)->epoch;
+	err = set_length(pool, pin->frame, length);
+	if (!err) {
+		pthread_mutex_lock(&kv->lock);
+		err = kv_pins_reserve(kv, kv_pins_of(c), c->uid, pin->frame,
+				      length);
+		pthread_mutex_unlock(&kv->lock);
+	}
+	if (err)
+		pool_put(pool, pin->frame);
+	return err;
+}
+
+/* Returns: how many there were. */
+static uint32_t end_reservations(struct call *c, const struct kvfs_ioc_pin *pin,
+				 uint32_t n)
+{
+	struct kv *kv = c->fs->kv;
+	struct kv_pins *pins = *kv_pins_of(c);
+	uint32_t ended = 0;
+	scoped_lock(&kv->lock);
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct kv_lent *lent =
+			kv_pins_reserved(pins, pin[i].frame, pin[i].epoch);
+
+		if (!lent)
+			continue;
+		kv_pins_abort(kv, pins, lent, false);
+		ended++;
+	}
+	return ended;
+}
+
+/* All of them or none. */
+static void reserve_all(struct call *c)
+{
+	struct kvfs_ioc_pin pins[RESERVE_MAX];
+	struct kvfs_ioc_pins answer = {.flags = 0};
+	char bytes[KVFS_IOC_ROOM_MAX];
+	struct kvfs_ioc_reserve in;
+	uint32_t n = 0;
+	int err = 0;
+
+	memcpy(&in, c->value, sizeof(in));
+	while (!err && n < in.n) {
+		err = reserve(c, in.length, &pins[n]);
+		n += !err;
+	}
+	if (err) {
+		end_reservations(c, pins, n);
+		call_reply_err(c, err);
+		return;
+	}
+	answer.head = ioctl_head(sizeof(answer) + n * sizeof(*pins));
+	answer.n = n;
+	memcpy(bytes, &answer, sizeof(answer));
+	memcpy(bytes + sizeof(answer), pins, n * sizeof(*pins));
+	call_reply_ioctl(c, bytes, answer.head.size);
+}
+
+void ioctl_do_reserve(struct call *c)
+{
+	struct kvfs_ioc_reserve in;
+
+	memcpy(&in, c->value, sizeof(in));
+	if (in.flags || c->size != sizeof(in) || !in.length ||
+	    in.length > c->fs->config.pool_bytes)
+		call_reply_err(c, EINVAL);
+	else if (c->fs->config.read_only)
+		call_reply_err(c, EROFS);
+	else if (in.n > (c->room - sizeof(struct kvfs_ioc_pins)) /
+				sizeof(struct kvfs_ioc_pin))
+		call_reply_err(c, EMSGSIZE);
+	else
+		reserve_all(c);
+}
+
+void ioctl_do_abort(struct call *c)
+{
+	const struct kvfs_ioc_pin *pins;
+	struct kvfs_ioc_pins in;
+
+	memcpy(&in, c->value, sizeof(in));
+	if (in.flags || c->size - sizeof(in) != in.n * sizeof(*pins)) {
+		call_reply_err(c, EINVAL);
+		return;
+	}
+	pins = (const void *)((const char *)c->value + sizeof(in));
+	in.n = end_reservations(c, pins, in.n);
+	in.head = ioctl_head(sizeof(in));
+	call_reply_ioctl(c, &in, sizeof(in));
+}
+
+/* -- COMMIT: a frame ---------------------------------------------------- */
+
+/* A request that was checked. */
+struct store {
+	struct call *c;
+	struct kv_caller *who;
+	struct kvfs_ioc_commit in;
+	const struct kvfs_ioc_store *stores;
+	struct ioctl_names names;
+	struct kv_file *prev; /* pinned: the next one continues it */
+};
+
+static int copy(struct pool *pool, uint32_t from_frame, uint32_t to_frame,
+		uint64_t length)
+{
+	cleanup_close int from = pool_fd(pool, from_frame, O_RDONLY);
+	cleanup_close int to = pool_fd(pool, to_frame, O_RDWR);
+	char buf[COPY_BYTES];
+	uint64_t at = 0;
+
+	if (from < 0 || to < 0)
+		return from < 0 ? from : to;
+	while (at < length) {
+		size_t step =
+			length - at < COPY_BYTES ? length - at : COPY_BYTES;
+		ssize_t n = pread(from, buf, step, (off_t)at);
+
+		if (n <= 0)
+			return n ? -errno : -EINVAL;
+		if (pwrite(to, buf, (size_t)n, (off_t)at) != n)
+			return -ENOSPC;
+		at += (uint64_t)n;
+	}
+	return 0;
+}
+
+/* Does only the directory hold it? Lock held. An open that was answered may
+ * not have opened the frame yet, so the lease alone does not say. */
+static bool is_let_go(struct kv *kv, const struct kv_lent *lent)
+{
+	return lent->holds == 1 && !pool_probe(kv->fs->pool, lent->frame);
+}
+
+/* The directory that a new name belongs in. Lock held. */
+static int find_place(struct store *s, const struct kv_name *name,
+		      struct kv_dir **dir, char last[256])
+{
+	struct kv *kv = s->c->fs->kv;
+	struct kv_node *node = kv_node(s->c->inode);
+	const char *slash = memrchr(name->text, '/', name->len);
+	size_t n = slash ? (size_t)(slash + 1 - name->text) : 0;
+	int err = kv_may_reach(s->who, kv_dir(node));
+
+	if (!err && slash)
+		err = kv_walk(kv, s->who, kv_dir(node), name->text, n - 1,
+			      &node);
+	if (err)
+		return err;
+	if (!node || !kv_is_dir(node) || !kv_dir(node)->ns)
+		return -ENOENT;
+	*dir = kv_dir(node);
+	memcpy(last, name->text + n, name->len - n);
+	last[name->len - n] = 0;
+	if (kv_name_is_temp(last))
+		return -EINVAL;
+	return kv_may(s->who, (*dir)->mode, (*dir)->uid, (*dir)->gid,
+		      KV_MAY_WRITE | KV_MAY_SEARCH);
+}
+
+/* Lock held. The block of a name is pinned as the one before the next. */
+static void go_on_from(struct store *s, struct kv_file *f)
+{
+	struct kv *kv = s->c->fs->kv;
+
+	if (f)
+		f->node.pins++;
+	if (s->prev)
+		kv_unpin(kv, s->prev);
+	s->prev = f;
+}
+
+/* Lock held. */
+static int install(struct store *s, const struct kv_name *name, uint32_t frame,
+		   uint32_t *flags)
+{
+	struct kv *kv = s->c->fs->kv;
+	char last[256];
+	struct kv_dir *dir;
+	struct kv_file *f;
+	int err = find_place(s, name, &dir, last);
+
+	if (err)
+		return err;
+	err = kv_commit_frame(s->c, dir, last, frame, s->in.mode, &f);
+	if (err == -EEXIST) {
+		*flags |= KVFS_IOC_WAS_THERE | KVFS_IOC_KEPT;
+		go_on_from(s, kv_file(kv_find(kv, dir, last)));
+		return err;
+	}
+	if (err)
+		return err;
+	if (s->prev && s->prev->node.state == KV_COMMITTED &&
+	    !s->prev->node.unlinked && s->prev->ns == f->ns)
+		kv_set_parent(kv, f, s->prev);
+	go_on_from(s, f);
+	return 0;
+}
+
+static int store_copy(struct store *s, const struct kvfs_ioc_store *store,
+		      const struct kv_name *name, uint32_t *flags)
+{
+	struct kv *kv = s->c->fs->kv;
+	struct pool *pool = kv->fs->pool;
+	uint32_t frame;
+	int backing, err = pool_take(pool, store->length, &frame, &backing);
+
+	if (err)
+		return err;
+	err = copy(pool, store->pin.frame, frame, store->length);
+	if (!err) {
+		*flags |= KVFS_IOC_KEPT;
+		pthread_mutex_lock(&kv->lock);
+		err = install(s, name, frame, flags);
+		pthread_mutex_unlock(&kv->lock);
+	}
+	if (err)
+		pool_put(pool, frame);
+	return err;
+}
+
+/* Lock held. */
+static int store_frame(struct store *s, const struct kvfs_ioc_store *store,
+		       struct kv_lent *lent, const struct kv_name *name,
+		       uint32_t *flags)
+{
+	struct kv *kv = s->c->fs->kv;
+	int err =
+		store->length > lent->bytes
+			? -EINVAL
+			: set_length(kv->fs->pool, lent->frame, store->length);
+
+	if (!err)
+		err = install(s, name, lent->frame, flags);
+	if (!err)
+		kv_pins_abort(kv, *kv_pins_of(s->c), lent, true);
+	else
+		set_length(kv->fs->pool, lent->frame, lent->bytes);
+	return err;
+}
+
+static int store_one(struct store *s, const struct kvfs_ioc_store *store,
+		     const struct kv_name *name, uint32_t *flags)
+{
+	struct kv *kv = s->c->fs->kv;
+	struct kv_lent *lent;
+	bool as_it_is;
+	int err = -ENOENT;
+
+	pthread_mutex_lock(&kv->lock);
+	lent = kv_pins_reserved(*kv_pins_of(s->c), store->pin.frame,
+				store->pin.epoch);
+	as_it_is = lent && is_let_go(kv, lent);
+	if (as_it_is)
+		err = store_frame(s, store, lent, name, flags);
+	else if (lent)
+		lent->holds++; /* while it is copied */
+	pthread_mutex_unlock(&kv->lock);
+	if (!lent || as_it_is)
+		return err;
+	err = store->length > lent->bytes ? -EINVAL
+					  : store_copy(s, store, name, flags);
+	pthread_mutex_lock(&kv->lock);
+	kv_lent_put(kv, lent);
+	pthread_mutex_unlock(&kv->lock);
+	return err;
+}
+
+/* -- COMMIT: a batch ---------------------------------------------------- */
+
+static int store_init(struct store *s, struct call *c)
+{
+	const char *at = (const char *)c->value + sizeof(s->in);
+	size_t left = c->size - sizeof(s->in), bytes;
+	bool parent;
+
+	memset(s, 0, sizeof(*s));
+	memcpy(&s->in, c->value, sizeof(s->in));
+	bytes = s->in.n * sizeof(*s->stores);
+	parent = s->in.flags & KVFS_IOC_PARENT;
+	if (s->in.flags & ~(KVFS_IOC_SYNC | KVFS_IOC_PARENT) ||
+	    s->in.reserved || s->in.mode & ~0777u || bytes > left ||
+	    s->in.names.n != s->in.n + parent)
+		return -EINVAL;
+	if (sizeof(struct kvfs_ioc_committed) +
+		    s->in.n * sizeof(struct kvfs_ioc_stored) >
+	    c->room)
+		return -EMSGSIZE;
+	s->c = c;
+	s->stores = (const void *)at;
+	return ioctl_names_init(&s->names, &s->in.names, at + bytes,
+				left - bytes);
+}
+
+static void find_parent(struct store *s)
+{
+	struct kv *kv = s->c->fs->kv;
+	struct kv_dir *dir = kv_dir(kv_node(s->c->inode));
+	struct kv_name name;
+	struct kv_node *node;
+	scoped_lock(&kv->lock);
+
+	if (ioctl_names_next(&s->names, &name) && !kv_may_reach(s->who, dir) &&
+	    !kv_walk(kv, s->who, dir, name.text, name.len, &node) && node &&
+	    !kv_is_dir(node) && node->state == KV_COMMITTED)
+		go_on_from(s, kv_file(node));
+}
+
+/* One after the other: s->prev is the block that was stored last. */
+static void store_each(struct store *s, struct kvfs_ioc_committed *answer)
+{
+	struct kvfs_ioc_stored *out = (struct kvfs_ioc_stored *)(answer + 1);
+	struct kv_name name;
+	int err;
+
+	for (uint32_t i = 0; ioctl_names_next(&s->names, &name); i++) {
+		err = store_one(s, &s->stores[i], &name, &out[i].flags);
+		if (err == -EEXIST)
+			err = 0;
+		else if (!err)
+			answer->n_stored++;
+		out[i].error = (uint32_t)-err;
+		if (!err && s->in.flags & KVFS_IOC_SYNC &&
+		    kv_sync_all(s->c, s->prev))
+			out[i].flags |= KVFS_IOC_UNSYNCED;
+	}
+}
+
+static void commit_on_worker(struct call *c)
+{
+	size_t size;
+	struct kvfs_ioc_committed *answer = NULL;
+	struct store s;
+	int err = store_init(&s, c);
+
+	size = sizeof(*answer) + s.in.n * sizeof(struct kvfs_ioc_stored);
+	if (!err &&
+	    (!(answer = calloc(1, size)) || !(s.who = kv_caller_new(c))))
+		err = -ENOMEM;
+	if (err) {
+		free(answer);
+		call_reply_err(c, err);
+		return;
+	}
+	if (s.in.flags & KVFS_IOC_PARENT)
+		find_parent(&s);
+	store_each(&s, answer);
+	pthread_mutex_lock(&c->fs->kv->lock);
+	go_on_from(&s, NULL);
+	pthread_mutex_unlock(&c->fs->kv->lock);
+	answer->head = ioctl_head(size);
+	answer->n = s.in.n;
+	free(s.who);
+	call_reply_ioctl(c, answer, size);
+	free(answer);
+}
+
+void ioctl_do_commit(struct call *c)
+{
+	if (c->fs->config.read_only)
+		call_reply_err(c, EROFS);
+	else
+		call_defer(c, commit_on_worker);
+}
