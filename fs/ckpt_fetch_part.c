@@ -175,19 +175,6 @@ static int start_call(struct cpart *p, struct engine_peer *peer, uint16_t type,
 	return err;
 }
 
-/* A holder that is stopped in the middle keeps buffers: it gets no more of them
- * once there are many. Others are asked on. */
-static bool holds_too_much(struct remote *r, struct engine_peer *peer)
-{
-	struct engine_peer_info info;
-
-	if (atomic_load(&r->fs->counters.shard_quarantined_bytes) <=
-	    QUARANTINE_MAX)
-		return false;
-	engine_peer_info(peer, &info);
-	return info.n_draining > 0;
-}
-
 int cpart_start(struct remote *r, struct engine_peer *peer,
 		const struct cwire_ask *ask, int64_t deadline,
 		struct cpart **part)
@@ -196,7 +183,10 @@ int cpart_start(struct remote *r, struct engine_peer *peer,
 	struct cpart *p;
 	int err;
 
-	if (holds_too_much(r, peer))
+	/* One that is stopped in the middle keeps buffers. */
+	if (remote_holds_too_much(
+		    peer, atomic_load(&r->fs->counters.shard_quarantined_bytes),
+		    QUARANTINE_MAX))
 		return -EBUSY;
 	p = part_new(r, ask->length_bytes, deadline);
 	if (!p)

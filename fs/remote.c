@@ -133,6 +133,17 @@ int remote_peer(struct remote *r, uint32_t incarnation,
 	return peer_of(r, &node, peer);
 }
 
+bool remote_holds_too_much(struct engine_peer *peer, uint64_t quarantined_bytes,
+			   uint64_t most_bytes)
+{
+	struct engine_peer_info info;
+
+	if (quarantined_bytes <= most_bytes)
+		return false;
+	engine_peer_info(peer, &info);
+	return info.n_draining > 0;
+}
+
 void remote_dial(struct remote *r, uint32_t incarnation)
 {
 	struct engine_peer *peer;

@@ -137,6 +137,11 @@ bool remote_post(struct remote *r, struct workers *w, struct job *job);
 /** remote_peer - a reference to the node of an incarnation, or -errno. */
 int remote_peer(struct remote *r, uint32_t incarnation,
 		struct engine_peer **peer);
+/** remote_holds_too_much - more than so much is in quarantine, and it is this
+ *  node that may still write there: it is asked for nothing more, others are
+ *  (CLUSTER.md 14). */
+bool remote_holds_too_much(struct engine_peer *peer, uint64_t quarantined_bytes,
+			   uint64_t most_bytes);
 /** remote_dial - somebody waits for this node: any backoff ends. */
 void remote_dial(struct remote *r, uint32_t incarnation);
 /** remote_score - whom to ask first, the lower the better: near and idle

@@ -236,7 +236,7 @@ static void arrived(void *ctx, int status)
 	pthread_mutex_lock(&t->r->try_lock);
 	t->grant = NULL;
 	t->grant_status = status;
-	if (t->quarantined)
+	if (t->quarantined && !fault_hit("remote.quarantine"))
 		atomic_fetch_sub(&t->r->counters.quarantined_bytes,
 				 t->size_bytes);
 	step_unlock(t);
@@ -379,15 +379,16 @@ int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
 	struct try *t;
 	int err;
 
-	if (atomic_load(&r->counters.quarantined_bytes) >
-	    r->pool_bytes / QUARANTINE_SHARE)
-		return -EBUSY;
 	err = remote_peer(r, holder, &peer);
 	if (err)
 		return err;
-	t = try_new(r, peer, m, deadline);
-	err = -ENOMEM;
-	if (t) {
+	if (remote_holds_too_much(peer,
+				  atomic_load(&r->counters.quarantined_bytes),
+				  r->pool_bytes / QUARANTINE_SHARE)) {
+		err = -EBUSY;
+	} else if (!(t = try_new(r, peer, m, deadline))) {
+		err = -ENOMEM;
+	} else {
 		t->done = done;
 		t->ctx = ctx;
 		t->sum = sum;

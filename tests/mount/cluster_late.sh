@@ -34,6 +34,25 @@ late_bytes_never_land_in_a_reused_frame() {
 	holds_soon "$(kv 2)/n/late" 16000000 1 30
 }
 
+# The fault: what node 1 might write never leaves the quarantine, and there it is
+# more than a twentieth of the pool.
+what_one_node_left_in_quarantine_keeps_no_other_from_serving() {
+	put_published "$(kv 1)/n/stuck" 16000000 4
+	put_published "$(kv 3)/n/free" 10000 5
+	node_kill 2
+	KVFS_FAULT=remote.quarantine:1 node_mount 2
+	node_stops_at 1 8
+	wait_for '[ -e "$(kv 2)/n/stuck" ]'
+	refused "$ENOENT" cat "$(kv 2)/n/stuck"
+	node_is_stopped 1
+	wait_for '[ "$(node_status 2 .remote.quarantined_bytes)" -ge 16000000 ]'
+	holds_soon "$(kv 2)/n/free" 10000 5
+	node_cont 1
+	node_kill 2
+	node_mount 2
+	all_know 3
+}
+
 a_copy_that_is_damaged_is_never_shown() {
 	local frame
 	put_published "$(kv 1)/n/damaged" 1000000 2

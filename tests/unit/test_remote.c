@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+/* What a fetch decides about the node that it asks. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "engine/loop.h"
+#include "fs/remote.h"
+#include "tests/unit/engine_fixture.h"
+
+#define SIZE (1u << 20)
+
+static struct fx fx;
+static struct fx_mem from, to;
+
+static struct engine_peer *connected(uint32_t i, uint32_t j)
+{
+	struct engine_peer *p = fx_peer(&fx, i, j);
+	struct fx_call c;
+
+	ck_assert_int_eq(fx_call(p, &c, FX_ECHO, "x", 1, 0), 0);
+	ck_assert_int_eq(fx_call_wait(&c), 0);
+	return p;
+}
+
+START_TEST(only_who_may_still_write_is_refused_for_what_is_in_quarantine)
+{
+	const struct fx_piece all = {0, 0, SIZE};
+	struct engine_peer *writer, *reader, *other;
+	struct fx_batch b = {.status = 1};
+	struct engine_xfer x;
+	struct fx_grant g;
+
+	fx_open(&fx, &fx_ways[0], 3);
+	fx_mem_new(&from, fx_writer(&fx), ENGINE_MEM_HOST, SIZE);
+	fx_mem_new(&to, fx_reader(&fx), ENGINE_MEM_HOST, SIZE);
+	writer = connected(1, 0);
+	other = connected(1, 2);
+	reader = fx_peer(&fx, 0, 1);
+	fx_grant_open(&g, writer, &to, 0, SIZE);
+	loop_plan(LOOP_SLICE, 1, 1, LOOP_HOLD_HARD);
+	ck_assert_int_eq(fx_submit(fx_writer(&fx), reader, &b, &x, &all, 1,
+				   from.region, g.segment, 0),
+			 0);
+	ck_assert(loop_wait_held(1));
+
+	ck_assert(!remote_holds_too_much(writer, 10, 9));
+	engine_grant_close(g.grant);
+	ck_assert(remote_holds_too_much(writer, 10, 9));
+	ck_assert(!remote_holds_too_much(writer, 9, 9));
+	ck_assert(!remote_holds_too_much(other, 10, 9));
+	loop_release();
+	fx_grant_wait(&g);
+	ck_assert(!remote_holds_too_much(writer, 10, 9));
+
+	fx_batch_wait(&b);
+	engine_peer_put(reader);
+	engine_peer_put(writer);
+	engine_peer_put(other);
+	fx_mem_free(&from);
+	fx_mem_free(&to);
+	fx_close(&fx);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("remote");
+	TCase *c = tcase_create("quarantine");
+	SRunner *runner;
+	int failed;
+
+	tcase_set_timeout(c, 60);
+	tcase_add_test(
+		c,
+		only_who_may_still_write_is_refused_for_what_is_in_quarantine);
+	suite_add_tcase(suite, c);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed != 0;
+}
