@@ -3,7 +3,7 @@
 # A Redis of the user's: addresses, passwords, what is refused.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
-PORT=$((20000 + RANDOM % 20000))
+PORT=$((20000 + RANDOM % 12000)) # below those that the kernel gives away
 redis_start plain
 redis_start locked --requirepass 's3cret pass' --port "$PORT"
 printf 's3cret pass\n' >"$T/password"
@@ -190,7 +190,7 @@ tls_to_a_plain_server_is_refused_within_the_deadline() {
 }
 
 a_server_that_wants_a_certificate_gets_ours() {
-	local port=$((PORT + 3))
+	local port=$((PORT + 4))
 	_tls_redis mutual $port
 	_refused_mount 'wants a certificate.*meta-cert=FILE' \
 		"meta=rediss://127.0.0.1:$port,meta-ca=$T/ca.pem"
@@ -213,7 +213,7 @@ bench_publish_counts_the_blocks_that_redis_took() {
 }
 
 a_close_waits_for_the_replicas_that_are_asked_for() {
-	local port=$((PORT + 3))
+	local port=$((PORT + 4))
 	redis_start main --port $port
 	redis_start copy --replicaof 127.0.0.1 $port
 	wait_for 'redis-cli -s "$T/copy.sock" info replication | grep -q link_status:up'
