@@ -58,6 +58,10 @@ static const struct ioctl_command commands[] = {
 	 .run = ioctl_do_commit},
 	{KVFS_IOC_ABORT(sizeof(struct kvfs_ioc_pins)),
 	 sizeof(struct kvfs_ioc_pins), .any_room = true, .run = ioctl_do_abort},
+	{KVFS_IOC_TOUCH(FIND_ROOM), sizeof(struct kvfs_ioc_find),
+	 .any_room = true, .run = ioctl_do_use},
+	{KVFS_IOC_EVICT(FIND_ROOM), sizeof(struct kvfs_ioc_find),
+	 .any_room = true, .run = ioctl_do_use},
 };
 
 #define ROOM_BITS ((unsigned)_IOC_SIZEMASK << _IOC_SIZESHIFT)

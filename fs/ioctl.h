@@ -9,6 +9,7 @@
  *      ioctl_names.c  the names of a request, one after the other
  *      ioctl_find.c   EXISTS, MATCH     ioctl_locate.c  LOCATE, UNPIN
  *      ioctl_store.c  RESERVE, COMMIT, ABORT
+ *      ioctl_use.c    TOUCH, EVICT
  *
  * A handler gets a call whose value is the request: size bytes, of which the
  * head was checked, and at least as many as the table says; room is what the
@@ -100,7 +101,14 @@ void ioctl_do_reserve(struct call *c);
 void ioctl_do_commit(struct call *c);
 void ioctl_do_abort(struct call *c);
 
+/* ioctl_use.c: TOUCH, EVICT */
+void ioctl_do_use(struct call *c);
+
 /* ioctl_find.c */
+#define IOCTL_BITS_BYTES ((KVFS_IOC_NAMES_MAX + 7) / 8)
+/** ioctl_reply_found - fill in what follows from found->n and the bits. */
+void ioctl_reply_found(struct call *c, struct kvfs_ioc_found *found,
+		       const struct kvfs_ioc_node *nodes, const uint8_t *bits);
 void ioctl_do_exists(struct call *c);
 void ioctl_do_match(struct call *c);
 

@@ -19,7 +19,6 @@
  */
 
 #define LOCK_STEP 64 /* names looked at under one hold of kv->lock */
-#define BITS_BYTES ((KVFS_IOC_NAMES_MAX + 7) / 8)
 
 /* A request that was checked. */
 struct find {
@@ -57,14 +56,15 @@ static void count(struct kvfs_ioc_found *found, const uint8_t *bits)
 	}
 }
 
-static void reply(struct call *c, struct kvfs_ioc_found *found,
-		  const struct kvfs_ioc_node *nodes, const uint8_t *bits)
+void ioctl_reply_found(struct call *c, struct kvfs_ioc_found *found,
+		       const struct kvfs_ioc_node *nodes, const uint8_t *bits)
 {
 	size_t n_bits = (found->n + 7) / 8;
 	size_t n_nodes = found->n_nodes * sizeof(*nodes);
 	size_t size = sizeof(*found) + n_nodes + n_bits;
 	char answer[sizeof(*found) +
-		    (1 + META_KV_HOLDERS_MAX) * sizeof(*nodes) + BITS_BYTES];
+		    (1 + META_KV_HOLDERS_MAX) * sizeof(*nodes) +
+		    IOCTL_BITS_BYTES];
 	char *at;
 
 	if (size > c->room) {
@@ -186,7 +186,7 @@ static void find_on_worker(struct call *c, bool nodes_too)
 {
 	struct kvfs_ioc_node nodes[1 + META_KV_HOLDERS_MAX];
 	struct kvfs_ioc_found found = {.flags = 0};
-	uint8_t bits[BITS_BYTES] = {0};
+	uint8_t bits[IOCTL_BITS_BYTES] = {0};
 	struct kv_match_answer a;
 	struct find q;
 	int err = find_init(&q, c);
@@ -200,7 +200,7 @@ static void find_on_worker(struct call *c, bool nodes_too)
 	found.n = q.n;
 	found.flags = a.complete ? 0 : KVFS_IOC_INCOMPLETE;
 	found.n_nodes = nodes_too ? fill_nodes(c->fs, &a, nodes) : 0;
-	reply(c, &found, nodes, bits);
+	ioctl_reply_found(c, &found, nodes, bits);
 }
 
 static void exists_on_worker(struct call *c)
@@ -218,7 +218,7 @@ static void match_on_worker(struct call *c)
 void ioctl_do_exists(struct call *c)
 {
 	struct kvfs_ioc_found found = {.flags = 0};
-	uint8_t bits[BITS_BYTES] = {0};
+	uint8_t bits[IOCTL_BITS_BYTES] = {0};
 	struct find q;
 	int err = find_init(&q, c);
 
@@ -233,7 +233,7 @@ void ioctl_do_exists(struct call *c)
 		return;
 	}
 	found.n = q.n;
-	reply(c, &found, NULL, bits);
+	ioctl_reply_found(c, &found, NULL, bits);
 }
 
 void ioctl_do_match(struct call *c)

@@ -344,6 +344,9 @@ int64_t kv_victim_age_ms(struct kv *kv);
 unsigned kv_next_victims(struct kv *kv, struct kv_file **out, unsigned n);
 /** kv_shrink - evict from this namespace down to so many bytes; lock held. */
 void kv_shrink(struct kv *kv, struct kv_ns *ns, uint64_t bytes);
+/** kv_evict_now - a block goes from this node if it is not in use; lock held.
+ */
+bool kv_evict_now(struct kv *kv, struct kv_file *f);
 uint64_t kv_reclaim(void *ctx, uint64_t need_bytes);
 /** kv_set_parent - the chain: f continues parent (or nothing); lock held. */
 void kv_set_parent(struct kv *kv, struct kv_file *f, struct kv_file *parent);

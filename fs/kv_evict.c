@@ -361,6 +361,14 @@ static uint64_t evict(struct kv *kv, struct kv_file *f)
 	return bytes ? bytes : 1;
 }
 
+bool kv_evict_now(struct kv *kv, struct kv_file *f)
+{
+	if (is_held(kv, f))
+		return false;
+	evict(kv, f);
+	return true;
+}
+
 /* A temp that nobody finished for ten minutes. */
 static struct kv_file *stale_orphan(struct kv *kv)
 {

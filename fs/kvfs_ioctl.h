@@ -310,4 +310,19 @@ struct kvfs_ioc_committed {
 	uint32_t reserved;
 };
 
+/* ---- what stays and what goes -------------------------------------------- */
+
+#define KVFS_IOC_TOUCH(room) KVFS_IOC_CALL(9, room)
+#define KVFS_IOC_EVICT(room) KVFS_IOC_CALL(10, room)
+
+/*
+ * A struct kvfs_ioc_find without flags, and names, go in; a struct
+ * kvfs_ioc_found comes out, whose bits say for which of them it was done.
+ * Only blocks of this node count.
+ *
+ * TOUCH: they are used now, as if opened: the caller may read them.
+ * EVICT: they go from this node; other nodes' copies stay. The caller may
+ * remove them; what is open, mapped or pinned by anybody stays.
+ */
+
 #endif

@@ -3,10 +3,10 @@
  * The ioctls of <kvfs/ioctl.h> by hand, also as nobody should call them:
  *
  *      ioctl [OPTION...] DIR version
- *      ioctl [OPTION...] DIR exists|match [NAME...]    "-": names from stdin
- *      ioctl [OPTION...] DIR locate [NAME...]
- *      ioctl [OPTION...] DIR store LENGTH NAME...      the frames are filled
- *                 with the pattern of seeds 0, 1, ..., and stored
+ *      ioctl [OPTION...] DIR exists|match|touch|evict [NAME...]    "-": names
+ * from stdin ioctl [OPTION...] DIR locate [NAME...] ioctl [OPTION...] DIR store
+ * LENGTH NAME...      the frames are filled with the pattern of seeds 0, 1,
+ * ..., and stored
  *
  *      -d BYTES   names are digests in hex of so many bytes
  *      -x SUFFIX  of digests
@@ -171,9 +171,11 @@ static void print_found(void)
 	putchar('\n');
 }
 
-static void find(const char *dir, char **names, bool match)
+static void find(const char *dir, char **names, unsigned cmd)
 {
-	size_t answer = sizeof(buf.found) + (match ? 4096 : 256), room;
+	size_t answer = sizeof(buf.found) +
+			(cmd == KVFS_IOC_MATCH(0) ? 4096 : 256),
+	       room;
 
 	used = sizeof(buf.find);
 	add_names(names);
@@ -181,7 +183,7 @@ static void find(const char *dir, char **names, bool match)
 	buf.find.reserved = opt.reserved & 0xffff;
 	buf.find.names = names_head();
 	room = room_for(answer);
-	call(dir, match ? KVFS_IOC_MATCH(room) : KVFS_IOC_EXISTS(room));
+	call(dir, cmd | (unsigned)room << _IOC_SIZESHIFT);
 	print_found();
 }
 
@@ -372,6 +374,15 @@ static void take_option(int o)
 			     : &opt.cmd) = (unsigned)strtoul(optarg, NULL, 0);
 }
 
+static unsigned find_command(const char *name)
+{
+	return !strcmp(name, "exists")	? KVFS_IOC_EXISTS(0)
+	       : !strcmp(name, "match") ? KVFS_IOC_MATCH(0)
+	       : !strcmp(name, "touch") ? KVFS_IOC_TOUCH(0)
+	       : !strcmp(name, "evict") ? KVFS_IOC_EVICT(0)
+					: 0;
+}
+
 int main(int argc, char **argv)
 {
 	int o;
@@ -386,8 +397,8 @@ int main(int argc, char **argv)
 		return 2;
 	if (!strcmp(argv[1], "version"))
 		version(argv[0]);
-	else if (!strcmp(argv[1], "exists") || !strcmp(argv[1], "match"))
-		find(argv[0], argv + 2, argv[1][0] == 'm');
+	else if (find_command(argv[1]))
+		find(argv[0], argv + 2, find_command(argv[1]));
 	else if (!strcmp(argv[1], "locate"))
 		locate(argv[0], argv + 2);
 	else if (!strcmp(argv[1], "store") && argc - optind > 3)

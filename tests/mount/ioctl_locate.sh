@@ -162,6 +162,28 @@ what_is_no_request_is_refused() {
 	wait_for '[ "$(_lent)" = 0 ]'
 }
 
+what_was_touched_stays_and_what_is_told_to_goes() {
+	local i
+	for i in 0 1 2 3; do
+		put_tmp "$KV/n/u$i" 2097152 $i
+	done
+	_hold u3
+	expect 'evicted' "$(_ioctl "$KV/n" evict u2 none u3)" '0 3 1 1 100'
+	expect 'left' "$(_ioctl "$KV/n" exists u0 u1 u2 u3)" '0 4 3 2 1101'
+	for ((i = 0; i < 44; i++)); do # more than all but what is touched
+		put_tmp "$KV/n/use$i" 2097152 9
+		expect 'touched' "$(_ioctl "$KV/n" touch u0 none)" '0 2 1 1 10'
+	done
+	expect 'after all' "$(_ioctl "$KV/n" exists u0 u1)" '0 2 1 1 10'
+	_let_go
+	chmod 600 "$KV/n/u0"
+	for i in touch evict; do
+		expect "nobody $i" "$(as_nobody "$HELPERS/ioctl" "$KV/n" $i \
+			u0 u3 | cut -d' ' -f5)" "$([ $i = touch ] && say 01 || say 00)"
+		refused "$EINVAL" _ioctl -f 1 "$KV/n" $i u0
+	done
+}
+
 clients_killed_at_any_moment_leave_nothing() {
 	local i pids
 	for ((i = 0; i < 8; i++)); do
