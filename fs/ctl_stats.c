@@ -146,6 +146,11 @@ struct sample {
 	M(remote_fetches_total, counter, "blocks fetched", REMOTE(fetches))    \
 	M(remote_ahead_total, counter, "of them before they were asked for",   \
 	  REMOTE(ahead))                                                       \
+	M(remote_ahead_dropped_total, counter,                                 \
+	  "blocks that were to be, when their reader left the chain",          \
+	  REMOTE(ahead_dropped))                                               \
+	M(remote_ahead_cancelled_total, counter,                               \
+	  "and those on their way then, cancelled", REMOTE(ahead_cancelled))   \
 	M(remote_fetched_bytes_total, counter, "bytes fetched",                \
 	  REMOTE(fetch_bytes))                                                 \
 	M(remote_fetch_failed_total, counter, "fetches that nobody answered",  \

@@ -218,6 +218,8 @@ static json_t *remote_object(struct fs *fs)
 	COUNT(hits);
 	COUNT(fetches);
 	COUNT(ahead);
+	COUNT(ahead_dropped);
+	COUNT(ahead_cancelled);
 	COUNT(fetch_failed);
 	COUNT(fetch_bytes);
 	COUNT(not_here);

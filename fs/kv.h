@@ -147,7 +147,7 @@ struct kv_file {
 	pid_t writer;  /* thread that created it, while WRITING */
 	uint32_t next_frame, next_epoch; /* what was stored after it; epoch 0:
 					    nothing (remote_chain.c) */
-	uint32_t lead;	  /* opening it fetches further ahead, from this node */
+	bool ahead;	  /* of a reader: remote_ahead.c hears of its open */
 	uint32_t unread;  /* fetched ahead from this node, not opened yet */
 	uint32_t uploads; /* to peers, under way */
 	uint32_t direct; /* handles served through the daemon: remote_parts.h */

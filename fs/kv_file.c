@@ -160,7 +160,7 @@ void kv_count_hit(struct kv *kv, struct kv_file *f)
 	if (kv_kind(kv, f) == KV_COPY)
 		kv_hot_read(kv, f);
 	if (f->unread)
-		remote_chain_used(kv, f);
+		remote_ahead_used(kv, f);
 	r->hits++;
 	r->atime_ns = clock_stamp_ns();
 	atomic_fetch_add_explicit(&kv->fs->counters.hits, 1,
@@ -229,8 +229,8 @@ void kv_do_open(struct call *c)
 	if (!err) {
 		count_open(kv, f, fh);
 		kv_count_hit(kv, f);
-		if (f->lead)
-			remote_chain_opened(kv, f);
+		if (f->ahead)
+			remote_ahead_opened(kv, f, c->pid);
 		fill_open(kv, &c->fi, backing, fh);
 	}
 	pthread_mutex_unlock(&kv->lock);

@@ -357,9 +357,12 @@ static int open_threads(struct remote *r)
 	if (!err)
 		err = remote_offers_open(r);
 	if (!err)
+		err = remote_ahead_open(r);
+	if (!err)
 		err = remote_watch_open(r);
 	if (err) {
 		close_workers(r);
+		remote_ahead_close(r);
 		remote_offers_close(r);
 	}
 	return err;
@@ -386,6 +389,7 @@ int remote_open(struct fs *fs)
 	if (err) {
 		close_workers(r);
 		remote_watch_close(r);
+		remote_ahead_close(r);
 		remote_offers_close(r);
 		free(r);
 		return err;
@@ -417,6 +421,7 @@ void remote_close(struct fs *fs)
 
 	if (!r)
 		return;
+	remote_ahead_close(r);
 	remote_offers_close(r);
 	pthread_cond_destroy(&r->changed);
 	pthread_mutex_destroy(&r->lock);

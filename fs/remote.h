@@ -15,7 +15,8 @@
  *      remote_serve.c  the owner: what peers ask for
  *      remote_list.c   names of other nodes in a listing
  *      remote_order.c  fetch, pin, replicate, drain: what users ask for
- *      remote_chain.c  fetching ahead
+ *      remote_chain.c  what was stored after what
+ *      remote_ahead.c  fetching ahead of a reader, along that
  *      remote_offer.c  last copies that have to go: to nodes with older ones
  *      remote_wire.c   the messages
  *
@@ -51,12 +52,13 @@
 
 struct ckpt;
 struct fs;
+struct remote_ahead; /* a block that is fetched before it is asked for */
+struct remote_fetch;
 
 #define REMOTE_SEEN_NS 100000000LL /* what Redis said is believed so long */
 #define REMOTE_FETCHERS 32
 #define REMOTE_PATIENT (REMOTE_FETCHERS / 4) /* may wait for a link */
 #define REMOTE_SERVERS 2
-#define REMOTE_EXPECTED 1024 /* names that may be opened next */
 #define REMOTE_UPLOADS_MAX 4 /* of one block at a time */
 #define REMOTE_OLDER                                                          \
 	2		/* so many times must a node's blocks be, or it takes \
@@ -70,7 +72,8 @@ struct remote_counters {
 	_Atomic uint64_t fetches, fetch_failed, fetch_bytes;
 	_Atomic uint64_t not_here, mismatches, timeouts, busy;
 	_Atomic uint64_t served, serve_refused, served_bytes;
-	_Atomic uint64_t drops_sent, drops_received, taken, ahead;
+	_Atomic uint64_t drops_sent, drops_received, taken;
+	_Atomic uint64_t ahead, ahead_dropped, ahead_cancelled;
 	_Atomic uint64_t offers, offers_taken, offers_refused, offered_bytes;
 	_Atomic uint64_t moved_here; /* taken from others' offers */
 	_Atomic uint64_t n_fetching, n_serving;
@@ -97,9 +100,9 @@ struct remote {
 	struct remote_lookup *late[REMOTE_LATE]; /* by the name's hash */
 	uint64_t pool_bytes;
 	struct remote_offers *offers;
-	atomic_uint n_patient; /* fetches that wait for a link */
-	_Atomic uint64_t expected[REMOTE_EXPECTED]; /* hashes; remote_chain.c */
-	pthread_mutex_t try_lock;		    /* guards tries, parts */
+	atomic_uint n_patient;	  /* fetches that wait for a link */
+	struct remote_runs *runs; /* remote_ahead.c */
+	pthread_mutex_t try_lock; /* guards tries, parts */
 	pthread_cond_t try_begun;
 	struct list tries, parts; /* remote_parts.c: blocks in parts */
 	pthread_t watcher;
@@ -110,7 +113,6 @@ struct remote {
 };
 
 /* What is known of a block that is elsewhere; on a KV_REMOTE node. */
-struct remote_fetch;
 struct kv_remote {
 	struct meta_kv_found found;
 	int64_t seen_ns;	    /* when Redis said so */
@@ -217,6 +219,16 @@ int remote_fetch_watch(struct kv *kv, struct kv_file *f, int64_t deadline,
  *  Returns: 0 it is here, -EALREADY on its way already, or -errno. */
 int remote_fetch_msg(struct remote *r, const struct remote_msg *m,
 		     uint32_t from);
+/** remote_fetch_ahead - begin to fetch a's block from m->holder; kv->lock held;
+ *  remote_fetch_go - and do it, without the lock. remote_ahead_ended is told.
+ *  Returns: 0, or -EEXIST it is here, -EALREADY on its way (its open is heard
+ *  of all the same), or -errno. */
+int remote_fetch_ahead(struct kv *kv, const struct remote_msg *m,
+		       struct remote_ahead *a, struct remote_fetch **x);
+void remote_fetch_go(struct remote_fetch *x);
+/** remote_fetch_cancel - nobody will ask for it; where somebody has, it goes
+ *  on. kv->lock held, x not yet told to remote_ahead_ended. */
+void remote_fetch_cancel(struct remote_fetch *x);
 
 /* remote_order.c: what users ask for by user.kvfs.* */
 /** remote_ask - a call to one node, its status waited for. */
@@ -238,26 +250,42 @@ void remote_replicate_later(struct remote *r, const char *path,
 			    uint16_t path_len, uint32_t copies);
 
 /* remote_chain.c */
-#define REMOTE_AHEAD_BYTES (8 * (REMOTE_MSG_MAX + 2))
+#define REMOTE_NEXT 8	    /* blocks that the answer to a FETCH names */
+#define REMOTE_AHEAD_MAX 32 /* and that to an AHEAD */
+#define REMOTE_ENTRY_MAX (REMOTE_MSG_MAX + 2)
 /** remote_chain_stored - f was committed; remote_chain_parent - f continues
  *  parent. kv->lock held. */
 void remote_chain_stored(struct kv *kv, struct kv_file *f);
 void remote_chain_parent(struct kv *kv, struct kv_file *f,
 			 struct kv_file *parent);
-/** remote_chain_answer - what follows f; returns the bytes. kv->lock held. */
-size_t remote_chain_answer(struct remote *r, struct kv_file *f,
-			   uint8_t out[REMOTE_AHEAD_BYTES]);
-/** remote_chain_expected - was this block said to come next? */
-bool remote_chain_expected(struct remote *r, const char *path, size_t len);
-/** remote_chain_learn - what a holder says follows a block that was fetched;
- *  a peer's bytes. sure: the reader goes along the chain. Never waits. */
-void remote_chain_learn(struct remote *r, bool sure, const void *bytes,
+/** remote_chain_answer - what follows f, up to n_max blocks.
+ *  @out: n_max * REMOTE_ENTRY_MAX. Returns the bytes. kv->lock held. */
+size_t remote_chain_answer(struct remote *r, struct kv_file *f, unsigned n_max,
+			   uint8_t *out);
+/** remote_chain_next - the first block of an answer, a peer's bytes.
+ *  Returns: the bytes it takes; 0: there is none (any more). */
+size_t remote_chain_next(const uint8_t *answer, size_t bytes,
+			 struct remote_msg *m);
+
+/* remote_ahead.c */
+int remote_ahead_open(struct remote *r); /* 0 or -errno */
+void remote_ahead_close(struct remote *r);
+/** remote_ahead_asked - a block of another node is opened by this thread;
+ *  remote_ahead_opened - and one with f->ahead. kv->lock held, never wait. */
+void remote_ahead_asked(struct kv *kv, const struct kv_ns *ns, const char *path,
+			size_t len, pid_t reader);
+void remote_ahead_opened(struct kv *kv, struct kv_file *f, pid_t reader);
+/** remote_ahead_learn - what a holder says follows the block of m, which was
+ *  fetched; a peer's bytes. Never waits. */
+void remote_ahead_learn(struct remote *r, uint64_t hash, const void *bytes,
 			size_t n);
-/** remote_chain_used - a block with f->unread was opened: it counts as use
+/** remote_ahead_hash - as remote_ahead_learn wants it. */
+uint64_t remote_ahead_hash(const char *path, size_t len);
+/** remote_ahead_ended - the fetch of this one is over; kv->lock held. */
+void remote_ahead_ended(struct kv *kv, struct remote_ahead *a, bool here);
+/** remote_ahead_used - a block with f->unread was opened: it counts as use
  *  where it came from. kv->lock held. */
-void remote_chain_used(struct kv *kv, struct kv_file *f);
-/** remote_chain_opened - a block with f->lead was opened; kv->lock held. */
-void remote_chain_opened(struct kv *kv, struct kv_file *f);
+void remote_ahead_used(struct kv *kv, struct kv_file *f);
 
 /* remote_offer.c */
 int remote_offers_open(struct remote *r); /* 0 or -errno */
@@ -270,6 +298,9 @@ void remote_offer_soon(struct kv *kv);
  *  remote_watch_close: no try is under way. */
 int remote_watch_open(struct remote *r);
 void remote_watch_close(struct remote *r);
+/** remote_try_cancel - tries of messages with this path (the pointer, not its
+ *  bytes) end with -ECANCELED, soon; nobody waits. */
+void remote_try_cancel(struct remote *r, const char *path);
 
 /* remote_serve.c */
 void remote_serve(struct remote *r, struct engine_peer *peer,

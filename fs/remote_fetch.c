@@ -42,8 +42,11 @@ struct remote_fetch {
 	struct meta_kv_found found;
 	enum engine_priority priority;
 	enum kv_kind kind;
-	uint32_t age_ms;	 /* since its last use, as the giver has it */
-	atomic_bool lead, chain; /* hints: who joins later sets them, too */
+	uint32_t age_ms;   /* since its last use, as the giver has it */
+	bool marked;	   /* it lies ahead of a reader; kv->lock */
+	atomic_bool chain; /* somebody asked for it, not only we did */
+	atomic_bool cancelled;
+	struct remote_ahead *ahead; /* told when it is over; kv->lock */
 	struct remote_target *target;
 	struct remote_parts *parts; /* large: the target is theirs */
 	uint32_t from;		    /* the holder that had it, or is asked */
@@ -168,6 +171,8 @@ static int ask_all(struct remote_fetch *x)
 	int err = -ENOENT;
 
 	for (unsigned i = 0; i < n; i++) {
+		if (x->cancelled)
+			return -ECANCELED;
 		if (is_over(x))
 			return -ETIMEDOUT;
 		end_backoff(x, c[i].holder);
@@ -205,6 +210,8 @@ static int again(void *ctx)
 	struct remote_fetch *x = ctx;
 	int err = 0;
 
+	if (x->cancelled)
+		return -ECANCELED;
 	if (is_over(x))
 		return -ETIMEDOUT;
 	if (!x->again) {
@@ -224,7 +231,7 @@ static int run_whole(struct remote_fetch *x)
 	int err, end = 0;
 
 	while (!end && (err = ask_all(x))) {
-		if (err == -ENOSPC || err == -ENOMEM)
+		if (err == -ENOSPC || err == -ENOMEM || err == -ECANCELED)
 			break;
 		if (err == -EAGAIN && !is_over(x))
 			pause_us(x, BUSY_US);
@@ -240,7 +247,7 @@ static uint32_t holder(void *ctx, const uint32_t *bad, unsigned n_bad)
 {
 	struct remote_fetch *x = ctx;
 	struct candidate c[META_KV_HOLDERS_MAX];
-	unsigned n = candidates(x, c), at;
+	unsigned n = x->cancelled ? 0 : candidates(x, c), at;
 
 	for (unsigned i = 0; i < n; i++) {
 		for (at = 0; at < n_bad && bad[at] != c[i].holder; at++)
@@ -321,6 +328,8 @@ static bool is_large(const struct remote_fetch *x)
 
 static int run(struct remote_fetch *x)
 {
+	if (x->cancelled)
+		return -ECANCELED;
 	return is_large(x) ? run_parts(x) : run_whole(x);
 }
 
@@ -363,6 +372,10 @@ static void note(struct remote_fetch *x, int err)
 		atomic_fetch_sub(&x->r->n_patient, 1);
 	atomic_fetch_sub(&c->n_fetching, 1);
 	hist_add(&c->fetch, clock_now_ns() - x->started_ns);
+	if (err == -ECANCELED) {
+		atomic_fetch_add(&c->ahead_cancelled, 1);
+		return;
+	}
 	if (err) {
 		atomic_fetch_add(&c->fetch_failed, 1);
 		return;
@@ -388,10 +401,12 @@ static void detach(struct remote_fetch *x, struct list *waiters,
 	if (f->node.state == KV_REMOTE && !f->node.unlinked)
 		remote_node_forget(kv, &f->node);
 	if (f->node.state == KV_COMMITTED) {
-		f->lead = x->lead ? x->from : 0;
+		f->ahead = x->marked;
 		f->unread = x->priority == ENGINE_PREFETCH ? x->from : 0;
 		remote_node_free(f);
 	}
+	if (x->ahead)
+		remote_ahead_ended(kv, x->ahead, f->node.state == KV_COMMITTED);
 }
 
 static void finish(struct remote_fetch *x, int err)
@@ -410,7 +425,9 @@ static void finish(struct remote_fetch *x, int err)
 			atomic_fetch_add(&x->r->counters.hits, 1);
 			c->fn(c);
 		} else {
-			call_reply_err(c, err == -ESTALE || err == -ENOMEM
+			/* Of a cancelled one the kernel asks once more. */
+			call_reply_err(c, err == -ECANCELED ? -ESTALE
+					  : err == -ESTALE || err == -ENOMEM
 						  ? err
 						  : -ENOENT);
 		}
@@ -551,6 +568,7 @@ static int join(struct call *c, struct kv_file *f, struct remote_fetch **first)
 	if (!x)
 		return -ENOMEM;
 	x->chain = true;
+	remote_ahead_asked(c->fs->kv, f->ns, x->path, x->path_len, c->pid);
 	list_push_back(&x->waiters, &c->job.link);
 	return 0;
 }
@@ -625,24 +643,22 @@ static struct meta_kv_found found_of(const struct remote_msg *m, uint32_t from)
 	};
 }
 
-/* It is here, or on its way: only the mark is new. */
-static void mark_lead(struct kv_node *node, const struct remote_msg *m)
+/* It is here, or on its way: whose open is heard of. */
+static void mark(struct kv_node *node)
 {
 	struct kv_file *f = kv_file(node);
 
-	if (!(m->flags & REMOTE_LEAD))
-		return;
 	if (node->state == KV_COMMITTED)
-		f->lead = m->holder;
+		f->ahead = true;
 	else if (node->state == KV_REMOTE && f->remote->fetch)
-		f->remote->fetch->lead = true;
+		f->remote->fetch->marked = true;
 }
 
 /* The fetch of a name that nobody asked for here; lock held. */
-static int begin_named(struct kv *kv, const struct remote_msg *m,
-		       const struct meta_kv_found *found,
-		       struct remote_fetch **out)
+static int begin_named(struct kv *kv, const struct remote_msg *m, uint32_t from,
+		       bool ahead, struct remote_fetch **out)
 {
+	struct meta_kv_found found = found_of(m, from);
 	const char *rest;
 	struct kv_dir *dir = kv_make_dirs(kv, m->path, m->path_len, &rest);
 	struct kv_node *node;
@@ -655,13 +671,13 @@ static int begin_named(struct kv *kv, const struct remote_msg *m,
 	name[n] = 0;
 	node = kv_find(kv, dir, name);
 	if (!node) {
-		remote_node_learn(kv, dir, name, found);
+		remote_node_learn(kv, dir, name, &found);
 		node = kv_find(kv, dir, name);
 	}
 	if (!node)
 		return -ENOMEM;
-	if (!kv_is_dir(node))
-		mark_lead(node, m);
+	if (!kv_is_dir(node) && ahead)
+		mark(node);
 	if (kv_is_dir(node) || node->state != KV_REMOTE)
 		return kv_is_dir(node)		     ? -EISDIR
 		       : node->state == KV_COMMITTED ? -EEXIST
@@ -676,13 +692,12 @@ static int begin_named(struct kv *kv, const struct remote_msg *m,
 int remote_fetch_msg(struct remote *r, const struct remote_msg *m,
 		     uint32_t from)
 {
-	struct meta_kv_found found = found_of(m, from);
 	struct kv *kv = r->fs->kv;
 	struct remote_fetch *x = NULL;
 	int err;
 
 	pthread_mutex_lock(&kv->lock);
-	err = begin_named(kv, m, &found, &x);
+	err = begin_named(kv, m, from, false, &x);
 	pthread_mutex_unlock(&kv->lock);
 	if (err)
 		return err == -EEXIST ? 0 : err;
@@ -691,10 +706,35 @@ int remote_fetch_msg(struct remote *r, const struct remote_msg *m,
 		  : m->flags & REMOTE_OFFER ? KV_MOVED
 					    : KV_STORED;
 	x->age_ms = m->age_ms;
-	x->lead = m->flags & REMOTE_LEAD;
 	err = run(x);
 	if (!err)
 		err = install(x);
 	finish(x, err);
 	return err;
+}
+
+int remote_fetch_ahead(struct kv *kv, const struct remote_msg *m,
+		       struct remote_ahead *a, struct remote_fetch **x)
+{
+	int err = begin_named(kv, m, m->holder, true, x);
+
+	if (err)
+		return err;
+	(*x)->priority = ENGINE_PREFETCH;
+	(*x)->marked = true;
+	(*x)->ahead = a;
+	return 0;
+}
+
+void remote_fetch_go(struct remote_fetch *x)
+{
+	start(x);
+}
+
+void remote_fetch_cancel(struct remote_fetch *x)
+{
+	if (x->chain)
+		return;
+	x->cancelled = true;
+	remote_try_cancel(x->r, x->path);
 }

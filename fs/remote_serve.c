@@ -215,8 +215,8 @@ static int send_block(struct request *q)
 /* Lock held. */
 static void note_next(struct request *q)
 {
-	uint8_t next[REMOTE_AHEAD_BYTES];
-	size_t n = remote_chain_answer(q->r, q->f, next);
+	uint8_t next[REMOTE_NEXT * REMOTE_ENTRY_MAX];
+	size_t n = remote_chain_answer(q->r, q->f, REMOTE_NEXT, next);
 
 	q->next = n ? malloc(n) : NULL;
 	if (!q->next)
@@ -337,9 +337,9 @@ static void serve_fetch(struct request *q)
 static void serve_ahead(struct request *q)
 {
 	struct kv *kv = q->r->fs->kv;
-	uint8_t out[REMOTE_AHEAD_BYTES];
+	uint8_t out[REMOTE_AHEAD_MAX * REMOTE_ENTRY_MAX];
 	struct kv_file *f = find(kv, &q->msg);
-	size_t n = f ? remote_chain_answer(q->r, f, out) : 0;
+	size_t n = f ? remote_chain_answer(q->r, f, REMOTE_AHEAD_MAX, out) : 0;
 
 	pthread_mutex_unlock(&kv->lock);
 	answer_with(q, 0, out, (uint32_t)n);

@@ -129,9 +129,11 @@ try {
 	struct remote *r;
 	unsigned refs;
 	int call_status, grant_status; /* PENDING, 0 or -errno */
-	bool over, quarantined, sure;
-	int failed;    /* a part: why, while the last bytes may still land */
-	uint64_t *sum; /* a part's */
+	bool over, quarantined, cancelled;
+	const char *path; /* the fetch's own: which one it is of */
+	uint64_t hash;	  /* of the path, where what follows is asked for */
+	int failed;	  /* a part: why, while the last bytes may still land */
+	uint64_t *sum;	  /* a part's */
 	struct engine_call call;
 	struct engine_peer *peer;
 	struct engine_grant *grant;  /* NULL once it is over */
@@ -220,8 +222,8 @@ static void answered(struct engine_call *call, int status, const void *reply,
 {
 	struct try *t = container_of(call, struct try, call);
 
-	if (!status && reply_bytes && !t->sum)
-		remote_chain_learn(t->r, t->sure, reply, reply_bytes);
+	if (!status && reply_bytes && t->hash)
+		remote_ahead_learn(t->r, t->hash, reply, reply_bytes);
 	pthread_mutex_lock(&t->r->try_lock);
 	if (!status && t->sum && !t->over)
 		status = remote_sum_decode(reply, reply_bytes, t->sum);
@@ -278,8 +280,9 @@ static struct try *try_new(struct remote *r, struct engine_peer *peer,
 	t->deadline = deadline;
 	t->patience = patience_of(peer, t->size_bytes, deadline);
 	t->until = clock_now_ns() + t->patience;
-	t->sure = m->flags & REMOTE_CHAIN &&
-		  remote_chain_expected(r, m->path, m->path_len);
+	t->path = m->path;
+	if (m->flags & REMOTE_CHAIN && !m->length_bytes)
+		t->hash = remote_ahead_hash(m->path, m->path_len);
 	return t;
 }
 
@@ -420,11 +423,13 @@ static bool goes_on(struct try *t, int64_t now)
 	return true;
 }
 
-static struct try *stuck(struct remote *r, int64_t now)
+static struct try *to_end(struct remote *r, int64_t now)
 {
 	list_for_each (l, &r->tries) {
 		struct try *t = container_of(l, struct try, link);
 
+		if (t->cancelled)
+			return t;
 		if (now >= (t->until < t->deadline ? t->until : t->deadline) &&
 		    !goes_on(t, now))
 			return t;
@@ -453,17 +458,30 @@ static void *watcher(void *arg)
 
 	pthread_mutex_lock(&r->try_lock);
 	while (!r->watch_stop) {
-		t = stuck(r, clock_now_ns());
+		t = to_end(r, clock_now_ns());
 		if (!t) {
 			doze(r);
 			continue;
 		}
 		t->refs++;
-		end_unlock(t, -ETIMEDOUT);
+		end_unlock(t, t->cancelled ? -ECANCELED : -ETIMEDOUT);
 		pthread_mutex_lock(&r->try_lock);
 	}
 	pthread_mutex_unlock(&r->try_lock);
 	return NULL;
+}
+
+void remote_try_cancel(struct remote *r, const char *path)
+{
+	scoped_lock(&r->try_lock);
+
+	list_for_each (l, &r->tries) {
+		struct try *t = container_of(l, struct try, link);
+
+		if (t->path == path)
+			t->cancelled = true;
+	}
+	pthread_cond_signal(&r->try_begun);
 }
 
 int remote_watch_open(struct remote *r)

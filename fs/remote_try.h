@@ -44,7 +44,7 @@ void remote_target_free(struct remote_target *t);
  *       it may be asked for again, into the same target.
  *
  * With REMOTE_CHAIN in m->flags what the holder says comes next is given to
- * remote_chain_learn.
+ * remote_ahead_learn.
  * Returns: 0, -EBUSY it keeps too much in quarantine, or as engine_call_start.
  */
 int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,

@@ -15,8 +15,9 @@
  *             and, of an OFFER, 4 bytes: ms since the last use of what would
  *             go next there, plus 1; 0: there is room
  *      USED   message: "what I fetched ahead is read now"; no answer
- *      AHEAD  call: "what was stored after this?"; answer: up to 8 blocks, each
- *             as below, its length (2) before it
+ *      AHEAD  call: "what was stored after this?"; answer: up to 32 blocks (8
+ *             where it comes with a FETCH), each as below, its length (2)
+ *             before it
  *
  * All begin alike:
  *
@@ -65,7 +66,6 @@ struct remote_msg {
 	const char *path; /* not terminated */
 };
 
-#define REMOTE_LEAD 2u	/* here only: kv_file.lead */
 #define REMOTE_COPY 1u	/* TAKE: a copy that may go first, no replica */
 #define REMOTE_OFFER 4u /* TAKE: only if yours are older; ours will go */
 #define REMOTE_CHAIN 8u /* FETCH: and say what was stored after it */

@@ -8,7 +8,7 @@ on_each_rung "$@"
 requires_cmd setfattr
 [ -c /dev/net/tun ] || skip 'no /dev/net/tun on this machine'
 DELAY_MS=2
-cluster_up 3 --delay $DELAY_MS
+DEADLINE=30 cluster_up 3 --delay $DELAY_MS
 mkdir "$(kv 1)/n"
 for i in 2 3; do
 	wait_for '[ -d "$(kv $i)/n" ]'
@@ -61,8 +61,8 @@ a_chain_that_was_named_is_followed() {
 	for i in 0 1; do
 		holds "$(kv 2)/n/named/$i" $BYTES $i
 	done
-	wait_for '[ "$(_ahead 2)" -ge '$((before + 4))' ]'
 	for i in 2 3 4 5; do
+		wait_for '[ "$(_ahead 2)" -ge '$((before + i - 1))' ]'
 		holds "$(kv 2)/n/named/$i" $BYTES $i
 	done
 }
@@ -76,6 +76,70 @@ what_was_fetched_ahead_and_removed_is_gone() {
 	rm "$(kv 1)/n/removed/4"
 	wait_for 'is_gone "$(kv 2)/n/removed/4"'
 	holds_soon "$(kv 2)/n/removed/5" $BYTES 5
+}
+
+_remote() { node_status "$1" ".remote.$2"; }
+_idle() { [ "$(_remote "$1" n_fetching)" = 0 ]; }
+
+# A thread that opens several, as an engine does: this shell.
+_open() { wait_for ': <"'"$1"'" 2>/dev/null'; }
+
+no_more_than_the_window_is_fetched_ahead() {
+	local i before
+	_store window
+	before=$(_ahead 2)
+	for i in 0 1; do
+		_open "$(kv 2)/n/window/$i"
+	done
+	wait_for '[ "$(_ahead 2)" -ge '$((before + 2))' ] && _idle 2'
+	expect 'fetched ahead' "$(_ahead 2)" $((before + 2))
+}
+
+# Node 1 sends so slowly that the block is still on its way.
+what_is_coming_is_cancelled_when_the_reader_leaves() {
+	local i served cancelled dropped n=10 bytes=2000000
+	for i in elsewhere before; do # not the one after the other
+		put_published "$(kv 3)/n/$i" 5000 1
+	done
+	_open "$(kv 2)/n/before" # and no chain of another test is left
+	mkdir "$(kv 1)/n/left"
+	for ((i = 0; i < n; i++)); do
+		put_published "$(kv 1)/n/left/$i" $bytes $i
+	done
+	served=$(_remote 1 served_bytes)
+	cancelled=$(_remote 2 ahead_cancelled)
+	dropped=$(_remote 2 ahead_dropped)
+	i=$(_ahead 2)
+	_open "$(kv 2)/n/left/0"
+	_open "$(kv 2)/n/left/1"
+	wait_for '[ "$(_ahead 2)" = '$((i + 2))' ] && _idle 2'
+	on 1 tc qdisc replace dev eth0 root tbf rate 1mbit burst 16k latency 400ms
+	_open "$(kv 2)/n/left/2"
+	wait_for '! _idle 2'
+	_open "$(kv 2)/n/elsewhere"
+	wait_for _idle\ 2
+	on 1 tc qdisc del dev eth0 root
+	cancelled=$(($(_remote 2 ahead_cancelled) - cancelled))
+	dropped=$(($(_remote 2 ahead_dropped) - dropped))
+	[ "$cancelled" -ge 1 ] || fail 'nothing was cancelled'
+	[ "$dropped" -ge 1 ] || fail 'nothing was dropped'
+	expect 'cancelled and dropped' $((cancelled + dropped)) $((n - 4))
+	wait_for '[ "$(_remote 1 n_serving)" = 0 ]'
+	expect 'served' "$(_remote 1 served_bytes)" $((served + 4 * bytes))
+	holds_soon "$(kv 2)/n/left/4" $bytes 4
+}
+
+processes_of_one_block_each_leave_a_chain_too() {
+	local i before
+	put_published "$(kv 3)/n/aside" 5000 1
+	_store cat
+	for i in 0 1 2; do
+		holds_soon "$(kv 2)/n/cat/$i" $BYTES $i
+	done
+	before=$(_remote 2 ahead_dropped)
+	holds_soon "$(kv 2)/n/aside" 5000 1
+	[ "$(_remote 2 ahead_dropped)" -gt "$before" ] ||
+		fail 'what was known is still to be fetched'
 }
 
 # Two links there and two back, for the quickest packet of all.
