@@ -190,7 +190,7 @@ tls_to_a_plain_server_is_refused_within_the_deadline() {
 }
 
 a_server_that_wants_a_certificate_gets_ours() {
-	local port=$((PORT + 4))
+	local port=$((PORT + 3))
 	_tls_redis mutual $port
 	_refused_mount 'wants a certificate.*meta-cert=FILE' \
 		"meta=rediss://127.0.0.1:$port,meta-ca=$T/ca.pem"
