@@ -117,24 +117,29 @@ static void inherit_group(struct kv_dir *dir, struct call *c)
 	c->mode |= S_ISGID;
 }
 
-static void make_dir(struct call *c)
+/* heard: of our own namespace, before it is made here; then it is that. */
+static void make_dir(struct call *c, bool heard)
 {
 	struct kv *kv = c->fs->kv;
-	struct kv_dir *dir = kv_dir(kv_node(c->inode)), *made;
+	struct kv_dir *dir = kv_dir(kv_node(c->inode)), *made = NULL;
+	struct kv_node *there;
 	struct fuse_entry_param e;
 	char path[POOL_PATH_MAX + 1];
 	int err = 0;
 
 	pthread_mutex_lock(&kv->lock);
 	inherit_group(dir, c);
+	there = kv_find(kv, dir, c->name);
 	if (dir->node.unlinked)
 		err = ENOENT;
-	else if (kv_find(kv, dir, c->name))
+	else if (there && heard)
+		made = kv_dir(there);
+	else if (there)
 		err = EEXIST;
 	else if (kv_path(dir, c->name, path) < 0)
 		err = ENAMETOOLONG;
-	made = err ? NULL
-		   : kv_dir_new(kv, dir, c->name, c->mode, c->uid, c->gid);
+	else
+		made = kv_dir_new(kv, dir, c->name, c->mode, c->uid, c->gid);
 	if (made) {
 		kv_dirs_note(kv, made, false);
 		kv_entry(kv, &made->node, &e);
@@ -146,6 +151,14 @@ static void make_dir(struct call *c)
 		call_reply_err(c, err ? err : ENOMEM);
 }
 
+static bool is_there(struct call *c)
+{
+	struct kv *kv = c->fs->kv;
+	scoped_lock(&kv->lock);
+
+	return kv_find(kv, kv_dir(kv_node(c->inode)), c->name);
+}
+
 /* A namespace is in Redis before it is here; waits, so on a worker. */
 static void make_namespace(struct call *c)
 {
@@ -155,12 +168,13 @@ static void make_namespace(struct call *c)
 		.gid = c->gid,
 		.checksum = true,
 	};
-	int err = save_namespace(c->fs->kv, c->name, &m, false);
+	int err = is_there(c) ? EEXIST
+			      : save_namespace(c->fs->kv, c->name, &m, false);
 
 	if (err)
 		call_reply_err(c, err);
 	else
-		make_dir(c);
+		make_dir(c, true);
 }
 
 void kv_do_mkdir(struct call *c)
@@ -168,7 +182,7 @@ void kv_do_mkdir(struct call *c)
 	if (kv_node(c->inode)->type == KV_ROOT)
 		call_defer(c, make_namespace);
 	else
-		make_dir(c);
+		make_dir(c, false);
 }
 
 void kv_do_unlink(struct call *c)
