@@ -300,9 +300,15 @@ static void part_came(void *ctx, unsigned part)
 		first_part(x);
 }
 
+static bool parts_over(void *ctx)
+{
+	return is_over(ctx);
+}
+
 static const struct remote_parts_ops parts_ops = {.holder = holder,
 						  .failed = part_failed,
 						  .again = again,
+						  .over = parts_over,
 						  .came = part_came};
 
 static int run_parts(struct remote_fetch *x)

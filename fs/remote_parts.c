@@ -440,8 +440,12 @@ static int fetch_all(struct remote_parts *p, const struct remote_parts_ops *ops,
 	int err = 0;
 
 	while (p->n_here < p->n_parts && !err) {
-		err = atomic_load(&p->r->fs->stopping) ? -ESHUTDOWN
-						       : ask_more(p, ops, ctx);
+		if (atomic_load(&p->r->fs->stopping))
+			err = -ESHUTDOWN;
+		else if (!p->n_asked && ops->over(ctx))
+			err = -ETIMEDOUT;
+		else
+			err = ask_more(p, ops, ctx);
 		if (err)
 			break;
 		doze(p);

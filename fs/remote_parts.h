@@ -49,6 +49,8 @@ struct remote_parts_ops {
 	/** again - all have failed: 0 they are asked again, or -errno. May wait
 	 *  a moment first. */
 	int (*again)(void *ctx);
+	/** over - nothing came for too long: it is given up. Leaf. */
+	bool (*over)(void *ctx);
 	/** came - a part is here; after part 0 opens need wait no longer. */
 	void (*came)(void *ctx, unsigned part);
 };

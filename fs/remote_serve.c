@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -304,11 +305,15 @@ static void serve_first_part(struct job *job)
 /* Lock held, and let go of. */
 static void serve_fetch(struct request *q)
 {
-	int err = fault_hit("remote.serve") ? -ENOENT : pin(q);
+	int err = fault_hit("remote.serve")  ? -ENOENT
+		  : fault_hit("remote.busy") ? -EAGAIN
+					     : pin(q);
 	struct kv *kv = q->r->fs->kv;
 	bool part = q->msg.length_bytes, known = !err && q->f->part_sums;
 	int noted = 0;
 
+	if (fault_hit("remote.stop"))
+		raise(SIGSTOP);
 	if (!err && q->msg.flags & REMOTE_CHAIN && !part)
 		note_next(q);
 	if (part && known)

@@ -11,9 +11,11 @@ for i in 2 3; do
 done
 BYTES=20000000
 
-# Under way, and no more of it comes: the third part is the last to begin.
+# Under way, and no more of it comes: three parts at a time are asked for, so
+# the first is there when the owner is asked for the fourth.
 _opened_and_stopped() { # READER OWNER NAME
-	node_stops_at "$2" 10
+	node_stops_at "$2" remote.stop:4
+	trap "node_cont $2 2>/dev/null; hand_stop" EXIT
 	hand_start
 	wait_for "[ -e '$(kv "$1")/n/$3' ]"
 	hand open 1 r "$(kv "$1")/n/$3"
@@ -66,6 +68,19 @@ with_no_holder_left_a_read_fails_and_is_not_short() {
 	refused "$ENOENT" cat "$(kv 2)/n/lost"
 	node_mount 1
 	all_know 3
+}
+
+a_holder_that_stays_busy_is_given_up() {
+	put_published "$(kv 1)/n/busy" $BYTES 6
+	node_kill 1
+	KVFS_FAULT=remote.busy:1+ node_mount 1
+	all_know 3
+	wait_for '[ -e "$(kv 2)/n/busy" ]'
+	refused "$ENOENT" timeout 60 cat "$(kv 2)/n/busy"
+	node_kill 1
+	node_mount 1
+	all_know 3
+	holds_soon "$(kv 2)/n/busy" $BYTES 6 30
 }
 
 what_is_removed_while_it_comes_is_read_to_its_end() {

@@ -49,14 +49,14 @@ the_longest_prefix_of_all_nodes_and_of_each() {
 }
 
 libkvfs_follows_each_node_over_the_daemon_s_requests() {
-	mkdir "$(kv 1)/n/l"
-	_stored 1 n/l 0 2100
-	mkdir -p "$(kv 2)/n/l"
-	_stored 2 n/l 0 2050
-	_stored 2 n/l 2060 5 # behind a gap
-	expect 'match' "$(_names 0 2200 | "$HELPERS/gds" "$(kv 3)/n/l" match)" \
+	mkdir "$(kv 1)/n/lib"
+	_stored 1 n/lib 0 2100
+	mkdir -p "$(kv 2)/n/lib"
+	_stored 2 n/lib 0 2050
+	_stored 2 n/lib 2060 5 # behind a gap
+	expect 'match' "$(_names 0 2200 | "$HELPERS/gds" "$(kv 3)/n/lib" match)" \
 		'2100 2100 0 node-1:2100 node-2:2050'
-	expect 'at home' "$(_names 0 2200 | "$HELPERS/gds" "$(kv 2)/n/l" match)" \
+	expect 'at home' "$(_names 0 2200 | "$HELPERS/gds" "$(kv 2)/n/lib" match)" \
 		'2100 2100 0 node-1:2100 node-2:2050:self'
 }
 
