@@ -2,6 +2,8 @@
 #ifndef KVFS_GDS_INTERNAL_H
 #define KVFS_GDS_INTERNAL_H
 
+#include <pthread.h>
+
 #include "fs/kvfs_ioctl.h"
 #include "gds/kvfs.h"
 
@@ -11,12 +13,35 @@
  *      open.c     a directory, and what its daemon can do
  *      names.c    the names that fit into one request
  *      find.c     EXISTS and MATCH, request by request
+ *      get.c      LOCATE and UNPIN: blocks in place
+ *      maps.c     the frames that are mapped
  *      chain.c    names of blocks; needs no mount
  *      error.c    what went wrong, in words
  */
 
+/* A frame of the pool, as it is since a block became its owner. */
+struct gds_map {
+	struct gds_map *next; /* of its bucket */
+	uint32_t frame, epoch;
+	uint32_t users; /* blocks that the caller has of it */
+	uint64_t used;	/* when the last one was given back: maps.clock */
+	void *addr;
+	size_t bytes;
+};
+
+#define GDS_BUCKETS 256 /* by frame */
+
+struct gds_maps {
+	pthread_mutex_t lock; /* guards all below */
+	int frames_fd; /* .kvfs/frames of the mount; -1: not yet opened */
+	struct gds_map *buckets[GDS_BUCKETS];
+	uint64_t clock;
+	size_t idle_bytes; /* of those without users */
+};
+
 struct kvfs {
 	int dir_fd;
+	struct gds_maps maps;
 };
 
 /** gds_call - one ioctl; 0 or -errno. A signal does not end it. */
@@ -26,6 +51,7 @@ int gds_call(const struct kvfs *k, unsigned long cmd, void *buffer);
  * gds_names_pack - as many of the names from @first on as fit
  * @names:  of the caller
  * @first:  below names->n
+ * @most:   no more than so many
  * @head:   the request's, filled in
  * @packed: what follows the command's struct
  * @room:   bytes there
@@ -34,7 +60,25 @@ int gds_call(const struct kvfs *k, unsigned long cmd, void *buffer);
  * Returns: how many names, at least 1; -EINVAL one that no request takes.
  */
 int gds_names_pack(const struct kvfs_names *names, uint32_t first,
-		   struct kvfs_ioc_names *head, void *packed, size_t room,
-		   size_t *bytes);
+		   uint32_t most, struct kvfs_ioc_names *head, void *packed,
+		   size_t room, size_t *bytes);
+
+/**
+ * gds_map_get - the bytes of a pinned frame, mapped at the first time
+ * @k:     the handle
+ * @block: what LOCATE said of it
+ * @data:  its bytes, set only on success; gds_map_put gives them back
+ *
+ * Returns: 0, or -errno of open(2), mmap(2), read(2).
+ */
+int gds_map_get(struct kvfs *k, const struct kvfs_ioc_block *block,
+		const void **data);
+void gds_map_put(struct kvfs *k, uint32_t frame, uint32_t epoch);
+
+/** gds_maps_trim - unmap those without users until so many bytes are left. */
+void gds_maps_trim(struct kvfs *k, size_t bytes);
+
+void gds_maps_init(struct gds_maps *m);
+void gds_maps_fini(struct kvfs *k);
 
 #endif

@@ -15,7 +15,8 @@
  * Then the blocks: a directory of a mount is opened once, and asked for many
  * names in one call.
  *
- *      kvfs_open ──▶ kvfs_exists, kvfs_match ──▶ kvfs_close
+ *      kvfs_open ──▶ kvfs_exists, kvfs_match, kvfs_get ──▶ kvfs_put ──▶
+ * kvfs_close
  *
  * The library keeps no state of its own and prints nothing. Functions return a
  * count or 0, or a negative errno, which kvfs_strerror explains.
@@ -190,6 +191,61 @@ int kvfs_exists(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
 int kvfs_match(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
 	       struct kvfs_holder *holders, uint32_t room,
 	       struct kvfs_found *found);
+
+/* ---- blocks in place --------------------------------------------------- */
+
+/* What other nodes hold is fetched first. */
+#define KVFS_FETCH 1u
+
+/* One block, as kvfs_get left it; kvfs_put ends it. */
+struct kvfs_block {
+	const void *data; /* read-only; NULL: there is an error */
+	uint64_t bytes;
+	uint64_t checksum[2];  /* XXH3-128, low half first */
+	uint64_t generation;   /* of the name; 0: it is not published yet */
+	uint32_t has_checksum; /* 0: it is not known yet */
+	int error;	       /* 0, or a negative errno: why it is not here */
+	uint32_t frame, epoch; /* the library's */
+};
+
+/**
+ * kvfs_get - blocks in place: pointers into the pool's own memory
+ * @k:           an open directory
+ * @names:       any number of names, in the order of their chain
+ * @flags:       KVFS_FETCH or 0
+ * @deadline_ms: of fetches; 0: that of the mount, which is also the longest
+ * @blocks:      names->n of them; kvfs_put must be called with all of them,
+ *               whatever the result was
+ *
+ * Shape:   a block is pinned: it is neither evicted nor changed until
+ *          kvfs_put. One call of the daemon for up to 292 names; a frame is
+ *          mapped at its first use and stays mapped for a while after its
+ *          last, so that the next kvfs_get of the block maps nothing. Where
+ *          the kernel does not map a file of the mount, data is a copy.
+ * Returns: how many of the blocks are there (error 0), or -errno of the first
+ *          call that failed, as kvfs_exists.
+ *          error of a block: -ENOENT there is none, -EREMOTE another node has
+ *          it and KVFS_FETCH was not asked for, -ETIMEDOUT it did not come in
+ *          time, -EACCES it may not be read, -EDQUOT this user has pinned half
+ *          of the pool, -EIO it is damaged, -ENOMEM.
+ * Threads: any.
+ * Source:  the model of io_uring's provided buffers: the memory is not the
+ *          caller's, and is given back.
+ */
+int kvfs_get(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
+	     uint32_t deadline_ms, struct kvfs_block *blocks);
+
+/**
+ * kvfs_put - give blocks of kvfs_get back; their data may be gone then
+ * @k:      the handle they came from
+ * @blocks: @n of them; those with an error are passed over
+ * @n:      any number
+ *
+ * Returns: 0, or -errno of the call of the daemon that failed; there is
+ *          nothing left to be done then but kvfs_close.
+ * Threads: any.
+ */
+int kvfs_put(struct kvfs *k, struct kvfs_block *blocks, uint32_t n);
 
 #ifdef __cplusplus
 }

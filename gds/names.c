@@ -4,18 +4,12 @@
 
 #include "gds/internal.h"
 
-static uint32_t at_most(uint32_t n)
-{
-	return n < KVFS_IOC_NAMES_MAX ? n : KVFS_IOC_NAMES_MAX;
-}
-
 static int pack_digests(const struct kvfs_names *names, uint32_t first,
-			struct kvfs_ioc_names *head, char *packed, size_t room,
-			size_t *bytes)
+			uint32_t n, struct kvfs_ioc_names *head, char *packed,
+			size_t room, size_t *bytes)
 {
 	size_t each = names->digest_bytes;
 	size_t suffix = names->suffix ? strlen(names->suffix) : 0;
-	uint32_t n = at_most(names->n - first);
 
 	if ((each != 16 && each != 20 && each != 32) || suffix > UINT8_MAX)
 		return -EINVAL;
@@ -33,10 +27,10 @@ static int pack_digests(const struct kvfs_names *names, uint32_t first,
 }
 
 static int pack_paths(const struct kvfs_names *names, uint32_t first,
-		      struct kvfs_ioc_names *head, char *packed, size_t room,
-		      size_t *bytes)
+		      uint32_t most, struct kvfs_ioc_names *head, char *packed,
+		      size_t room, size_t *bytes)
 {
-	uint32_t n = 0, most = at_most(names->n - first);
+	uint32_t n = 0;
 	size_t used = 0;
 
 	for (; n < most; n++) {
@@ -53,10 +47,13 @@ static int pack_paths(const struct kvfs_names *names, uint32_t first,
 }
 
 int gds_names_pack(const struct kvfs_names *names, uint32_t first,
-		   struct kvfs_ioc_names *head, void *packed, size_t room,
-		   size_t *bytes)
+		   uint32_t most, struct kvfs_ioc_names *head, void *packed,
+		   size_t room, size_t *bytes)
 {
-	return names->paths
-		       ? pack_paths(names, first, head, packed, room, bytes)
-		       : pack_digests(names, first, head, packed, room, bytes);
+	if (most > names->n - first)
+		most = names->n - first;
+	return names->paths ? pack_paths(names, first, most, head, packed, room,
+					 bytes)
+			    : pack_digests(names, first, most, head, packed,
+					   room, bytes);
 }

@@ -35,6 +35,7 @@ int kvfs_open(const char *path, struct kvfs **k)
 
 	if (!new)
 		return -ENOMEM;
+	gds_maps_init(&new->maps);
 	new->dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	err = new->dir_fd < 0 ? -errno : check_version(new);
 	if (err)
@@ -48,6 +49,7 @@ void kvfs_close(struct kvfs *k)
 {
 	if (!k)
 		return;
+	gds_maps_fini(k);
 	if (k->dir_fd >= 0)
 		close(k->dir_fd);
 	free(k);

@@ -2,14 +2,19 @@
 /*
  * libkvfs by hand, names from stdin, one a line:
  *
- *      gds DIR exists|match [-l] [-d SUFFIX]
+ *      gds DIR exists|match|get [-l] [-f] [-d SUFFIX]
  *
  *      -l   KVFS_LOCAL
+ *      -f   KVFS_FETCH
  *      -d   the lines are digests in hex, all of one length
  *
  * exists prints: present, prefix, incomplete, and the bitmap as 0 and 1; match
  * the same without the bitmap, and NODE:PREFIX of each holder, the own node's
  * with ":self". Or the error's text, and fails.
+ *
+ * get writes the blocks to stdout, and to stderr the error of each that is not
+ * there; then it gives them back and gets them again, and "moved" tells if one
+ * lies elsewhere now.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -87,6 +92,41 @@ static int match(struct kvfs *k, const struct kvfs_names *names, uint32_t flags)
 	return 0;
 }
 
+static void write_blocks(const struct kvfs_block *blocks, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (blocks[i].error)
+			fprintf(stderr, "%s: %s\n", lines[i],
+				kvfs_strerror(blocks[i].error));
+		else
+			fwrite(blocks[i].data, 1, blocks[i].bytes, stdout);
+}
+
+static int get(struct kvfs *k, const struct kvfs_names *names, uint32_t flags)
+{
+	struct kvfs_block *blocks = calloc(names->n + 1, sizeof(*blocks));
+	const void **was = calloc(names->n + 1, sizeof(*was));
+	int n = kvfs_get(k, names, flags, 0, blocks), m, err;
+	bool moved = false;
+
+	if (n >= 0)
+		write_blocks(blocks, names->n);
+	for (uint32_t i = 0; i < names->n; i++)
+		was[i] = blocks[i].data;
+	err = kvfs_put(k, blocks, names->n);
+	m = kvfs_get(k, names, flags, 0, blocks);
+	for (uint32_t i = 0; i < names->n; i++)
+		moved |= was[i] != blocks[i].data;
+	kvfs_put(k, blocks, names->n);
+	if (moved)
+		fprintf(stderr, "moved\n");
+	free(blocks);
+	free(was);
+	if (n < 0 || err)
+		return failed(n < 0 ? n : err);
+	return m != n;
+}
+
 int main(int argc, char **argv)
 {
 	struct kvfs_names names = {.paths = (const char *const *)lines};
@@ -95,11 +135,13 @@ int main(int argc, char **argv)
 	bool hex = false;
 	int o, rc;
 
-	while ((o = getopt(argc, argv, "ld:")) != -1) {
+	while ((o = getopt(argc, argv, "lfd:")) != -1) {
 		if (o == '?')
 			return 2;
 		if (o == 'l')
 			flags = KVFS_LOCAL;
+		else if (o == 'f')
+			flags = KVFS_FETCH;
 		else
 			names.suffix = optarg, hex = true;
 	}
@@ -112,6 +154,7 @@ int main(int argc, char **argv)
 	if (rc)
 		return failed(rc);
 	rc = !strcmp(argv[optind + 1], "match") ? match(k, &names, flags)
+	     : !strcmp(argv[optind + 1], "get") ? get(k, &names, flags)
 						: exists(k, &names, flags);
 	kvfs_close(k);
 	return rc;

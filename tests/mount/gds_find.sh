@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# libkvfs: which of any number of names are there.
+# libkvfs: which of any number of names are there, and their bytes in place.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
 on_each_rung "$@"
@@ -66,6 +66,27 @@ a_holder_of_all_is_found_over_requests() {
 		sed -E 's/ [^ ]+:4100/ :4100/')" '4100 4100 0 :4100:self'
 	expect 'nobody' "$(_names 4100 4106 | _gds "$KV/n/many" match)" '0 0 0'
 	expect 'of nothing' "$(_gds "$KV/n/many" match </dev/null)" '0 0 0'
+}
+
+blocks_are_got_in_place() {
+	local i size
+	mkdir "$KV/n/get"
+	for i in 0 1 2 3; do
+		size=$((i * i * 1000000 + 1))
+		put_tmp "$KV/n/get/$i" $size "$i"
+	done
+	: >"$KV/n/get/empty"
+	printf '%s\n' 0 none 3 1 empty 2 0 |
+		_gds "$KV/n/get" get >"$T/got" 2>"$T/err"
+	(cd "$KV/n/get" && cat 0 3 1 empty 2 0) | cmp - "$T/got"
+	expect 'errors' "$(cat "$T/err")" 'none: No such file or directory'
+}
+
+many_blocks_are_got_in_more_requests() {
+	_names 0 999 | _gds "$KV/n/many" get >"$T/got" 2>"$T/err"
+	(cd "$KV/n/many" && cat $(_names 0 999)) | cmp - "$T/got"
+	expect 'errors' "$(cat "$T/err")" ''
+	wait_for '[ "$(stat_of kvfs_lent_frames)" = 0 ]'
 }
 
 errors_say_what_is_wrong() {
