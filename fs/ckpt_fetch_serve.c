@@ -114,8 +114,8 @@ static int in_fetch(struct ckpt_data *d, const struct cwire_ask *ask)
 		       : -ENOENT;
 }
 
-/* Open for writing, it is served as long as nothing was written; but not its
- * checksum: a store to a mapping leaves no trace. */
+/* Open for writing, it is served as long as nothing was written; but its
+ * checksum only once it is closed: a store to a mapping leaves no trace. */
 static int is_here(struct ckpt *ckpt, const struct cwire_ask *ask, bool sum)
 {
 	struct ckpt_data *d;
@@ -126,8 +126,10 @@ static int is_here(struct ckpt *ckpt, const struct cwire_ask *ask, bool sum)
 		return err;
 	if (!d)
 		return in_map(ckpt, ask);
-	if (written && (sum || !cdata_is_unchanged(d)))
+	if (written && !cdata_is_unchanged(d))
 		err = -ENOENT;
+	else if (written && sum)
+		err = -EAGAIN;
 	else
 		err = d->fetch ? in_fetch(d, ask) : in_map(ckpt, ask);
 	cdata_put(d);
