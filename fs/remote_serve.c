@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -312,8 +311,6 @@ static void serve_fetch(struct request *q)
 	bool part = q->msg.length_bytes, known = !err && q->f->part_sums;
 	int noted = 0;
 
-	if (fault_hit("remote.stop"))
-		raise(SIGSTOP);
 	if (!err && q->msg.flags & REMOTE_CHAIN && !part)
 		note_next(q);
 	if (part && known)

@@ -15,7 +15,7 @@ done
 late_bytes_never_land_in_a_reused_frame() {
 	local i reader
 	put_published "$(kv 1)/n/late" 16000000 1
-	node_stops_at 1 tcp.stop:8
+	node_stops_at 1 8
 	wait_for '[ -e "$(kv 2)/n/late" ]'
 	cat "$(kv 2)/n/late" >"$T/late" 2>"$T/err" &
 	reader=$!
@@ -41,7 +41,7 @@ what_one_node_left_in_quarantine_keeps_no_other_from_serving() {
 	put_published "$(kv 3)/n/free" 10000 5
 	node_kill 2
 	KVFS_FAULT=remote.quarantine:1 node_mount 2
-	node_stops_at 1 tcp.stop:8
+	node_stops_at 1 8
 	wait_for '[ -e "$(kv 2)/n/stuck" ]'
 	refused "$ENOENT" cat "$(kv 2)/n/stuck"
 	node_is_stopped 1

@@ -60,12 +60,11 @@ node_kill() { # I: kill -9, and wait until it is gone
 	wait_for "gone $pid"
 }
 node_mount() { "$CLUSTER" mount "$@" || fail "node $1 could not be mounted"; }
-# Node I again, now such that it stops itself (SIGSTOP): tcp.stop:N when it is
-# about to send its N-th MiB, remote.stop:N when it is asked for the N-th block or
-# part of one.
-node_stops_at() { # I FAULT
+# Node I again, now such that it stops itself (SIGSTOP) when it is about to send
+# its N-th MiB.
+node_stops_at() { # I N
 	node_kill "$1"
-	KVFS_FAULT=$2 node_mount "$1"
+	KVFS_FAULT=tcp.stop:$2 node_mount "$1"
 	all_know "$N_NODES"
 }
 node_is_stopped() { grep -q '^State:.T' "/proc/$(node_pid "$1")/status"; }
