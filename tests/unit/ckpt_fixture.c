@@ -428,11 +428,17 @@ int make_err(uint64_t parent, const char *name, uint32_t mode)
 	return make_try(parent, name, mode, &a);
 }
 
+/* Each try waits for its deadline while the store is filled again, which takes
+ * longer where the machine has other work. */
+#define TRIES 10
+
 struct ckpt_attr look(uint64_t parent, const char *name)
 {
 	struct ckpt_attr a;
-	int err = ckpt_lookup(meta, 0, parent, name, &a);
+	int err = -EIO;
 
+	for (int i = 0; i < TRIES && err == -EIO; i++)
+		err = ckpt_lookup(meta, 0, parent, name, &a);
 	ck_assert_msg(!err, "lookup %s: %s", name, strerror(-err));
 	return a;
 }
@@ -447,8 +453,11 @@ int look_err(uint64_t parent, const char *name)
 struct ckpt_attr stat_of(uint64_t ino)
 {
 	struct ckpt_attr a;
+	int err = -EIO;
 
-	ck_assert_int_eq(ckpt_getattr(meta, 0, ino, &a), 0);
+	for (int i = 0; i < TRIES && err == -EIO; i++)
+		err = ckpt_getattr(meta, 0, ino, &a);
+	ck_assert_int_eq(err, 0);
 	return a;
 }
 
