@@ -328,6 +328,11 @@ static void do_statfs(struct call *c)
 	to_kv.inode->view->statfs(&to_kv);
 }
 
+static void do_fsync(struct call *c)
+{
+	call_reply_err(c, 0);
+}
+
 static void no_xattr(struct call *c)
 {
 	call_reply_err(c, ENODATA);
@@ -358,6 +363,7 @@ static const struct view ctl_view = {
 	.read = do_read,
 	.write = do_write,
 	.release = do_release,
+	.fsync = do_fsync,
 	.getlk = locks_do_getlk,
 	.setlk = locks_do_setlk,
 	.opendir = do_opendir,

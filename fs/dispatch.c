@@ -131,8 +131,9 @@ static void run_here(struct call *c, call_fn fn)
 		pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
 		cancel_off = true;
 	}
+	/* Not ENOSYS: the kernel would ask no other view for it, either. */
 	if (!fn)
-		call_reply_err(c, ENOSYS);
+		call_reply_err(c, EOPNOTSUPP);
 	else if (atomic_load_explicit(&c->fs->stopping, memory_order_relaxed))
 		call_reply_err(c, ENOTCONN);
 	else

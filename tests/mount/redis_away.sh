@@ -3,6 +3,7 @@
 # Redis slow, stopped, killed or emptied while kvfs is in use.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
+requires_cmd python3
 redis_start r
 SOCK=$T/r.sock
 redis_opts="meta=unix://$SOCK,deadline=2"
@@ -105,6 +106,36 @@ a_redis_that_was_emptied_is_filled_again() {
 	wait_for 'rmdir "$CKPT/healed" 2>/dev/null' 30
 	expect 'local' "$(blocks -n 50 -f 5000 -s 100000 check "$KV/n")" \
 		'present 50 absent 0'
+}
+
+an_fsync_of_a_control_file_takes_no_other_s_away() {
+	trap '_cont; hand_stop' EXIT
+	hand_start
+	hand open 1 r "$CTL/status"
+	hand sync 1
+	hand open 2 wc "$CKPT/synced"
+	hand write 2 1 100
+	hand sync 2
+	hand write 2 1 200
+	_stop
+	hand_refused EIO sync 2
+	_cont
+	wait_for '[ "$(hand_try sync 2)" = ok ]' 20
+	hand close 2
+}
+
+holes_are_told_after_a_control_file_was_asked() {
+	cp --sparse=auto "$CTL/status" "$T/status"
+	python3 -c 'import os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+try: os.lseek(fd, 0, os.SEEK_HOLE)
+except OSError: pass' "$CTL/status"
+	truncate -s 10M "$CKPT/holes"
+	expect 'data' "$(python3 -c 'import os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+try: print(os.lseek(fd, 0, os.SEEK_DATA))
+except OSError as e: print(e.strerror)' "$CKPT/holes")" 'No such device or address'
+	rm "$CKPT/holes"
 }
 
 what_was_removed_while_it_was_away_stays_removed() {
