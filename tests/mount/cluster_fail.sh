@@ -57,6 +57,14 @@ _while_reading() { # NAME COMMAND...
 	rm "$T"/reads.?
 }
 
+# What node 2 has: what its readers got, and what was fetched ahead of them.
+_held() { # NAME AT_LEAST
+	local n
+	n=$(_present 2 "$1")
+	[ "$n" -ge "$2" ] || fail "node 2 has $n of the $2 blocks that it read"
+	say "$n"
+}
+
 a_killed_node_costs_misses_and_its_names_go() {
 	local left life
 	_store kill
@@ -66,6 +74,7 @@ a_killed_node_costs_misses_and_its_names_go() {
 	# What the readers fetched is left, on node 2; the third sees no more.
 	wait_for '_lives 2 2 && _lives 3 2' 30
 	_settled 2
+	left=$(_held kill "$left")
 	[ "$(_present 3 kill exist)" -le "$left" ] ||
 		fail "names of the dead node are shown"
 	wait_for '[ "$(_present 3 kill exist)" = '"$left"' ]'
@@ -104,6 +113,7 @@ _afterwards() { # NAME
 
 a_stopped_node_costs_misses_and_comes_back_with_a_new_life() {
 	local left life
+	trap 'node_cont 1' EXIT
 	_before stop
 	_store stop
 	life=$(_life 1)
@@ -112,6 +122,7 @@ a_stopped_node_costs_misses_and_comes_back_with_a_new_life() {
 	wait_for '_lives 2 2 && _lives 3 2' 30
 	_meanwhile stop
 	_settled 2
+	left=$(_held stop "$left")
 	wait_for '[ "$(_present 3 stop exist)" = '"$left"' ]'
 	node_cont 1
 	all_know 3
@@ -123,6 +134,7 @@ a_stopped_node_costs_misses_and_comes_back_with_a_new_life() {
 
 a_node_that_is_cut_off_costs_misses_and_comes_back_with_a_new_life() {
 	local left life i
+	trap 'node_heal 1' EXIT
 	_before cut
 	_store cut
 	life=$(_life 1)

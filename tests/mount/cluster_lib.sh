@@ -95,7 +95,12 @@ put_published() { put_tmp "$@" && published "$1"; } # PATH SIZE SEED
 is_gone() { [ ! -e "$1" ]; }
 _holds_now() { { "$HELPERS/pattern" check "$3" "$2" <"$1"; } 2>/dev/null; }
 # A lookup that Redis does not answer in 20 ms is a miss (the next one may not
-# be), and so is one while a node's state is not yet known to all.
+# be). Once the name is there the first read must be right.
+holds() { # PATH SIZE SEED
+	wait_for "[ -e '$1' ]"
+	"$HELPERS/pattern" check "$3" "$2" <"$1" || fail "$1 holds other bytes"
+}
+# The same while a node's state is not yet known to all.
 holds_soon() { # PATH SIZE SEED [SECONDS]
 	wait_for "_holds_now '$1' $2 $3" "${4:-10}"
 }
