@@ -303,7 +303,8 @@ static struct question *question(struct run *run)
 	if (!q)
 		return NULL;
 	q->r = run->r;
-	q->hash = run->asked = last->hash;
+	q->hash = last->hash;
+	run->asked = last->hash;
 	q->msg = last->msg;
 	q->msg.path = memcpy(q->path, last->path, last->msg.path_len);
 	return q;
