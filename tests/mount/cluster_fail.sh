@@ -13,7 +13,9 @@ mkdir "$(kv 1)/n"
 for i in 2 3; do
 	wait_for '[ -d "$(kv $i)/n" ]'
 done
-N=1000 BYTES=40000 LIMIT=30
+# Four readers fetch ahead of themselves, each at most a 32nd of the pool: more
+# than twice that.
+N=2000 BYTES=40000 LIMIT=30
 
 _settled() { # I...: all that these nodes have is known to Redis
 	local i
