@@ -195,7 +195,7 @@ int kvfs_match(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
 /* ---- blocks in place --------------------------------------------------- */
 
 /* What other nodes hold is fetched first. */
-#define KVFS_FETCH 1u
+#define KVFS_FETCH 2u
 
 /* One block, as kvfs_get left it; kvfs_put ends it. */
 struct kvfs_block {
@@ -227,7 +227,8 @@ struct kvfs_block {
  *          error of a block: -ENOENT there is none, -EREMOTE another node has
  *          it and KVFS_FETCH was not asked for, -ETIMEDOUT it did not come in
  *          time, -EACCES it may not be read, -EDQUOT this user has pinned half
- *          of the pool, -EIO it is damaged, -ENOMEM.
+ *          of the pool, -EIO it is damaged, -ECANCELED the
+ *          call failed before it came to it, -ENOMEM.
  * Threads: any.
  * Source:  the model of io_uring's provided buffers: the memory is not the
  *          caller's, and is given back.

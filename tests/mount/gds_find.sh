@@ -82,6 +82,13 @@ blocks_are_got_in_place() {
 	expect 'errors' "$(cat "$T/err")" 'none: No such file or directory'
 }
 
+flags_of_another_call_are_refused() {
+	refused "$EINVAL" bash -c 'echo b000000 | "$1" -l "$2" get' - \
+		"$HELPERS/gds" "$KV/n/many"
+	refused "$EINVAL" bash -c 'echo b000000 | "$1" -f "$2" exists' - \
+		"$HELPERS/gds" "$KV/n/many"
+}
+
 many_blocks_are_got_in_more_requests() {
 	_names 0 999 | _gds "$KV/n/many" get >"$T/got" 2>"$T/err"
 	(cd "$KV/n/many" && cat $(_names 0 999)) | cmp - "$T/got"
