@@ -93,7 +93,7 @@ static bool take(struct way *w)
 	static uint8_t buf[PACKET_MAX];
 	int64_t due = clock_now_ns() + delay_ns;
 	struct packet *p;
-	ssize_t n;
+	ssize_t n = 0;
 
 	while (w->bytes < QUEUE_BYTES &&
 	       (n = read(w->from, buf, sizeof(buf))) > 0) {

@@ -210,8 +210,7 @@ clients_killed_at_any_moment_leave_nothing() {
 		before=$(stat_of kvfs_located_total)
 		wait_for '[ "$(stat_of kvfs_located_total)" -gt '"$before"' ]'
 		for p in "${pids[@]}"; do
-			kill -9 -- "-$p" 2>/dev/null || :
-			wait "$p" 2>/dev/null || :
+			kill_session "$p"
 		done
 	done
 	wait_for '[ "$(_lent)" = 0 ]'

@@ -103,6 +103,12 @@ wait_for() { # CONDITION [SECONDS]: a shell expression
 	done
 }
 
+# What `setsid ... &` began, all of it; where it is not yet a session, itself.
+kill_session() { # PID
+	kill -9 -- "-$1" 2>/dev/null || kill -9 "$1" 2>/dev/null || :
+	wait "$1" 2>/dev/null || :
+}
+
 # Processes are found by the scratch directory: the daemon and most others
 # carry it in their command line, the private redis-server works in it.
 pids_of() { # EXE_PATTERN [TEXT]: pids whose executable matches
