@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include <check.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -14,6 +18,7 @@
 #include "base/hist.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "base/sigbus.h"
 #include "base/size.h"
 #include "base/workers.h"
 
@@ -380,6 +385,59 @@ static TCase *values(void)
 	return t;
 }
 
+static void sum_pages(void *arg)
+{
+	volatile unsigned char *p = arg;
+
+	p[8192] = (unsigned char)(p[0] + p[4096]);
+}
+
+START_TEST(memory_that_was_taken_away_is_an_error_each_time)
+{
+	int fd = memfd_create("test", MFD_CLOEXEC);
+	char *map =
+		mmap(NULL, 12288, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	sigbus_init();
+	ck_assert_ptr_ne(map, MAP_FAILED);
+	ck_assert_int_eq(ftruncate(fd, 12288), 0);
+	map[0] = 3;
+	map[4096] = 4;
+
+	ck_assert_int_eq(sigbus_try(sum_pages, map), 0);
+	ck_assert_int_eq(map[8192], 7);
+	ck_assert_int_eq(ftruncate(fd, 4096), 0);
+	ck_assert_int_eq(sigbus_try(sum_pages, map), -EFAULT);
+	ck_assert_int_eq(sigbus_try(sum_pages, map), -EFAULT);
+	ck_assert_int_eq(ftruncate(fd, 12288), 0);
+	ck_assert_int_eq(sigbus_try(sum_pages, map), 0);
+	ck_assert_int_eq(map[8192], 3);
+	munmap(map, 12288);
+	close(fd);
+}
+END_TEST
+
+START_TEST(a_fault_that_nobody_waits_for_still_kills)
+{
+	int fd = memfd_create("test", MFD_CLOEXEC);
+	volatile char *map =
+		mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	int status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		prctl(PR_SET_DUMPABLE, 0);
+		sigbus_init();
+		map[0] = 1;
+		_exit(0);
+	}
+	ck_assert_int_eq(waitpid(pid, &status, 0), pid);
+	ck_assert(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+	munmap((void *)map, 4096);
+	close(fd);
+}
+END_TEST
+
 static TCase *services(void)
 {
 	TCase *t = tcase_create("services");
@@ -391,6 +449,8 @@ static TCase *services(void)
 	tcase_add_test(t, drained_workers_have_run_every_job_once);
 	tcase_add_test(t, one_worker_runs_jobs_in_the_order_they_were_posted);
 	tcase_add_test(t, closing_workers_runs_what_is_still_queued);
+	tcase_add_test(t, memory_that_was_taken_away_is_an_error_each_time);
+	tcase_add_test(t, a_fault_that_nobody_waits_for_still_kills);
 	tcase_add_test(t, a_log_file_that_cannot_be_made_is_an_error);
 	tcase_add_test(
 		t,

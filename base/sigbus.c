@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+#include "base/sigbus.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stddef.h>
+
+static _Thread_local sigjmp_buf *volatile way_out;
+
+/* The fault is of this very thread: nobody sends it from outside, and where
+ * somebody does, no harm is done while nothing is being tried. */
+static void on_sigbus(int sig, siginfo_t *info, void *context)
+{
+	(void)context;
+	if (way_out && info->si_code > 0)
+		siglongjmp(*way_out, 1);
+	signal(sig, SIG_DFL); /* our own fault: it comes again, and kills */
+	if (info->si_code <= 0)
+		raise(sig);
+}
+
+void sigbus_init(void)
+{
+	struct sigaction sa = {.sa_sigaction = on_sigbus,
+			       .sa_flags = SA_SIGINFO};
+
+	sigemptyset(&sa.sa_mask);
+	sigaction(SIGBUS, &sa, NULL);
+}
+
+int sigbus_try(void (*fn)(void *arg), void *arg)
+{
+	sigjmp_buf here;
+
+	if (sigsetjmp(here, 1)) {
+		way_out = NULL;
+		return -EFAULT;
+	}
+	way_out = &here;
+	fn(arg);
+	way_out = NULL;
+	return 0;
+}
