@@ -214,6 +214,21 @@ struct remote_watcher {
  *  -errno; no lock held. */
 int remote_fetch_watch(struct kv *kv, struct kv_file *f, int64_t deadline,
 		       struct remote_watcher *w);
+/* Memory that a block goes into without becoming one of this node. */
+struct remote_into {
+	uint64_t region, offset; /* of the engine */
+	const void *addr;	 /* the same place */
+	uint64_t room_bytes;
+	uint64_t size_bytes; /* of the block; set by remote_fetch_into */
+	/** done - it ended, 0 or -errno, and nothing writes there any more; no
+	 *  lock held, must not wait */
+	void (*done)(struct remote_into *into, int err);
+};
+/** remote_fetch_into - prepare to fetch this KV_REMOTE node whole into memory;
+ *  lock held, remote_fetch_go then does it. Returns: 0, -EAGAIN it is better
+ *  fetched as a block: too large, or on its way; or -ENOMEM. */
+int remote_fetch_into(struct kv *kv, struct kv_file *f, int64_t deadline,
+		      struct remote_into *into, struct remote_fetch **x);
 /** remote_fetch_name - fetch a block that may not be looked up yet and wait.
  *  @from: an incarnation that surely has it, or 0. Fetchers only.
  *  Returns: 0 it is here, -EALREADY on its way already, or -errno. */

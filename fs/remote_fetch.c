@@ -35,9 +35,10 @@
 struct remote_fetch {
 	struct job job;
 	struct remote *r;
-	struct kv_file *f;
-	struct list waiters;  /* call.job.link; kv->lock */
-	struct list watchers; /* remote_watcher.link; likewise */
+	struct kv_file *f;	  /* whose block it will be; or: */
+	struct remote_into *into; /* it only goes into this memory */
+	struct list waiters;	  /* call.job.link; kv->lock */
+	struct list watchers;	  /* remote_watcher.link; likewise */
 	int64_t deadline, started_ns;
 	struct meta_kv_found found;
 	enum engine_priority priority;
@@ -161,6 +162,13 @@ static struct remote_msg wanted(const struct remote_fetch *x)
 	};
 }
 
+/* No other holder could do better. */
+static bool is_final(int err)
+{
+	return err == -ENOSPC || err == -ENOMEM || err == -ECANCELED ||
+	       err == -EFAULT;
+}
+
 /* Each holder once. -EAGAIN: one of them was only busy. */
 static int ask_all(struct remote_fetch *x)
 {
@@ -176,10 +184,12 @@ static int ask_all(struct remote_fetch *x)
 		if (is_over(x))
 			return -ETIMEDOUT;
 		end_backoff(x, c[i].holder);
-		err = remote_try(x->r, &m, c[i].holder, x->deadline,
-				 &x->target);
+		err = x->into ? remote_try_over(x->r, &m, c[i].holder,
+						x->deadline, x->target)
+			      : remote_try(x->r, &m, c[i].holder, x->deadline,
+					   &x->target);
 		x->from = c[i].holder;
-		if (!err || err == -ENOSPC || err == -ENOMEM)
+		if (!err || is_final(err))
 			return err;
 		note_failed(x, c[i].holder, err);
 		busy |= err == -EAGAIN;
@@ -231,7 +241,7 @@ static int run_whole(struct remote_fetch *x)
 	int err, end = 0;
 
 	while (!end && (err = ask_all(x))) {
-		if (err == -ENOSPC || err == -ENOMEM || err == -ECANCELED)
+		if (is_final(err))
 			break;
 		if (err == -EAGAIN && !is_over(x))
 			pause_us(x, BUSY_US);
@@ -343,6 +353,8 @@ static int run(struct remote_fetch *x)
 
 static void free_target(struct remote_fetch *x)
 {
+	if (x->into)
+		return; /* the same for all holders */
 	if (x->parts)
 		remote_parts_put(x->parts);
 	else
@@ -415,12 +427,27 @@ static void detach(struct remote_fetch *x, struct list *waiters,
 		remote_ahead_ended(kv, x->ahead, f->node.state == KV_COMMITTED);
 }
 
+static void finish_into(struct remote_fetch *x, int err)
+{
+	struct remote_into *into = x->into;
+
+	if (!err)
+		atomic_fetch_add(&x->r->counters.hits, 1);
+	remote_target_free(x->target);
+	free(x);
+	into->done(into, err);
+}
+
 static void finish(struct remote_fetch *x, int err)
 {
 	struct kv *kv = x->r->fs->kv;
 	struct list waiters, watchers, *l;
 
 	note(x, err);
+	if (x->into) {
+		finish_into(x, err);
+		return;
+	}
 	list_init(&waiters);
 	list_init(&watchers);
 	detach(x, &waiters, &watchers);
@@ -460,7 +487,7 @@ static int accept(struct remote_fetch *x)
 	int err = remote_verify(x->r, x->target, &m, x->from);
 
 	if (!err)
-		return install(x);
+		return x->into ? 0 : install(x);
 	free_target(x);
 	return err;
 }
@@ -480,7 +507,7 @@ static void go_on(struct job *job)
 	if (err) {
 		free_target(x);
 		err = run(x);
-		if (!err)
+		if (!err && !x->into)
 			err = install(x);
 	}
 	finish(x, err);
@@ -518,7 +545,7 @@ static void start(struct remote_fetch *x)
 	struct remote_msg m = wanted(x);
 	int err = candidates(x, c) && !is_large(x) ? 0 : -ENOENT;
 
-	if (!err)
+	if (!err && !x->into)
 		err = remote_target_new(x->r, m.size_bytes, &x->target);
 	if (!err) {
 		x->from = c[0].holder;
@@ -534,8 +561,8 @@ static void start(struct remote_fetch *x)
 /* -- beginning ---------------------------------------------------------- */
 
 /* Lock held. */
-static struct remote_fetch *begin(struct kv *kv, struct kv_file *f,
-				  int64_t deadline)
+static struct remote_fetch *fetch_new(struct kv *kv, struct kv_file *f,
+				      int64_t deadline)
 {
 	struct remote_fetch *x = calloc(1, sizeof(*x));
 	int n;
@@ -544,17 +571,28 @@ static struct remote_fetch *begin(struct kv *kv, struct kv_file *f,
 		return NULL;
 	n = kv_path(kv_dir(f->node.parent), f->node.name, x->path);
 	x->r = kv->fs->remote;
-	x->f = f;
 	x->path_len = n > 0 ? (uint16_t)n : 0;
 	x->found = f->remote->found;
 	x->deadline = deadline;
 	x->started_ns = clock_now_ns();
-	x->kind = KV_COPY;
 	list_init(&x->waiters);
 	list_init(&x->watchers);
+	atomic_fetch_add(&x->r->counters.n_fetching, 1);
+	return x;
+}
+
+/* Lock held. */
+static struct remote_fetch *begin(struct kv *kv, struct kv_file *f,
+				  int64_t deadline)
+{
+	struct remote_fetch *x = fetch_new(kv, f, deadline);
+
+	if (!x)
+		return NULL;
+	x->f = f;
+	x->kind = KV_COPY;
 	f->remote->fetch = x;
 	f->node.pins++;
-	atomic_fetch_add(&x->r->counters.n_fetching, 1);
 	return x;
 }
 
@@ -631,6 +669,35 @@ int remote_fetch_watch(struct kv *kv, struct kv_file *f, int64_t deadline,
 	if (first)
 		start(first);
 	return x ? 0 : -ENOMEM;
+}
+
+/* -- into memory of a client -------------------------------------------- */
+
+int remote_fetch_into(struct kv *kv, struct kv_file *f, int64_t deadline,
+		      struct remote_into *into, struct remote_fetch **out)
+{
+	const struct meta_kv_found *found = &f->remote->found;
+	struct remote_fetch *x;
+	int err;
+
+	if (f->remote->fetch || !found->size_bytes ||
+	    found->size_bytes > into->room_bytes ||
+	    found->size_bytes > REMOTE_PARTS_OVER)
+		return -EAGAIN;
+	x = fetch_new(kv, f, deadline);
+	if (!x)
+		return -ENOMEM;
+	err = remote_target_over(x->r, into->region, into->offset, into->addr,
+				 found->size_bytes, &x->target);
+	if (err) {
+		atomic_fetch_sub(&x->r->counters.n_fetching, 1);
+		free(x);
+		return err;
+	}
+	x->into = into;
+	into->size_bytes = found->size_bytes;
+	*out = x;
+	return 0;
 }
 
 /* -- without a caller --------------------------------------------------- */

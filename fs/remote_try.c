@@ -14,6 +14,7 @@
 #include "base/cond.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/sigbus.h"
 #include "engine/checksum.h"
 #include "fs/kv.h"
 
@@ -40,6 +41,8 @@
 struct remote_target {
 	struct remote *r;
 	uint64_t size_bytes, region;
+	uint64_t offset;  /* in the region */
+	const void *addr; /* a client's memory; NULL: the region is ours */
 	uint32_t frame;
 	int fd;
 };
@@ -94,6 +97,25 @@ int remote_target_new(struct remote *r, uint64_t size_bytes,
 	return err;
 }
 
+int remote_target_over(struct remote *r, uint64_t region, uint64_t offset,
+		       const void *addr, uint64_t size_bytes,
+		       struct remote_target **target)
+{
+	struct remote_target *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return -ENOMEM;
+	*t = (struct remote_target){.r = r,
+				    .size_bytes = size_bytes,
+				    .region = region,
+				    .offset = offset,
+				    .addr = addr,
+				    .frame = POOL_NO_FRAME,
+				    .fd = -1};
+	*target = t;
+	return 0;
+}
+
 uint32_t remote_target_frame(const struct remote_target *t)
 {
 	return t->frame;
@@ -115,7 +137,7 @@ uint32_t remote_target_take(struct remote_target *t)
 void remote_target_free(struct remote_target *t)
 {
 	if (t &&
-	    (!t->size_bytes ||
+	    (!t->size_bytes || t->addr ||
 	     engine_region_remove(t->r->engine, t->region, target_gone, t)))
 		target_gone(t);
 }
@@ -130,9 +152,10 @@ try {
 	unsigned refs;
 	int call_status, grant_status; /* PENDING, 0 or -errno */
 	bool over, quarantined, cancelled;
+	bool to_the_end;  /* told only when nothing is written any more */
 	const char *path; /* the fetch's own: which one it is of */
 	uint64_t hash;	  /* of the path, where what follows is asked for */
-	int failed;	  /* a part: why, while the last bytes may still land */
+	int failed;	  /* why, while the last bytes may still land */
 	uint64_t *sum;	  /* a part's */
 	struct engine_call call;
 	struct engine_peer *peer;
@@ -191,7 +214,7 @@ static void end_unlock(struct try *t, int status)
 {
 	struct remote *r = t->r;
 
-	if (t->sum && status && t->grant && !t->failed) {
+	if (t->to_the_end && status && t->grant && !t->failed) {
 		t->failed = status; /* and said when the grant is over */
 		list_remove(&t->link);
 		abandon(t, status);
@@ -295,7 +318,8 @@ static int open_grant(struct try *t, struct engine_peer *peer,
 	 * written, or it would be written after it is void. */
 	scoped_lock(&t->r->try_lock);
 
-	err = engine_grant_open(peer, target->region, t->offset, t->size_bytes,
+	err = engine_grant_open(peer, target->region,
+				target->offset + t->offset, t->size_bytes,
 				t->deadline, &grant_ops, t, &t->grant, segment);
 	if (err)
 		return err;
@@ -395,6 +419,7 @@ int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
 		t->done = done;
 		t->ctx = ctx;
 		t->sum = sum;
+		t->to_the_end = sum || target->addr;
 		err = start(t, peer, m, target);
 	}
 	engine_peer_put(peer);
@@ -511,12 +536,35 @@ void remote_watch_close(struct remote *r)
 
 /* -- verifying ----------------------------------------------------------- */
 
+struct hashing {
+	const void *addr;
+	uint64_t bytes, *sum;
+};
+
+static void hash(void *arg)
+{
+	struct hashing *h = arg;
+
+	checksum_mem(h->addr, h->bytes, h->sum);
+}
+
+/* Whose owner may take pages away. */
+static int sum_of_client(const struct remote_target *t, uint64_t bytes,
+			 uint64_t sum[2])
+{
+	struct hashing h = {t->addr, bytes, sum};
+
+	return sigbus_try(hash, &h);
+}
+
 /* What is large is hashed where it lies. */
 static int sum_of(const struct remote_target *t, uint64_t offset,
 		  uint64_t bytes, uint64_t sum[2])
 {
 	void *p = MAP_FAILED;
 
+	if (t->addr)
+		return sum_of_client(t, bytes, sum);
 	if (bytes >= MAP_BYTES || offset)
 		p = mmap(NULL, bytes, PROT_READ, MAP_SHARED | MAP_POPULATE,
 			 t->fd, (off_t)offset);
@@ -586,18 +634,24 @@ static int start_and_wait(struct remote *r, struct remote_msg *m,
 	return w.status;
 }
 
+int remote_try_over(struct remote *r, const struct remote_msg *wanted,
+		    uint32_t holder, int64_t deadline, struct remote_target *t)
+{
+	struct remote_msg m = *wanted;
+	int err = start_and_wait(r, &m, holder, t, deadline);
+
+	return err ? err : remote_verify(r, t, &m, holder);
+}
+
 int remote_try(struct remote *r, const struct remote_msg *wanted,
 	       uint32_t holder, int64_t deadline, struct remote_target **target)
 {
-	struct remote_msg m = *wanted;
 	struct remote_target *t;
-	int err = remote_target_new(r, m.size_bytes, &t);
+	int err = remote_target_new(r, wanted->size_bytes, &t);
 
 	if (err)
 		return err;
-	err = start_and_wait(r, &m, holder, t, deadline);
-	if (!err)
-		err = remote_verify(r, t, &m, holder);
+	err = remote_try_over(r, wanted, holder, deadline, t);
 	if (err)
 		remote_target_free(t);
 	else

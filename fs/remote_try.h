@@ -5,7 +5,8 @@
 /*
  * One holder asked for one block: remote_fetch.c's step.
  *
- *      remote_target_new    a frame with room for the block
+ *      remote_target_new    a frame with room for the block, or
+ *      remote_target_over   memory of a client's
  *      remote_try_start     a grant on it, and FETCH; returns at once
  *      done(ctx, status)    all bytes are there, or why not
  *      remote_verify        are they the ones that were published?
@@ -22,6 +23,12 @@ struct remote_target;
 /** remote_target_new - 0, or what pool_take says. */
 int remote_target_new(struct remote *r, uint64_t size_bytes,
 		      struct remote_target **target);
+/** remote_target_over - part of a region of memory that stays the caller's.
+ *  Like a part, a try into it has ended only when nothing is written there any
+ *  more. @addr: the first byte. Returns: 0 or -ENOMEM. */
+int remote_target_over(struct remote *r, uint64_t region, uint64_t offset,
+		       const void *addr, uint64_t size_bytes,
+		       struct remote_target **target);
 /** remote_target_frame - the frame, WRITING; the target's. */
 uint32_t remote_target_frame(const struct remote_target *t);
 int remote_target_fd(const struct remote_target *t);
@@ -62,11 +69,17 @@ int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
 int remote_try(struct remote *r, const struct remote_msg *m, uint32_t holder,
 	       int64_t deadline, struct remote_target **target);
 
+/** remote_try_over - the same into a target that is there; it stays the
+ *  caller's. */
+int remote_try_over(struct remote *r, const struct remote_msg *m,
+		    uint32_t holder, int64_t deadline, struct remote_target *t);
+
 /** remote_count_failure - of a try, for the figures. */
 void remote_count_failure(struct remote *r, int err);
 
 /** remote_verify - the whole, or m's part of it: 0, or -EBADMSG (counted,
- * logged with the holder's name). */
+ * logged with the holder's name), or -EFAULT the client's memory is not there.
+ */
 int remote_verify(struct remote *r, struct remote_target *t,
 		  const struct remote_msg *m, uint32_t holder);
 
