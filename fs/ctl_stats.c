@@ -54,6 +54,15 @@ struct sample {
 	M(lent_frames, gauge, "holds of clients on frames: pins, opens",       \
 	  FS(lent))                                                            \
 	M(lent_bytes, gauge, "bytes that they hold", FS(lent_bytes))           \
+	M(buffers, gauge, "buffers that clients have registered", FS(buffers)) \
+	M(buffer_bytes, gauge, "bytes mapped of them", FS(buffer_bytes))       \
+	M(got_total, counter, "blocks read into buffers", FS(got))             \
+	M(got_bytes_total, counter, "bytes of them", FS(got_bytes))            \
+	M(got_straight_total, counter,                                         \
+	  "blocks of other nodes received straight into buffers",              \
+	  FS(got_straight))                                                    \
+	M(put_total, counter, "blocks stored from buffers", FS(put))           \
+	M(put_bytes_total, counter, "bytes of them", FS(put_bytes))            \
 	M(ckpt_published_total, counter, "checkpoint files published",         \
 	  FS(ckpt_published))                                                  \
 	M(ckpt_failed_total, counter, "publishes that failed",                 \

@@ -196,6 +196,22 @@ static json_t *latency_object(struct fs *fs)
 	return o;
 }
 
+static json_t *buffers_object(struct fs *fs)
+{
+	const struct fs_counters *c = &fs->counters;
+	json_t *o = json_object();
+
+	json_object_set_new(o, "buffers", whole(counter(&c->buffers)));
+	json_object_set_new(o, "bytes", whole(counter(&c->buffer_bytes)));
+	json_object_set_new(o, "got", whole(counter(&c->got)));
+	json_object_set_new(o, "got_bytes", whole(counter(&c->got_bytes)));
+	json_object_set_new(o, "got_straight",
+			    whole(counter(&c->got_straight)));
+	json_object_set_new(o, "put", whole(counter(&c->put)));
+	json_object_set_new(o, "put_bytes", whole(counter(&c->put_bytes)));
+	return o;
+}
+
 static json_t *rung_object(struct fs *fs)
 {
 	json_t *o = json_object();
@@ -305,6 +321,7 @@ char *ctl_status(struct fs *fs, bool all)
 	json_object_set_new(o, "rung", rung_object(fs));
 	json_object_set_new(o, "pool", pool_object(fs));
 	json_object_set_new(o, "kv", kv_object(fs, all));
+	json_object_set_new(o, "buffers", buffers_object(fs));
 	json_object_set_new(o, "ckpt", ckpt_object(fs));
 	json_object_set_new(o, "redis", redis_object(fs));
 	if (fs->remote)

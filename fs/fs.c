@@ -15,8 +15,10 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "base/sigbus.h"
 #include "base/workers.h"
 #include "engine/pool.h"
+#include "fs/buffers.h"
 #include "fs/locks.h"
 #include "fs/order.h"
 #include "fs/remote.h"
@@ -84,6 +86,7 @@ static int open_parts(struct fs *fs)
 	if ((err = workers_open(&fs->workers, "kvfs-wait", FS_WORKERS, 0)) ||
 	    (err = workers_open(&fs->background, "kvfs-back", 1, 10)) ||
 	    (err = locks_open(&fs->locks, fs)) ||
+	    (err = buffers_open(&fs->buffers, fs)) ||
 	    (err = ctl_open(&fs->ctl, fs)) || (err = open_pool(fs)) ||
 	    (err = open_meta(fs)) || (err = kv_open(&fs->kv, fs)) ||
 	    (err = kv_adopt(fs->kv)) || (err = remote_open(fs)) ||
@@ -162,6 +165,7 @@ static void close_parts(struct fs *fs)
 	remote_stop(fs);
 	meta_close(fs->meta);
 	remote_close(fs);
+	buffers_close(fs->buffers);
 	if (fs->pool)
 		pool_close(fs->pool, false);
 	if (fs->kv)
@@ -189,6 +193,7 @@ int fs_run(const struct fs_config *config, int ready_fd)
 		return -ENOMEM;
 	fault_init();
 	block_signals();
+	sigbus_init();
 	fs->config = *config;
 	if (!fs->config.deadline_ms)
 		fs->config.deadline_ms = 5000;

@@ -62,6 +62,15 @@ static const struct ioctl_command commands[] = {
 	 .any_room = true, .run = ioctl_do_use},
 	{KVFS_IOC_EVICT(FIND_ROOM), sizeof(struct kvfs_ioc_find),
 	 .any_room = true, .run = ioctl_do_use},
+	{KVFS_IOC_REGISTER, sizeof(struct kvfs_ioc_register),
+	 .run = ioctl_do_register},
+	{KVFS_IOC_UNREGISTER, sizeof(struct kvfs_ioc_unregister),
+	 .run = ioctl_do_unregister},
+	{KVFS_IOC_GET(sizeof(struct kvfs_ioc_got)), sizeof(struct kvfs_ioc_get),
+	 .any_room = true, .run = ioctl_do_get},
+	{KVFS_IOC_PUT(sizeof(struct kvfs_ioc_committed)),
+	 sizeof(struct kvfs_ioc_commit), .any_room = true,
+	 .run = ioctl_do_commit},
 };
 
 #define ROOM_BITS ((unsigned)_IOC_SIZEMASK << _IOC_SIZESHIFT)
@@ -96,6 +105,14 @@ int ioctl_check(const struct ioctl_command *ic, const void *in, size_t n,
 		return -EINVAL;
 	*size = head.size;
 	return 0;
+}
+
+void ioctl_done(struct call *c, int err, const void *answer, size_t bytes)
+{
+	if (err)
+		call_reply_err(c, err);
+	else
+		call_reply_ioctl(c, answer, bytes);
 }
 
 void ioctl_run(struct call *c)

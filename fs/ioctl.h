@@ -10,6 +10,7 @@
  *      ioctl_find.c   EXISTS, MATCH     ioctl_locate.c  LOCATE, UNPIN
  *      ioctl_store.c  RESERVE, COMMIT, ABORT
  *      ioctl_use.c    TOUCH, EVICT
+ *      ioctl_buffer.c REGISTER, UNREGISTER; PUT    ioctl_get.c  GET
  *
  * A handler gets a call whose value is the request: size bytes, of which the
  * head was checked, and at least as many as the table says; room is what the
@@ -24,6 +25,8 @@
 #include "fs/call.h"
 #include "fs/kv_match.h"
 #include "fs/kvfs_ioctl.h"
+
+struct kv_caller;
 
 struct ioctl_command {
 	unsigned cmd;  /* with the least room that it may name */
@@ -72,6 +75,24 @@ struct ioctl_names {
  */
 int ioctl_names_init(struct ioctl_names *names, const struct kvfs_ioc_names *in,
 		     const void *packed, size_t n);
+/**
+ * ioctl_moves_init - check the moves and the names of a GET or PUT
+ * @n: moves
+ * @at: left bytes, what follows the command's struct; kept
+ * @moves: set on success
+ *
+ * Returns: 0 or -EINVAL.
+ */
+int ioctl_moves_init(struct ioctl_names *names, const struct kvfs_ioc_names *in,
+		     uint32_t n, const void *at, size_t left,
+		     const struct kvfs_ioc_move **moves);
+/** ioctl_move_fits - does it lie in a buffer of so many bytes? */
+static inline bool ioctl_move_fits(const struct kvfs_ioc_move *move,
+				   uint64_t length_bytes)
+{
+	return move->at <= length_bytes &&
+	       move->length <= length_bytes - move->at;
+}
 /** ioctl_names_next - true while there is one; a digest's lies in `names`. */
 bool ioctl_names_next(struct ioctl_names *names, struct kv_name *name);
 
@@ -93,6 +114,10 @@ int ioctl_dir_path(struct call *c, const struct ioctl_text *t,
 		   char path[POOL_PATH_MAX + 1]);
 
 /* ioctl_locate.c */
+/** ioctl_learn_names - ask Redis for all these names, so that what others hold
+ *  is in the tree. Waits. Returns: 0 or -errno. */
+int ioctl_learn_names(struct call *c, const struct kv_caller *who,
+		      int64_t deadline, const struct ioctl_names *names);
 void ioctl_do_locate(struct call *c);
 void ioctl_do_unpin(struct call *c);
 
@@ -100,6 +125,23 @@ void ioctl_do_unpin(struct call *c);
 void ioctl_do_reserve(struct call *c);
 void ioctl_do_commit(struct call *c);
 void ioctl_do_abort(struct call *c);
+
+/* The answer of a command that was given without waiting for it; err: there
+ * is none. Owns the call. */
+typedef void (*ioctl_done_fn)(struct call *c, int err, const void *answer,
+			      size_t bytes);
+/** ioctl_done - answers the kernel. */
+void ioctl_done(struct call *c, int err, const void *answer, size_t bytes);
+
+/** ioctl_get_start - a GET: c is kept (call_keep), who its caller with all
+ *  groups, both taken. Waits for Redis; done runs here, or later on a worker.
+ */
+void ioctl_get_start(struct call *c, struct kv_caller *who, ioctl_done_fn done);
+void ioctl_do_get(struct call *c);
+
+/* ioctl_buffer.c */
+void ioctl_do_register(struct call *c);
+void ioctl_do_unregister(struct call *c);
 
 /* ioctl_use.c: TOUCH, EVICT */
 void ioctl_do_use(struct call *c);

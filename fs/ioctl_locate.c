@@ -252,25 +252,24 @@ static void block_ended(struct remote_watcher *w, int err)
 	batch_ended(far->batch);
 }
 
-/* Asks Redis for all names, so that what others hold is in the tree. */
-static int learn_names(struct locate *q)
+int ioctl_learn_names(struct call *c, const struct kv_caller *who,
+		      int64_t deadline, const struct ioctl_names *from)
 {
-	struct ioctl_names names = q->names;
+	struct ioctl_names names = *from;
 	char path[POOL_PATH_MAX + 1];
 	struct ioctl_text t;
 	struct kv_match_answer a;
-	int err = ioctl_text_init(&t, &names, q->n);
-	int len = err ? err : ioctl_dir_path(q->c, &t, path);
+	int err = ioctl_text_init(&t, &names, from->left);
+	int len = err ? err : ioctl_dir_path(c, &t, path);
 	struct kv_match_question question = {
 		.dir = {path, (uint16_t)len},
 		.names = t.names,
-		.n = q->n,
+		.n = from->left,
 		.any = true,
 		.learn = true,
 	};
 
-	err = len < 0 ? len
-		      : kv_match(q->c->fs, q->who, q->deadline, &question, &a);
+	err = len < 0 ? len : kv_match(c->fs, who, deadline, &question, &a);
 	ioctl_text_fini(&t);
 	return err;
 }
@@ -313,7 +312,7 @@ static void find_far(struct locate *q, struct batch *b)
 static int fetch(struct locate *q, struct kv_caller *who)
 {
 	struct batch *b;
-	int err = learn_names(q);
+	int err = ioctl_learn_names(q->c, q->who, q->deadline, &q->names);
 
 	if (err)
 		return err;

@@ -54,6 +54,22 @@ int ioctl_names_init(struct ioctl_names *names, const struct kvfs_ioc_names *in,
 	return in->suffix_bytes ? -EINVAL : check_texts(names);
 }
 
+int ioctl_moves_init(struct ioctl_names *names, const struct kvfs_ioc_names *in,
+		     uint32_t n, const void *at, size_t left,
+		     const struct kvfs_ioc_move **moves)
+{
+	size_t bytes = (size_t)n * sizeof(**moves);
+	int err;
+
+	if (bytes > left)
+		return -EINVAL;
+	err = ioctl_names_init(names, in, (const char *)at + bytes,
+			       left - bytes);
+	if (!err)
+		*moves = at;
+	return err;
+}
+
 /* Four bytes as eight digits, all at once: of a warm EXISTS this is a part
  * that shows. One digit lies in each byte of n. */
 static void put_hex4(char *to, const char *bytes)

@@ -6,16 +6,19 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "fs/buffers.h"
 #include "fs/fs.h"
 #include "fs/ioctl.h"
 #include "fs/kv.h"
 #include "fs/kv_lend.h"
 
 /*
- * RESERVE, COMMIT, ABORT. A reserved frame becomes a block as it is only when
- * nobody has it open or mapped: a block never changes, and whoever maps it for
- * writing could change it. For a client that keeps its mapping, which is what
- * small blocks want, the block is a copy, and the frame can be written again.
+ * RESERVE, COMMIT, ABORT; PUT, which is COMMIT out of a registered buffer. A
+ * reserved frame becomes a block as it is only when nobody has it open or
+ * mapped: a block never changes, and whoever maps it for writing could change
+ * it. For a client that keeps its mapping, which is what small blocks want, the
+ * block is a copy, and the frame can be written again. So is that of a PUT. The
+ * checksum is taken of the copy.
  */
 
 #define COPY_BYTES (64u << 10)
@@ -141,21 +144,46 @@ struct store {
 	struct call *c;
 	struct kv_caller *who;
 	struct kvfs_ioc_commit in;
-	const struct kvfs_ioc_store *stores;
+	const struct kvfs_ioc_store *stores; /* COMMIT; or: */
+	const struct kvfs_ioc_move *moves;   /* PUT */
 	struct ioctl_names names;
 	struct kv_file *prev; /* pinned: the next one continues it */
 };
 
-static int copy(struct pool *pool, uint32_t from_frame, uint32_t to_frame,
-		uint64_t length)
+/* What a block is copied from. */
+struct source {
+	uint64_t length;
+	uint32_t frame;	  /* a reserved one; or: */
+	const char *addr; /* of a buffer; its pages may be taken away */
+};
+
+static int copy_memory(const char *from, int to, uint64_t length)
 {
-	cleanup_close int from = pool_fd(pool, from_frame, O_RDONLY);
-	cleanup_close int to = pool_fd(pool, to_frame, O_RDWR);
-	char buf[COPY_BYTES];
 	uint64_t at = 0;
 
-	if (from < 0 || to < 0)
-		return from < 0 ? from : to;
+	while (at < length) {
+		ssize_t n = pwrite(to, from + at, length - at, (off_t)at);
+
+		if (n <= 0)
+			return n ? -errno : -ENOSPC;
+		at += (uint64_t)n;
+	}
+	return 0;
+}
+
+static int copy(struct pool *pool, const struct source *source,
+		uint32_t to_frame)
+{
+	cleanup_close int from =
+		source->addr ? -1 : pool_fd(pool, source->frame, O_RDONLY);
+	cleanup_close int to = pool_fd(pool, to_frame, O_RDWR);
+	uint64_t at = 0, length = source->length;
+	char buf[COPY_BYTES];
+
+	if (to < 0 || source->addr)
+		return to < 0 ? to : copy_memory(source->addr, to, length);
+	if (from < 0)
+		return from;
 	while (at < length) {
 		size_t step =
 			length - at < COPY_BYTES ? length - at : COPY_BYTES;
@@ -242,17 +270,17 @@ static int install(struct store *s, const struct kv_name *name, uint32_t frame,
 	return 0;
 }
 
-static int store_copy(struct store *s, const struct kvfs_ioc_store *store,
+static int store_copy(struct store *s, const struct source *source,
 		      const struct kv_name *name, uint32_t *flags)
 {
 	struct kv *kv = s->c->fs->kv;
 	struct pool *pool = kv->fs->pool;
 	uint32_t frame;
-	int backing, err = pool_take(pool, store->length, &frame, &backing);
+	int backing, err = pool_take(pool, source->length, &frame, &backing);
 
 	if (err)
 		return err;
-	err = copy(pool, store->pin.frame, frame, store->length);
+	err = copy(pool, source, frame);
 	if (!err) {
 		*flags |= KVFS_IOC_KEPT;
 		pthread_mutex_lock(&kv->lock);
@@ -303,25 +331,65 @@ static int store_one(struct store *s, const struct kvfs_ioc_store *store,
 	pthread_mutex_unlock(&kv->lock);
 	if (!lent || as_it_is)
 		return err;
-	err = store->length > lent->bytes ? -EINVAL
-					  : store_copy(s, store, name, flags);
+	err = store->length > lent->bytes
+		      ? -EINVAL
+		      : store_copy(s,
+				   &(struct source){.length = store->length,
+						    .frame = store->pin.frame},
+				   name, flags);
 	pthread_mutex_lock(&kv->lock);
 	kv_lent_put(kv, lent);
 	pthread_mutex_unlock(&kv->lock);
 	return err;
 }
 
-/* -- COMMIT: a batch ---------------------------------------------------- */
+/* -- PUT ------------------------------------------------------------------ */
+
+static int put_from(struct store *s, const struct buffer *b,
+		    const struct kvfs_ioc_move *move,
+		    const struct kv_name *name, uint32_t *flags)
+{
+	struct fs *fs = s->c->fs;
+	struct source source = {.length = move->length,
+				.addr = b->addr + move->at};
+	int err;
+
+	if (move->offset || !ioctl_move_fits(move, b->length_bytes))
+		return -EINVAL;
+	if (move->length > fs->config.pool_bytes)
+		return -ENOSPC;
+	err = store_copy(s, &source, name, flags);
+	*flags &= ~KVFS_IOC_KEPT;
+	if (err)
+		return err;
+	atomic_fetch_add(&fs->counters.put, 1);
+	atomic_fetch_add(&fs->counters.put_bytes, move->length);
+	return 0;
+}
+
+static int put_one(struct store *s, const struct kvfs_ioc_move *move,
+		   const struct kv_name *name, uint32_t *flags)
+{
+	struct buffer *b = buffer_get(s->c->fs->buffers, kv_buffers_of(s->c),
+				      move->buffer);
+	int err = b ? put_from(s, b, move, name, flags) : -EBADF;
+
+	if (b)
+		buffer_put(b);
+	return err;
+}
+
+/* -- a batch -------------------------------------------------------------- */
 
 static int store_init(struct store *s, struct call *c)
 {
 	const char *at = (const char *)c->value + sizeof(s->in);
 	size_t left = c->size - sizeof(s->in), bytes;
-	bool parent;
+	bool parent, put = _IOC_NR(c->flags) == _IOC_NR(KVFS_IOC_PUT(0));
 
 	memset(s, 0, sizeof(*s));
 	memcpy(&s->in, c->value, sizeof(s->in));
-	bytes = s->in.n * sizeof(*s->stores);
+	bytes = put ? 0 : s->in.n * sizeof(*s->stores);
 	parent = s->in.flags & KVFS_IOC_PARENT;
 	if (s->in.flags & ~(KVFS_IOC_SYNC | KVFS_IOC_PARENT) ||
 	    s->in.reserved || s->in.mode & ~0777u || bytes > left ||
@@ -332,6 +400,9 @@ static int store_init(struct store *s, struct call *c)
 	    c->room)
 		return -EMSGSIZE;
 	s->c = c;
+	if (put)
+		return ioctl_moves_init(&s->names, &s->in.names, s->in.n, at,
+					left, &s->moves);
 	s->stores = (const void *)at;
 	return ioctl_names_init(&s->names, &s->in.names, at + bytes,
 				left - bytes);
@@ -359,7 +430,9 @@ static void store_each(struct store *s, struct kvfs_ioc_committed *answer)
 	int err;
 
 	for (uint32_t i = 0; ioctl_names_next(&s->names, &name); i++) {
-		err = store_one(s, &s->stores[i], &name, &out[i].flags);
+		err = s->moves ? put_one(s, &s->moves[i], &name, &out[i].flags)
+			       : store_one(s, &s->stores[i], &name,
+					   &out[i].flags);
 		if (err == -EEXIST)
 			err = 0;
 		else if (!err)

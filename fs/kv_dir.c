@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
+#include "fs/buffers.h"
 #include "fs/kv.h"
 #include "fs/kv_lend.h"
 #include "fs/remote.h"
@@ -20,6 +21,7 @@ struct kv_handle {
 	off_t next;		 /* the offset that belongs to the mark */
 	struct remote_list *far; /* what other nodes hold; or NULL */
 	struct kv_pins *pins;	 /* blocks located through it */
+	struct list buffers;	 /* registered through it: buffers.h */
 };
 
 /* Offsets: 0 ".", 1 "..", then cookie + 1 of the entry given last. */
@@ -44,6 +46,11 @@ static struct kv_handle *handle_of(const struct call *c)
 struct kv_pins **kv_pins_of(const struct call *c)
 {
 	return &handle_of(c)->pins;
+}
+
+struct list *kv_buffers_of(const struct call *c)
+{
+	return &handle_of(c)->buffers;
 }
 
 static bool is_here(struct kv *kv, struct kv_dir *dir, const char *name)
@@ -106,6 +113,7 @@ void kv_do_opendir(struct call *c)
 	pthread_mutex_lock(&kv->lock);
 	list_push_front(&dir->children, &h->mark.list);
 	pthread_mutex_unlock(&kv->lock);
+	list_init(&h->buffers);
 	c->fi.fh = (uint64_t)(uintptr_t)h;
 	if (remote_active(c->fs))
 		call_defer(c, open_far);
@@ -122,6 +130,7 @@ void kv_do_releasedir(struct call *c)
 	list_remove(&h->mark.list);
 	kv_pins_free(kv, h->pins);
 	pthread_mutex_unlock(&kv->lock);
+	buffers_release(c->fs->buffers, &h->buffers);
 	remote_list_free(h->far);
 	free(h);
 	call_reply_err(c, 0);

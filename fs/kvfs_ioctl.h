@@ -325,4 +325,121 @@ struct kvfs_ioc_committed {
  * remove them; what is open, mapped or pinned by anybody stays.
  */
 
+/* ---- data to and from memory of the client's own ------------------------- */
+
+#define KVFS_IOC_REGISTER KVFS_IOC_CALL(12, sizeof(struct kvfs_ioc_register))
+#define KVFS_IOC_UNREGISTER \
+	KVFS_IOC_CALL(13, sizeof(struct kvfs_ioc_unregister))
+#define KVFS_IOC_GET(room) KVFS_IOC_CALL(14, room)
+#define KVFS_IOC_PUT(room) KVFS_IOC_CALL(15, room)
+
+/*
+ * REGISTER gives the daemon a part of a memfd to move data to and from. The
+ * memfd has F_SEAL_SHRINK, and what is a hole in the part is filled. The
+ * buffer belongs to the open directory, like pins; the descriptor may be
+ * closed at once. The answer is a struct kvfs_ioc_registered.
+ *
+ *      EBADF       the process has no such descriptor
+ *      EINVAL      it is no memfd, or has not so many bytes
+ *      EPERM       the memfd has no F_SEAL_SHRINK; or the kernel does not let
+ *                  the daemon take it (ptrace(2) says when)
+ *      EACCES      it is not open for reading
+ *      EOPNOTSUPP  it is a dma-buf: nothing here reaches that directly
+ *      EDQUOT      more than one user, or all, may register
+ *      ETIMEDOUT   filling the holes took too long: touch the memory before
+ */
+struct kvfs_ioc_register {
+	struct kvfs_ioc_head head;
+	uint32_t flags; /* 0 */
+	int32_t fd;	/* of the calling process */
+	uint64_t offset, length;
+};
+
+struct kvfs_ioc_buffer {
+	uint32_t id;
+	uint32_t epoch; /* never 0: no two buffers of a mount look alike */
+};
+
+/* GET may write there: the descriptor is open for writing and not sealed
+ * against it. */
+#define KVFS_IOC_WRITABLE (1u << 0)
+
+struct kvfs_ioc_registered {
+	struct kvfs_ioc_head head;
+	struct kvfs_ioc_buffer buffer;
+	uint32_t flags; /* KVFS_IOC_WRITABLE */
+	uint32_t reserved;
+};
+
+/* EBADF no such buffer of this directory, EBUSY data of a GET or PUT is on its
+ * way. The answer is the request. */
+struct kvfs_ioc_unregister {
+	struct kvfs_ioc_head head;
+	struct kvfs_ioc_buffer buffer;
+	uint32_t flags, reserved; /* 0 */
+};
+
+/* From or to `at` of the buffer. */
+struct kvfs_ioc_move {
+	uint64_t offset; /* in the block; of PUT 0 */
+	uint64_t length;
+	uint64_t at;
+	struct kvfs_ioc_buffer buffer;
+};
+
+/*
+ * GET reads blocks into buffers, as pread(2) does: up to their end. n of
+ * struct kvfs_ioc_move stand behind it, n as in names, then the names.
+ *
+ * With FETCH a block of another node that is asked for as a whole, and for
+ * which there is room, comes straight into the buffer and is not kept here;
+ * any other is fetched into the pool first. Its checksum is compared in the
+ * buffer. Until the call has ended, and where there was an error, what lies in
+ * the part of the buffer is undefined.
+ */
+struct kvfs_ioc_get {
+	struct kvfs_ioc_head head;
+	uint32_t flags;	      /* KVFS_IOC_FETCH */
+	uint32_t deadline_ms; /* of FETCH; 0: that of the mount, never more */
+	struct kvfs_ioc_names names;
+};
+
+/* It came straight from another node. */
+#define KVFS_IOC_STRAIGHT (1u << 0)
+
+/*
+ * error: as of struct kvfs_ioc_block, and EBADF no such buffer of this
+ * directory, EINVAL outside of it, EROFS it cannot be written, EFAULT its
+ * memory is not there, ETIMEDOUT it did not come by the deadline.
+ */
+struct kvfs_ioc_moved {
+	uint32_t error;
+	uint32_t flags;	 /* KVFS_IOC_STRAIGHT */
+	uint64_t length; /* of what was read */
+	uint64_t size;	 /* of the block */
+};
+
+/* The answer; n of struct kvfs_ioc_moved stand behind it. */
+struct kvfs_ioc_got {
+	struct kvfs_ioc_head head;
+	uint32_t flags; /* 0 */
+	uint32_t n, n_got;
+	uint32_t reserved;
+};
+
+/*
+ * PUT stores blocks. It is COMMIT but for n of struct kvfs_ioc_move in the
+ * place of struct kvfs_ioc_store: the block is a copy of the part of the
+ * buffer as it was at some time during the call. KVFS_IOC_KEPT is never set.
+ *
+ * error: as of COMMIT; EBADF, EINVAL and EFAULT as of GET; ENOSPC also where
+ * it is larger than the pool.
+ */
+
+static inline const struct kvfs_ioc_moved *
+kvfs_ioc_moves(const struct kvfs_ioc_got *got)
+{
+	return (const struct kvfs_ioc_moved *)(got + 1);
+}
+
 #endif

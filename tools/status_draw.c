@@ -295,6 +295,24 @@ static void draw_cluster(json_t *status, FILE *out)
 		json_u64(status, "redis.audits", 0));
 }
 
+/* Only where somebody uses them. */
+static void draw_buffers(json_t *o, FILE *out)
+{
+	char size[SIZE_FORMAT_BYTES], got[SIZE_FORMAT_BYTES],
+		put[SIZE_FORMAT_BYTES];
+
+	if (!json_u64(o, "buffers", 0) && !json_u64(o, "got", 0) &&
+	    !json_u64(o, "put", 0))
+		return;
+	label(out, "buffers");
+	fprintf(out,
+		"%" PRIu64 " registered, %s; %s read into them (%" PRIu64
+		" blocks straight from other nodes), %s stored\n",
+		json_u64(o, "buffers", 0), size_of(o, "bytes", size),
+		size_of(o, "got_bytes", got), json_u64(o, "got_straight", 0),
+		size_of(o, "put_bytes", put));
+}
+
 static void draw_latency(json_t *latency, FILE *out)
 {
 	static const struct table_column columns[] = {
@@ -362,6 +380,7 @@ void status_draw(json_t *status, FILE *out)
 	draw_redis(json_at(status, "redis"), out);
 	draw_ckpt(status, out);
 	draw_cluster(status, out);
+	draw_buffers(json_at(status, "buffers"), out);
 	draw_namespaces(json_at(status, "kv.namespaces"), out);
 	draw_classes(json_at(status, "pool.classes"), out);
 	draw_latency(json_at(status, "latency_us"), out);

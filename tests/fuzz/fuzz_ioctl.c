@@ -36,6 +36,42 @@ static void check_names(const char *request, size_t size)
 	fuzz_must(names.at == request + size);
 }
 
+/* What may be moved lies in the request, and then in the buffer. */
+static void check_moves(const struct kvfs_ioc_names *in, uint32_t n,
+			const char *at, size_t left)
+{
+	const struct kvfs_ioc_move *moves;
+	struct ioctl_names names;
+	struct kvfs_ioc_move move;
+
+	if (ioctl_moves_init(&names, in, n, at, left, &moves))
+		return;
+	fuzz_must((const char *)moves == at && n * sizeof(move) <= left);
+	for (uint32_t i = 0; i < n; i++) {
+		memcpy(&move, &moves[i], sizeof(move));
+		if (ioctl_move_fits(&move, 4096))
+			fuzz_must(move.at + move.length <= 4096 &&
+				  move.length <= 4096);
+	}
+}
+
+static void check_get(const char *request, size_t size)
+{
+	struct kvfs_ioc_get in;
+
+	memcpy(&in, request, sizeof(in));
+	check_moves(&in.names, in.names.n, request + sizeof(in),
+		    size - sizeof(in));
+}
+
+static void check_put(const char *request, size_t size)
+{
+	struct kvfs_ioc_commit in;
+
+	memcpy(&in, request, sizeof(in));
+	check_moves(&in.names, in.n, request + sizeof(in), size - sizeof(in));
+}
+
 /* The number, then what the kernel copied. */
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
@@ -55,7 +91,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	fuzz_take(&in, request, room);
 	if (!ioctl_check(ic, request, room, &size)) {
 		fuzz_must(size >= ic->in && size <= room);
-		check_names(request, size);
+		if (_IOC_NR(cmd) == _IOC_NR(KVFS_IOC_GET(0)))
+			check_get(request, size);
+		else if (_IOC_NR(cmd) == _IOC_NR(KVFS_IOC_PUT(0)))
+			check_put(request, size);
+		else
+			check_names(request, size);
 	}
 	free(request);
 	return 0;
@@ -71,6 +112,43 @@ static void seed(unsigned cmd, struct kvfs_ioc_names names, const char *packed,
 	at = mempcpy(bytes, &cmd, sizeof(cmd));
 	at = mempcpy(at, &find, sizeof(find));
 	at = mempcpy(at, packed, n);
+	fuzz_seed(bytes, (size_t)(at - bytes));
+}
+
+static void seed_get(void)
+{
+	struct kvfs_ioc_move moves[] = {{.length = 4096},
+					{.offset = 9, .length = 1, .at = 4095}};
+	struct kvfs_ioc_get get = {
+		.head = ioctl_head(sizeof(get) + sizeof(moves) + 4),
+		.names = {.n = 2},
+	};
+	unsigned cmd = KVFS_IOC_GET(256);
+	char bytes[256], *at;
+
+	at = mempcpy(bytes, &cmd, sizeof(cmd));
+	at = mempcpy(at, &get, sizeof(get));
+	at = mempcpy(at, moves, sizeof(moves));
+	at = mempcpy(at, "a\0b", 4);
+	fuzz_seed(bytes, (size_t)(at - bytes));
+}
+
+static void seed_put(void)
+{
+	struct kvfs_ioc_move moves[] = {{.length = 4096}, {.length = 4097}};
+	struct kvfs_ioc_commit put = {
+		.head = ioctl_head(sizeof(put) + sizeof(moves) + 6),
+		.flags = KVFS_IOC_PARENT,
+		.n = 2,
+		.names = {.n = 3},
+	};
+	unsigned cmd = KVFS_IOC_PUT(256);
+	char bytes[256], *at;
+
+	at = mempcpy(bytes, &cmd, sizeof(cmd));
+	at = mempcpy(at, &put, sizeof(put));
+	at = mempcpy(at, moves, sizeof(moves));
+	at = mempcpy(at, "a\0b\0c", 6);
 	fuzz_seed(bytes, (size_t)(at - bytes));
 }
 
@@ -91,6 +169,8 @@ void fuzz_seeds(void)
 	     (struct kvfs_ioc_names){
 		     .n = 2, .digest_bytes = 16, .suffix_bytes = 4},
 	     digests, sizeof(digests) - 1);
+	seed_get();
+	seed_put();
 	seed(KVFS_IOC_EXISTS(64), (struct kvfs_ioc_names){.n = 0}, "", 0);
 	seed(KVFS_IOC_EXISTS(64), (struct kvfs_ioc_names){.n = 1}, "..", 3);
 }
