@@ -15,6 +15,8 @@
  *      find.c     EXISTS and MATCH, request by request
  *      get.c      LOCATE and UNPIN: blocks in place
  *      maps.c     the frames that are mapped
+ *      buffer.c   REGISTER: memory of the caller's own
+ *      move.c     GET and PUT: to it and from it
  *      chain.c    names of blocks; needs no mount
  *      error.c    what went wrong, in words
  */
@@ -42,6 +44,14 @@ struct gds_maps {
 struct kvfs {
 	int dir_fd;
 	struct gds_maps maps;
+};
+
+struct kvfs_buffer {
+	struct kvfs *k;
+	struct kvfs_ioc_buffer name;
+	uint64_t bytes;
+	void *map; /* made by us; or NULL */
+	size_t map_bytes;
 };
 
 /** gds_call - one ioctl; 0 or -errno. A signal does not end it. */

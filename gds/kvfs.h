@@ -17,6 +17,7 @@
  *
  *      kvfs_open ──▶ kvfs_exists, kvfs_match, kvfs_get ──▶ kvfs_put ──▶
  * kvfs_close
+ *                 and memory of the caller's own, to read into and store from.
  *
  * The library keeps no state of its own and prints nothing. Functions return a
  * count or 0, or a negative errno, which kvfs_strerror explains.
@@ -247,6 +248,130 @@ int kvfs_get(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
  * Threads: any.
  */
 int kvfs_put(struct kvfs *k, struct kvfs_block *blocks, uint32_t n);
+
+/* ---- memory of the caller's own ----------------------------------------- */
+
+/*
+ * Blocks are read into registered memory and stored out of it, without a copy
+ * by the caller; those of other nodes come from the network straight into it.
+ *
+ *      kvfs_buffer_new ──▶ kvfs_read_into, kvfs_store_from ──▶ kvfs_unregister
+ */
+struct kvfs_buffer;
+
+/**
+ * kvfs_register - a part of a memfd, to read into and store from
+ * @k:      the handle that it is used with
+ * @fd:     a memfd with F_SEAL_SHRINK, open for reading; and for writing, if
+ *          it is to be read into; may be closed afterwards
+ * @offset: where the part begins; any byte
+ * @length: its bytes
+ * @b:      set only on success; kvfs_unregister ends it, before kvfs_close
+ *
+ * Shape:   costs a few system calls, and the time to fill the memory's holes:
+ *          register once, use often. One user may have 1,024 buffers, and
+ *          half of the machine's memory in them.
+ * Returns: 0, -EINVAL it is no memfd or not so long, -EPERM it has no
+ *          F_SEAL_SHRINK or the kernel does not let the daemon take it,
+ *          -EACCES it is not open for reading, -EOPNOTSUPP it is a dma-buf (or
+ *          the directory not one of blocks), -EDQUOT too many or too much,
+ *          -ETIMEDOUT filling it took too long, -EBADF, -ENOMEM.
+ * Threads: any.
+ */
+int kvfs_register(struct kvfs *k, int fd, uint64_t offset, uint64_t length,
+		  struct kvfs_buffer **b);
+
+/* In pages of 2 MiB: they must be there (vm.nr_hugepages). */
+#define KVFS_HUGE 1u
+
+/**
+ * kvfs_buffer_new - the same with memory that is made for it
+ * @bytes: 1 or more
+ * @flags: KVFS_HUGE or 0
+ *
+ * Returns: as kvfs_register, or what memfd_create(2) and mmap(2) say.
+ */
+int kvfs_buffer_new(struct kvfs *k, size_t bytes, uint32_t flags,
+		    struct kvfs_buffer **b);
+
+/** kvfs_buffer_data - that memory, until kvfs_unregister; NULL: it is not
+ *  kvfs_buffer_new's. Threads: any. */
+void *kvfs_buffer_data(const struct kvfs_buffer *b);
+
+/** kvfs_unregister - end it; NULL is none. Returns: 0, or -EBUSY a call of
+ *  another thread uses it: it is still there. */
+int kvfs_unregister(struct kvfs_buffer *b);
+
+/* From a block to a buffer, or back. */
+struct kvfs_move {
+	struct kvfs_buffer *buffer;
+	uint64_t at;	 /* in the buffer */
+	uint64_t offset; /* in the block; of kvfs_store_from 0 */
+	uint64_t length; /* at most; of kvfs_store_from the block's */
+	/* Set by the call: */
+	int error;	/* 0, or a negative errno */
+	uint32_t flags; /* KVFS_STRAIGHT, KVFS_WAS_THERE, KVFS_UNSYNCED */
+	uint64_t bytes; /* that were moved */
+	uint64_t size;	/* of the block */
+};
+
+/* It came from another node straight into the buffer. */
+#define KVFS_STRAIGHT 1u
+/* There was a block of this name: it stays, and nothing was stored. */
+#define KVFS_WAS_THERE 2u
+/* It is stored on this node, but KVFS_SYNC did not come to its end. */
+#define KVFS_UNSYNCED 4u
+
+/**
+ * kvfs_read_into - blocks into buffers
+ * @k:           an open directory
+ * @names:       any number of names
+ * @flags:       KVFS_FETCH or 0
+ * @deadline_ms: of fetches; 0: that of the mount, which is also the longest
+ * @moves:       names->n of them
+ *
+ * Shape:   one call of the daemon for up to 340 names; what lies on other
+ *          nodes comes at once, up to 32 blocks of a call at a time. A whole
+ *          block of up to 16 MiB, with room for it, comes straight into the
+ *          buffer and is not kept on this node.
+ * Returns: how many were read (error 0), or -errno of the first call that
+ *          failed, as kvfs_exists; -EINVAL also for a buffer of another handle.
+ *          error of a move: as of kvfs_block, and -EINVAL outside of the
+ *          buffer, -EROFS it cannot be written, -EFAULT its memory is gone,
+ *          -ENOSPC the pool is full of what is in use. Where there is an error
+ *          the part of the buffer has undefined bytes.
+ * Threads: any.
+ */
+int kvfs_read_into(struct kvfs *k, const struct kvfs_names *names,
+		   uint32_t flags, uint32_t deadline_ms,
+		   struct kvfs_move *moves);
+
+/* Wait until Redis knows the blocks, and as many nodes hold them as their
+ * namespace asks for. */
+#define KVFS_SYNC 4u
+/* The first name is a block that the first of the new ones continues. */
+#define KVFS_PARENT 8u
+
+/**
+ * kvfs_store_from - blocks out of buffers
+ * @k:     an open directory
+ * @names: in the order of their chain: each continues the one before
+ * @flags: KVFS_SYNC, KVFS_PARENT
+ * @mode:  permission bits of the blocks; no umask
+ * @moves: names->n of them, with KVFS_PARENT one less
+ *
+ * Shape:   one call of the daemon for up to 340 names; a block is a copy of
+ *          what its part of the buffer has during the call. The directories of
+ *          the names must be there.
+ * Returns: how many of them are there now (error 0), or -errno as
+ *          kvfs_read_into, and -EROFS the mount is read-only.
+ *          error of a move: -ENOENT a directory is not there, -EACCES it may
+ *          not be written there, -EINVAL outside of the buffer, an offset, or
+ *          the name of a temporary file, -EISDIR, -ENOSPC, -EFAULT, -ENOMEM.
+ * Threads: any.
+ */
+int kvfs_store_from(struct kvfs *k, const struct kvfs_names *names,
+		    uint32_t flags, uint32_t mode, struct kvfs_move *moves);
 
 #ifdef __cplusplus
 }

@@ -46,6 +46,18 @@ whole_blocks_come_straight_and_are_not_kept() {
 	_nothing_left
 }
 
+libkvfs_reads_them_in_any_number() {
+	mkdir "$(kv 1)/n/lib"
+	seq -f 'l%.0f' 0 399 >"$T/names"
+	expect 'stored' "$("$HELPERS/gds_buffer" -s "$(kv 1)/n/lib" store 30000 \
+		<"$T/names")" '400 0'
+	wait_for '[ -d "$(kv 2)/n/lib" ]'
+	# Where Redis is late some are not found: the next call finds them.
+	wait_for '"$HELPERS/gds_buffer" -f "$(kv 2)/n/lib" read 30000 \
+		<"$T/names" | grep "^400 400 400$"'
+	expect 'kept' "$(_kept)" 0
+}
+
 other_blocks_come_through_the_pool() {
 	_store b 3000000 60 2
 	_store large 20000000 70 1

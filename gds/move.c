@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <string.h>
+
+#include "gds/internal.h"
+
+/*
+ * GET and PUT, request by request. A request is its struct, the moves, the
+ * names; how many fit depends on how long the names are.
+ */
+
+union request {
+	struct kvfs_ioc_get get;
+	struct kvfs_ioc_got got;
+	struct kvfs_ioc_commit put;
+	struct kvfs_ioc_committed done;
+	char bytes[KVFS_IOC_ROOM_MAX];
+};
+
+#define HEAD_MAX sizeof(struct kvfs_ioc_commit)
+#define ROOM (KVFS_IOC_ROOM_MAX - HEAD_MAX)
+
+/* Names, and a move for each but the first `extra` of them. */
+struct packed {
+	struct kvfs_ioc_names head;
+	uint32_t n; /* moves */
+	size_t bytes;
+	char names[ROOM];
+};
+
+static size_t size_of(const struct packed *p)
+{
+	return p->n * sizeof(struct kvfs_ioc_move) + p->bytes;
+}
+
+/* From this name on, at most so many moves. Returns: 0 or -EINVAL. */
+static int pack(const struct kvfs_names *names, uint32_t first, uint32_t extra,
+		uint32_t most, struct packed *p)
+{
+	do {
+		int n = gds_names_pack(names, first, most + extra, &p->head,
+				       p->names, sizeof(p->names), &p->bytes);
+
+		if (n <= (int)extra)
+			return -EINVAL;
+		p->n = (uint32_t)n - extra;
+		most = (uint32_t)((size_t)p->n * ROOM / size_of(p));
+		if (most >= p->n)
+			most = p->n - 1; /* at least one less */
+	} while (size_of(p) > ROOM && most);
+	return size_of(p) > ROOM ? -EINVAL : 0;
+}
+
+/* Behind the struct of so many bytes. Returns: the request's. */
+static size_t append(union request *r, size_t bytes, const struct packed *p,
+		     const struct kvfs_move *moves)
+{
+	char *at = r->bytes + bytes;
+
+	for (uint32_t i = 0; i < p->n; i++) {
+		struct kvfs_ioc_move m = {
+			.offset = moves[i].offset,
+			.length = moves[i].length,
+			.at = moves[i].at,
+			.buffer = moves[i].buffer->name,
+		};
+
+		at = mempcpy(at, &m, sizeof(m));
+	}
+	at = mempcpy(at, p->names, p->bytes);
+	bytes = (size_t)(at - r->bytes);
+	r->get.head = (struct kvfs_ioc_head){(uint32_t)bytes, KVFS_IOC_ABI};
+	return bytes;
+}
+
+static size_t room(size_t request, size_t answer)
+{
+	return request > answer ? request : answer;
+}
+
+static void begin(struct kvfs_move *moves, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
+		moves[i].error = -ECANCELED;
+		moves[i].flags = 0;
+		moves[i].bytes = moves[i].size = 0;
+	}
+}
+
+static int check(const struct kvfs *k, const struct kvfs_move *moves,
+		 uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (!moves[i].buffer || moves[i].buffer->k != k)
+			return -EINVAL;
+	return 0;
+}
+
+/* -- GET --------------------------------------------------------------------
+ */
+
+static void take_got(struct kvfs_move *to, const struct kvfs_ioc_moved *from)
+{
+	to->error = -(int)from->error;
+	to->flags = from->flags & KVFS_IOC_STRAIGHT ? KVFS_STRAIGHT : 0;
+	to->bytes = from->length;
+	to->size = from->size;
+}
+
+/* Returns: how many were asked for, or -errno. */
+static int read_some(struct kvfs *k, const struct kvfs_names *names,
+		     uint32_t first, uint32_t flags, uint32_t deadline_ms,
+		     struct kvfs_move *moves)
+{
+	struct packed p;
+	union request r;
+	size_t bytes;
+	int err = pack(names, first, 0, names->n - first, &p);
+
+	if (err)
+		return err;
+	r.get = (struct kvfs_ioc_get){
+		.flags = flags & KVFS_FETCH ? KVFS_IOC_FETCH : 0,
+		.deadline_ms = deadline_ms,
+		.names = p.head,
+	};
+	bytes = append(&r, sizeof(r.get), &p, moves);
+	err = gds_call(
+		k,
+		KVFS_IOC_GET(room(bytes,
+				  sizeof(r.got) +
+					  p.n * sizeof(struct kvfs_ioc_moved))),
+		&r);
+	if (err)
+		return err;
+	for (uint32_t i = 0; i < p.n; i++)
+		take_got(&moves[i], &kvfs_ioc_moves(&r.got)[i]);
+	return (int)p.n;
+}
+
+int kvfs_read_into(struct kvfs *k, const struct kvfs_names *names,
+		   uint32_t flags, uint32_t deadline_ms,
+		   struct kvfs_move *moves)
+{
+	int n_read = 0, n;
+
+	begin(moves, names->n);
+	if (flags & ~KVFS_FETCH || check(k, moves, names->n))
+		return -EINVAL;
+	for (uint32_t i = 0; i < names->n; i += (uint32_t)n) {
+		n = read_some(k, names, i, flags, deadline_ms, moves + i);
+		if (n < 0)
+			return n;
+		for (int at = 0; at < n; at++)
+			n_read += !moves[i + (uint32_t)at].error;
+	}
+	return n_read;
+}
+
+/* -- PUT --------------------------------------------------------------------
+ */
+
+static void take_stored(struct kvfs_move *to,
+			const struct kvfs_ioc_stored *from)
+{
+	to->error = -(int)from->error;
+	to->flags = (from->flags & KVFS_IOC_WAS_THERE ? KVFS_WAS_THERE : 0) |
+		    (from->flags & KVFS_IOC_UNSYNCED ? KVFS_UNSYNCED : 0);
+	if (!from->error && !(from->flags & KVFS_IOC_WAS_THERE))
+		to->bytes = to->size = to->length;
+}
+
+/* Each request but the first continues the last name of the one before. */
+static int store_some(struct kvfs *k, const struct kvfs_names *names,
+		      uint32_t first, uint32_t n_moves, uint32_t flags,
+		      uint32_t mode, struct kvfs_move *moves)
+{
+	const struct kvfs_ioc_stored *out;
+	uint32_t parent = first > 0;
+	struct packed p;
+	union request r;
+	size_t bytes;
+	int err = pack(names, first - parent, parent, n_moves, &p);
+
+	if (err)
+		return err;
+	r.put = (struct kvfs_ioc_commit){
+		.flags = (flags & KVFS_SYNC ? KVFS_IOC_SYNC : 0) |
+			 (parent ? KVFS_IOC_PARENT : 0),
+		.n = p.n,
+		.mode = mode,
+		.names = p.head,
+	};
+	bytes = append(&r, sizeof(r.put), &p, moves);
+	err = gds_call(
+		k,
+		KVFS_IOC_PUT(room(bytes, sizeof(r.done) + p.n * sizeof(*out))),
+		&r);
+	if (err)
+		return err;
+	out = (const struct kvfs_ioc_stored *)(&r.done + 1);
+	for (uint32_t i = 0; i < p.n; i++)
+		take_stored(&moves[i], &out[i]);
+	return (int)p.n;
+}
+
+int kvfs_store_from(struct kvfs *k, const struct kvfs_names *names,
+		    uint32_t flags, uint32_t mode, struct kvfs_move *moves)
+{
+	uint32_t parent = flags & KVFS_PARENT ? 1 : 0, n_moves;
+	int n_stored = 0, n;
+
+	if (flags & ~(KVFS_SYNC | KVFS_PARENT) || parent > names->n)
+		return -EINVAL;
+	n_moves = names->n - parent;
+	begin(moves, n_moves);
+	if (check(k, moves, n_moves))
+		return -EINVAL;
+	for (uint32_t i = 0; i < n_moves; i += (uint32_t)n) {
+		n = store_some(k, names, i + parent, n_moves - i, flags, mode,
+			       moves + i);
+		if (n < 0)
+			return n;
+		for (int at = 0; at < n; at++)
+			n_stored += !moves[i + (uint32_t)at].error;
+	}
+	return n_stored;
+}
