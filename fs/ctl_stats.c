@@ -51,6 +51,8 @@ struct sample {
 	M(match_question_bytes, gauge, "held by questions being written",      \
 	  FS(match_bytes))                                                     \
 	M(located_total, counter, "blocks located for clients", FS(located))   \
+	M(in_place_total, counter, "blocks committed without a copy",          \
+	  FS(in_place))                                                        \
 	M(lent_frames, gauge, "holds of clients on frames: pins, opens",       \
 	  FS(lent))                                                            \
 	M(lent_bytes, gauge, "bytes that they hold", FS(lent_bytes))           \

@@ -82,7 +82,7 @@ struct fs_counters {
 	_Atomic uint64_t checksums, damaged;
 	_Atomic uint64_t matches, match_bytes; /* ctl_match.c */
 	_Atomic uint64_t lent, lent_bytes;     /* kv_lend.c: held now */
-	_Atomic uint64_t located;
+	_Atomic uint64_t located, in_place;
 	_Atomic uint64_t buffers, buffer_bytes;	       /* buffers.h: now */
 	_Atomic uint64_t got, got_bytes, got_straight; /* by GET */
 	_Atomic uint64_t put, put_bytes;

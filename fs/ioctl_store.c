@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "fs/buffers.h"
 #include "fs/fs.h"
 #include "fs/ioctl.h"
@@ -22,6 +23,8 @@
  */
 
 #define COPY_BYTES (64u << 10)
+#define LET_GO_NS (20 * NS_PER_MS)
+#define LET_GO_STEP_US 20 /* at first */
 #define RESERVE_MAX (KVFS_IOC_ROOM_MAX / sizeof(struct kvfs_ioc_pin))
 
 /* -- RESERVE, ABORT ----------------------------------------------------- */
@@ -148,6 +151,7 @@ struct store {
 	const struct kvfs_ioc_move *moves;   /* PUT */
 	struct ioctl_names names;
 	struct kv_file *prev; /* pinned: the next one continues it */
+	int64_t let_go_by;    /* by when frames of LET_GO are free */
 };
 
 /* What a block is copied from. */
@@ -305,11 +309,38 @@ static int store_frame(struct store *s, const struct kvfs_ioc_store *store,
 
 	if (!err)
 		err = install(s, name, lent->frame, flags);
-	if (!err)
-		kv_pins_abort(kv, *kv_pins_of(s->c), lent, true);
-	else
+	if (err) {
 		set_length(kv->fs->pool, lent->frame, lent->bytes);
-	return err;
+		return err;
+	}
+	kv_pins_abort(kv, *kv_pins_of(s->c), lent, true);
+	atomic_fetch_add(&kv->fs->counters.in_place, 1);
+	return 0;
+}
+
+static struct kv_lent *reserved(struct store *s, struct kvfs_ioc_pin pin)
+{
+	return kv_pins_reserved(*kv_pins_of(s->c), pin.frame, pin.epoch);
+}
+
+/* He closed it, but the kernel sends the RELEASE later. Whom nobody tells in
+ * time gets a copy, which only costs more. */
+static void wait_until_let_go(struct store *s, struct kvfs_ioc_pin pin)
+{
+	struct kv *kv = s->c->fs->kv;
+	useconds_t step_us = LET_GO_STEP_US;
+
+	for (;;) {
+		pthread_mutex_lock(&kv->lock);
+		const struct kv_lent *lent = reserved(s, pin);
+		bool over = !lent || is_let_go(kv, lent);
+
+		pthread_mutex_unlock(&kv->lock);
+		if (over || clock_now_ns() > s->let_go_by)
+			return;
+		usleep(step_us);
+		step_us *= 2;
+	}
 }
 
 static int store_one(struct store *s, const struct kvfs_ioc_store *store,
@@ -320,9 +351,10 @@ static int store_one(struct store *s, const struct kvfs_ioc_store *store,
 	bool as_it_is;
 	int err = -ENOENT;
 
+	if (s->in.flags & KVFS_IOC_LET_GO)
+		wait_until_let_go(s, store->pin);
 	pthread_mutex_lock(&kv->lock);
-	lent = kv_pins_reserved(*kv_pins_of(s->c), store->pin.frame,
-				store->pin.epoch);
+	lent = reserved(s, store->pin);
 	as_it_is = lent && is_let_go(kv, lent);
 	if (as_it_is)
 		err = store_frame(s, store, lent, name, flags);
@@ -385,21 +417,23 @@ static int store_init(struct store *s, struct call *c)
 {
 	const char *at = (const char *)c->value + sizeof(s->in);
 	size_t left = c->size - sizeof(s->in), bytes;
+	uint32_t flags;
 	bool parent, put = _IOC_NR(c->flags) == _IOC_NR(KVFS_IOC_PUT(0));
 
 	memset(s, 0, sizeof(*s));
 	memcpy(&s->in, c->value, sizeof(s->in));
 	bytes = put ? 0 : s->in.n * sizeof(*s->stores);
+	flags = KVFS_IOC_SYNC | KVFS_IOC_PARENT | (put ? 0 : KVFS_IOC_LET_GO);
 	parent = s->in.flags & KVFS_IOC_PARENT;
-	if (s->in.flags & ~(KVFS_IOC_SYNC | KVFS_IOC_PARENT) ||
-	    s->in.reserved || s->in.mode & ~0777u || bytes > left ||
-	    s->in.names.n != s->in.n + parent)
+	if (s->in.flags & ~flags || s->in.reserved || s->in.mode & ~0777u ||
+	    bytes > left || s->in.names.n != s->in.n + parent)
 		return -EINVAL;
 	if (sizeof(struct kvfs_ioc_committed) +
 		    s->in.n * sizeof(struct kvfs_ioc_stored) >
 	    c->room)
 		return -EMSGSIZE;
 	s->c = c;
+	s->let_go_by = clock_now_ns() + LET_GO_NS;
 	if (put)
 		return ioctl_moves_init(&s->names, &s->in.names, s->in.n, at,
 					left, &s->moves);

@@ -260,6 +260,9 @@ struct kvfs_ioc_reserve {
 #define KVFS_IOC_SYNC (1u << 0)
 /* The first name is a block that the first of the new ones continues. */
 #define KVFS_IOC_PARENT (1u << 1)
+/* Not of PUT: the caller has let go of the frames, which the kernel may tell
+ * only a moment later: the daemon waits for that, up to 20 ms. */
+#define KVFS_IOC_LET_GO (1u << 2)
 
 /*
  * COMMIT makes blocks of what was written. n of struct kvfs_ioc_store stand
@@ -272,7 +275,7 @@ struct kvfs_ioc_reserve {
  */
 struct kvfs_ioc_commit {
 	struct kvfs_ioc_head head;
-	uint32_t flags; /* KVFS_IOC_SYNC, KVFS_IOC_PARENT */
+	uint32_t flags; /* KVFS_IOC_SYNC, KVFS_IOC_PARENT, KVFS_IOC_LET_GO */
 	uint32_t n;
 	uint32_t mode; /* permission bits of the blocks; no umask */
 	uint32_t reserved;

@@ -65,8 +65,10 @@ static void put_bits(uint8_t *bitmap, uint32_t first,
 				(uint8_t)(1u << (first + i) % 8);
 }
 
-int kvfs_exists(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
-		uint8_t *bitmap, struct kvfs_found *found)
+/* Of any command that has no nodes in its answer. */
+static int ask_all(struct kvfs *k, const struct kvfs_names *names,
+		   uint32_t flags, unsigned cmd, uint8_t *bitmap,
+		   struct kvfs_found *found)
 {
 	struct kvfs_found sum = {0};
 	union request r;
@@ -75,7 +77,7 @@ int kvfs_exists(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
 	if (bitmap)
 		memset(bitmap, 0, (names->n + 7) / 8);
 	for (uint32_t i = 0; i < names->n; i += (uint32_t)n) {
-		n = ask(k, names, i, flags, KVFS_IOC_EXISTS(0), &r);
+		n = ask(k, names, i, flags, cmd, &r);
 		if (n < 0)
 			return n;
 		add(&sum, i, &r.found);
@@ -84,6 +86,31 @@ int kvfs_exists(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
 	}
 	*found = sum;
 	return 0;
+}
+
+int kvfs_exists(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
+		uint8_t *bitmap, struct kvfs_found *found)
+{
+	return ask_all(k, names, flags, KVFS_IOC_EXISTS(0), bitmap, found);
+}
+
+static int use(struct kvfs *k, const struct kvfs_names *names, unsigned cmd,
+	       uint8_t *bitmap)
+{
+	struct kvfs_found found;
+	int err = ask_all(k, names, 0, cmd, bitmap, &found);
+
+	return err ? err : (int)found.n_present;
+}
+
+int kvfs_touch(struct kvfs *k, const struct kvfs_names *names, uint8_t *bitmap)
+{
+	return use(k, names, KVFS_IOC_TOUCH(0), bitmap);
+}
+
+int kvfs_evict(struct kvfs *k, const struct kvfs_names *names, uint8_t *bitmap)
+{
+	return use(k, names, KVFS_IOC_EVICT(0), bitmap);
 }
 
 /* -- match -------------------------------------------------------------- */

@@ -12,9 +12,10 @@
  *
  *      open.c     a directory, and what its daemon can do
  *      names.c    the names that fit into one request
- *      find.c     EXISTS and MATCH, request by request
+ *      find.c     EXISTS, MATCH, TOUCH, EVICT, request by request
  *      get.c      LOCATE and UNPIN: blocks in place
  *      maps.c     the frames that are mapped
+ *      frame.c    RESERVE, COMMIT and ABORT: blocks written in place
  *      buffer.c   REGISTER: memory of the caller's own
  *      move.c     GET and PUT: to it and from it
  *      chain.c    names of blocks; needs no mount
@@ -73,6 +74,27 @@ int gds_names_pack(const struct kvfs_names *names, uint32_t first,
 		   uint32_t most, struct kvfs_ioc_names *head, void *packed,
 		   size_t room, size_t *bytes);
 
+/* Names, and an entry for each but the first few of them. */
+struct gds_packed {
+	struct kvfs_ioc_names head;
+	uint32_t n; /* entries */
+	size_t bytes;
+	char names[KVFS_IOC_ROOM_MAX - sizeof(struct kvfs_ioc_commit)];
+};
+
+/**
+ * gds_names_fit - as many of them as fit, together with what belongs to each
+ * @first: below names->n
+ * @extra: so many of them have no entry
+ * @most:  no more than so many entries
+ * @each:  bytes of an entry
+ *
+ * Returns: 0, or -EINVAL one that no request takes.
+ */
+int gds_names_fit(const struct kvfs_names *names, uint32_t first,
+		  uint32_t extra, uint32_t most, size_t each,
+		  struct gds_packed *p);
+
 /**
  * gds_map_get - the bytes of a pinned frame, mapped at the first time
  * @k:     the handle
@@ -84,6 +106,19 @@ int gds_names_pack(const struct kvfs_names *names, uint32_t first,
 int gds_map_get(struct kvfs *k, const struct kvfs_ioc_block *block,
 		const void **data);
 void gds_map_put(struct kvfs *k, uint32_t frame, uint32_t epoch);
+
+/**
+ * gds_map_new - a frame that was reserved, to be written
+ * @data: bytes long; unmapped by the caller
+ * @copy: set to 1 where the kernel does not map it: the bytes are nobody
+ *        else's, gds_map_write brings them there
+ *
+ * Returns: 0, or -errno of open(2), mmap(2).
+ */
+int gds_map_new(struct kvfs *k, uint32_t frame, size_t bytes, void **data,
+		uint32_t *copy);
+int gds_map_write(struct kvfs *k, uint32_t frame, const void *data,
+		  size_t bytes);
 
 /** gds_maps_trim - unmap those without users until so many bytes are left. */
 void gds_maps_trim(struct kvfs *k, size_t bytes);

@@ -249,6 +249,28 @@ int kvfs_get(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
  */
 int kvfs_put(struct kvfs *k, struct kvfs_block *blocks, uint32_t n);
 
+/* ---- what stays and what goes ------------------------------------------ */
+
+/**
+ * kvfs_touch - these blocks were used: they go later, when room is needed
+ * @k:      an open directory
+ * @names:  any number of names
+ * @bitmap: as of kvfs_exists: for which it was done; or NULL
+ *
+ * Shape:   only blocks of this node, which the caller may read.
+ * Returns: for how many it was done, or -errno as kvfs_exists.
+ * Threads: any.
+ */
+int kvfs_touch(struct kvfs *k, const struct kvfs_names *names, uint8_t *bitmap);
+
+/**
+ * kvfs_evict - these blocks go from this node now; other nodes' copies stay
+ *
+ * Shape:   the caller may remove them; what anybody has open, mapped or got
+ *          stays. Arguments and result are those of kvfs_touch.
+ */
+int kvfs_evict(struct kvfs *k, const struct kvfs_names *names, uint8_t *bitmap);
+
 /* ---- memory of the caller's own ----------------------------------------- */
 
 /*
@@ -372,6 +394,85 @@ int kvfs_read_into(struct kvfs *k, const struct kvfs_names *names,
  */
 int kvfs_store_from(struct kvfs *k, const struct kvfs_names *names,
 		    uint32_t flags, uint32_t mode, struct kvfs_move *moves);
+
+/* ---- blocks written in place -------------------------------------------- */
+
+/*
+ *      kvfs_reserve ──▶ write to data ──▶ kvfs_commit
+ *                              ▲               │ KVFS_KEEP
+ *                              └───────────────┘
+ */
+
+/* Room in the pool that is no block yet. */
+struct kvfs_frame {
+	void *data;	 /* to be written; NULL: it has ended */
+	uint64_t bytes;	 /* of it */
+	uint64_t length; /* of the block; kvfs_reserve sets it to bytes */
+	/* Set by kvfs_commit: */
+	int error;	/* 0, or a negative errno: why it is not stored */
+	uint32_t flags; /* KVFS_WAS_THERE, KVFS_UNSYNCED */
+	/* The library's: */
+	uint32_t frame, epoch, is_copy;
+};
+
+/**
+ * kvfs_reserve - memory of the pool, to write blocks into
+ * @k:      an open directory of a mount, in which they will be
+ * @n:      how many, any number
+ * @bytes:  of each, 1 or more
+ * @frames: @n of them, set on success; each ends with kvfs_abort, or with a
+ *          kvfs_commit without KVFS_KEEP
+ *
+ * Shape:   all of them or none. They hold zeroes. They count, as what
+ *          kvfs_get pins, among the half of the pool that one user may hold,
+ *          and end with kvfs_close. Where the kernel does not map a file of
+ *          the mount, data is other memory and kvfs_commit writes it.
+ * Returns: 0, -EINVAL no bytes or more than the pool has, -EDQUOT this user
+ *          holds too much, -ENOSPC the pool is full of what is in use, -EROFS
+ *          the mount is read-only, -ENOMEM, or as kvfs_exists.
+ * Threads: any; a frame belongs to one thread at a time.
+ */
+int kvfs_reserve(struct kvfs *k, uint32_t n, uint64_t bytes,
+		 struct kvfs_frame *frames);
+
+/* The frames stay reserved and mapped, to be written again. */
+#define KVFS_KEEP 16u
+
+/**
+ * kvfs_commit - make blocks of what was written
+ * @k:      the handle they were reserved with
+ * @names:  in the order of their chain: each continues the one before
+ * @flags:  KVFS_SYNC, KVFS_PARENT, KVFS_KEEP
+ * @mode:   permission bits of the blocks; no umask
+ * @frames: names->n of them, with KVFS_PARENT one less
+ *
+ * Shape:   a frame is unmapped and becomes the block: nothing is copied. With
+ *          KVFS_KEEP the block is a copy, which for blocks of up to some
+ *          hundred KiB costs less than to reserve and map another frame.
+ *          Without KVFS_KEEP every frame has ended afterwards, also where
+ *          there was an error. The directories of the names must be there.
+ * Returns: how many of them are there now (error 0), or -errno of the first
+ *          call that failed, as kvfs_exists; -EINVAL also for a length that is
+ *          more than the frame has. error of a frame: -ENOENT its directory is
+ *          not there, -EACCES it may not be written there, -EINVAL the name of
+ *          a temporary file, -EISDIR, -ENOSPC, -EIO, -ENOMEM, -ECANCELED the
+ *          call failed before it came to it.
+ * Threads: any.
+ */
+int kvfs_commit(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
+		uint32_t mode, struct kvfs_frame *frames);
+
+/**
+ * kvfs_abort - nothing becomes of them
+ * @k:      the handle they were reserved with
+ * @frames: @n of them; those that have ended are passed over
+ * @n:      any number
+ *
+ * Returns: 0, or -errno of the call of the daemon that failed; there is
+ *          nothing left to be done then but kvfs_close.
+ * Threads: any.
+ */
+int kvfs_abort(struct kvfs *k, struct kvfs_frame *frames, uint32_t n);
 
 #ifdef __cplusplus
 }

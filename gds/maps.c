@@ -61,15 +61,22 @@ static void *copy_of(int fd, size_t bytes)
 	return to;
 }
 
-static int map_frame(const struct gds_maps *m, struct gds_map *map)
+static int open_frame(const struct gds_maps *m, uint32_t frame, int flags)
 {
 	char name[16];
-	int fd, err;
+	int fd;
 
-	snprintf(name, sizeof(name), "%u", map->frame);
-	fd = openat(m->frames_fd, name, O_RDONLY | O_CLOEXEC);
+	snprintf(name, sizeof(name), "%u", frame);
+	fd = openat(m->frames_fd, name, flags | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+static int map_frame(const struct gds_maps *m, struct gds_map *map)
+{
+	int err, fd = open_frame(m, map->frame, O_RDONLY);
+
 	if (fd < 0)
-		return -errno;
+		return fd;
 	map->addr = mmap(NULL, map->bytes, PROT_READ, MAP_SHARED, fd, 0);
 	if (map->addr == MAP_FAILED)
 		map->addr = copy_of(fd, map->bytes);
@@ -141,6 +148,14 @@ static int map_new(struct gds_maps *m, const struct kvfs_ioc_block *block,
 	return 0;
 }
 
+/* Lock held. Returns: 0 or -errno. */
+static int need_frames(struct kvfs *k)
+{
+	if (k->maps.frames_fd < 0)
+		k->maps.frames_fd = open_frames(k->dir_fd);
+	return k->maps.frames_fd < 0 ? k->maps.frames_fd : 0;
+}
+
 int gds_map_get(struct kvfs *k, const struct kvfs_ioc_block *block,
 		const void **data)
 {
@@ -150,10 +165,10 @@ int gds_map_get(struct kvfs *k, const struct kvfs_ioc_block *block,
 
 	pthread_mutex_lock(&m->lock);
 	map = find(m, block->frame, block->epoch);
-	if (!map && m->frames_fd < 0)
-		m->frames_fd = open_frames(k->dir_fd);
 	if (!map)
-		err = m->frames_fd < 0 ? m->frames_fd : map_new(m, block, &map);
+		err = need_frames(k);
+	if (!map && !err)
+		err = map_new(m, block, &map);
 	if (!err && !map->users++)
 		m->idle_bytes -= map->bytes;
 	if (!err)
@@ -161,6 +176,51 @@ int gds_map_get(struct kvfs *k, const struct kvfs_ioc_block *block,
 	pthread_mutex_unlock(&m->lock);
 	return err;
 }
+
+/* -- frames to be written ------------------------------------------------ */
+
+int gds_map_new(struct kvfs *k, uint32_t frame, size_t bytes, void **data,
+		uint32_t *copy)
+{
+	int fd, err;
+	void *addr;
+
+	pthread_mutex_lock(&k->maps.lock);
+	err = need_frames(k);
+	pthread_mutex_unlock(&k->maps.lock);
+	fd = err ? err : open_frame(&k->maps, frame, O_RDWR);
+	if (fd < 0)
+		return fd;
+	addr = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	*copy = addr == MAP_FAILED;
+	if (addr == MAP_FAILED)
+		addr = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	err = addr == MAP_FAILED ? -errno : 0;
+	close(fd);
+	if (!err)
+		*data = addr;
+	return err;
+}
+
+int gds_map_write(struct kvfs *k, uint32_t frame, const void *data,
+		  size_t bytes)
+{
+	int err = 0, fd = open_frame(&k->maps, frame, O_WRONLY);
+	ssize_t n;
+
+	if (fd < 0)
+		return fd;
+	for (size_t at = 0; at < bytes && !err; at += (size_t)n) {
+		n = pwrite(fd, (const char *)data + at, bytes - at, (off_t)at);
+		if (n <= 0)
+			err = n ? -errno : -EIO;
+	}
+	close(fd);
+	return err;
+}
+
+/* -- trimming ------------------------------------------------------------ */
 
 /* Locked. The one that has been idle longest. */
 static struct gds_map **oldest(struct gds_maps *m)

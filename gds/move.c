@@ -17,42 +17,8 @@ union request {
 	char bytes[KVFS_IOC_ROOM_MAX];
 };
 
-#define HEAD_MAX sizeof(struct kvfs_ioc_commit)
-#define ROOM (KVFS_IOC_ROOM_MAX - HEAD_MAX)
-
-/* Names, and a move for each but the first `extra` of them. */
-struct packed {
-	struct kvfs_ioc_names head;
-	uint32_t n; /* moves */
-	size_t bytes;
-	char names[ROOM];
-};
-
-static size_t size_of(const struct packed *p)
-{
-	return p->n * sizeof(struct kvfs_ioc_move) + p->bytes;
-}
-
-/* From this name on, at most so many moves. Returns: 0 or -EINVAL. */
-static int pack(const struct kvfs_names *names, uint32_t first, uint32_t extra,
-		uint32_t most, struct packed *p)
-{
-	do {
-		int n = gds_names_pack(names, first, most + extra, &p->head,
-				       p->names, sizeof(p->names), &p->bytes);
-
-		if (n <= (int)extra)
-			return -EINVAL;
-		p->n = (uint32_t)n - extra;
-		most = (uint32_t)((size_t)p->n * ROOM / size_of(p));
-		if (most >= p->n)
-			most = p->n - 1; /* at least one less */
-	} while (size_of(p) > ROOM && most);
-	return size_of(p) > ROOM ? -EINVAL : 0;
-}
-
 /* Behind the struct of so many bytes. Returns: the request's. */
-static size_t append(union request *r, size_t bytes, const struct packed *p,
+static size_t append(union request *r, size_t bytes, const struct gds_packed *p,
 		     const struct kvfs_move *moves)
 {
 	char *at = r->bytes + bytes;
@@ -112,10 +78,11 @@ static int read_some(struct kvfs *k, const struct kvfs_names *names,
 		     uint32_t first, uint32_t flags, uint32_t deadline_ms,
 		     struct kvfs_move *moves)
 {
-	struct packed p;
+	struct gds_packed p;
 	union request r;
 	size_t bytes;
-	int err = pack(names, first, 0, names->n - first, &p);
+	int err = gds_names_fit(names, first, 0, names->n - first,
+				sizeof(struct kvfs_ioc_move), &p);
 
 	if (err)
 		return err;
@@ -177,10 +144,11 @@ static int store_some(struct kvfs *k, const struct kvfs_names *names,
 {
 	const struct kvfs_ioc_stored *out;
 	uint32_t parent = first > 0;
-	struct packed p;
+	struct gds_packed p;
 	union request r;
 	size_t bytes;
-	int err = pack(names, first - parent, parent, n_moves, &p);
+	int err = gds_names_fit(names, first - parent, parent, n_moves,
+				sizeof(struct kvfs_ioc_move), &p);
 
 	if (err)
 		return err;

@@ -57,3 +57,28 @@ int gds_names_pack(const struct kvfs_names *names, uint32_t first,
 			    : pack_digests(names, first, most, head, packed,
 					   room, bytes);
 }
+
+static size_t size_of(const struct gds_packed *p, size_t each)
+{
+	return p->n * each + p->bytes;
+}
+
+int gds_names_fit(const struct kvfs_names *names, uint32_t first,
+		  uint32_t extra, uint32_t most, size_t each,
+		  struct gds_packed *p)
+{
+	const size_t room = sizeof(p->names);
+
+	do {
+		int n = gds_names_pack(names, first, most + extra, &p->head,
+				       p->names, room, &p->bytes);
+
+		if (n <= (int)extra)
+			return -EINVAL;
+		p->n = (uint32_t)n - extra;
+		most = (uint32_t)((size_t)p->n * room / size_of(p, each));
+		if (most >= p->n)
+			most = p->n - 1; /* at least one less */
+	} while (size_of(p, each) > room && most);
+	return size_of(p, each) > room ? -EINVAL : 0;
+}

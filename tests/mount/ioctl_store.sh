@@ -69,7 +69,7 @@ what_is_no_request_is_refused() {
 	refused "$EINVAL" _ioctl -r 1 "$KV/n" store 5000 x
 	refused "$EINVAL" _ioctl "$KV/n" store 0 x
 	refused "$EINVAL" _ioctl "$KV/n" store 99999999999 x
-	refused "$EINVAL" _ioctl -f 4 "$KV/n" store 5000 x
+	refused "$EINVAL" _ioctl -f 8 "$KV/n" store 5000 x
 	refused "$EINVAL" _ioctl -n 2 "$KV/n" store 5000 x
 	refused 'quota' _ioctl "$KV/n" store 20000000 x y
 	wait_for '[ "$(_lent)" = 0 ]'
