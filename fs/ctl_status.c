@@ -212,6 +212,17 @@ static json_t *buffers_object(struct fs *fs)
 	return o;
 }
 
+/* Memory of a GPU is reached by libkvfs, by way of buffers; not from here. */
+static json_t *gpu_object(void)
+{
+	json_t *o = json_object();
+
+	json_object_set_new(o, "driver",
+			    json_boolean(!access("/dev/nvidiactl", F_OK)));
+	json_object_set_new(o, "direct", json_false());
+	return o;
+}
+
 static json_t *rung_object(struct fs *fs)
 {
 	json_t *o = json_object();
@@ -322,6 +333,7 @@ char *ctl_status(struct fs *fs, bool all)
 	json_object_set_new(o, "pool", pool_object(fs));
 	json_object_set_new(o, "kv", kv_object(fs, all));
 	json_object_set_new(o, "buffers", buffers_object(fs));
+	json_object_set_new(o, "gpu", gpu_object());
 	json_object_set_new(o, "ckpt", ckpt_object(fs));
 	json_object_set_new(o, "redis", redis_object(fs));
 	if (fs->remote)

@@ -355,7 +355,7 @@ static void answer(struct get *g)
 	free(got);
 }
 
-/* -- what is elsewhere ----------------------------------------------------- */
+/* -- what is elsewhere ---------------------------------------------- */
 
 /* No holder gave it: whoever asks next asks Redis. Lock held. */
 static void forget(struct kv *kv, struct kv_file *f)

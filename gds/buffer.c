@@ -9,8 +9,8 @@
 
 #define HUGE_2MB (21u << 26) /* MFD_HUGE_2MB of <linux/memfd.h> */
 
-static int do_register(struct kvfs_buffer *b, int fd, uint64_t offset,
-		       uint64_t length)
+int gds_register(struct kvfs_buffer *b, int fd, uint64_t offset,
+		 uint64_t length)
 {
 	union {
 		struct kvfs_ioc_register in;
@@ -37,7 +37,7 @@ int kvfs_register(struct kvfs *k, int fd, uint64_t offset, uint64_t length,
 	if (!new)
 		return -ENOMEM;
 	new->k = k;
-	err = do_register(new, fd, offset, length);
+	err = gds_register(new, fd, offset, length);
 	if (err)
 		free(new);
 	else
@@ -101,14 +101,17 @@ int kvfs_unregister(struct kvfs_buffer *b)
 	struct kvfs_ioc_unregister r = {
 		.head = {sizeof(r), KVFS_IOC_ABI},
 	};
-	int err;
+	int err = 0;
 
 	if (!b)
 		return 0;
 	r.buffer = b->name;
-	err = gds_call(b->k, KVFS_IOC_UNREGISTER, &r);
+	if (!b->staged)
+		err = gds_call(b->k, KVFS_IOC_UNREGISTER, &r);
 	if (err == -EBUSY)
 		return err;
+	if (b->is_gpu)
+		gds_gpu_close(b);
 	if (b->map)
 		munmap(b->map, b->map_bytes);
 	free(b);

@@ -20,6 +20,8 @@ const char *kvfs_strerror(int err)
 		return "the mount's daemon is newer than this libkvfs";
 	case EOPNOTSUPP:
 		return "not a directory of blocks: open one in kv/";
+	case ENODEV:
+		return "no CUDA driver or no GPU here";
 	case EFAULT:
 		return "the buffer's memory is not there";
 	case ENOTCONN:

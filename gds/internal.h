@@ -3,8 +3,10 @@
 #define KVFS_GDS_INTERNAL_H
 
 #include <pthread.h>
+#include <stdbool.h>
 
 #include "fs/kvfs_ioctl.h"
+#include "gds/cuda.h"
 #include "gds/kvfs.h"
 
 /*
@@ -18,6 +20,8 @@
  *      frame.c    RESERVE, COMMIT and ABORT: blocks written in place
  *      buffer.c   REGISTER: memory of the caller's own
  *      move.c     GET and PUT: to it and from it
+ *      stage.c    memory of a GPU: as such, or by way of the host's
+ *      cuda.h     what is used of CUDA
  *      chain.c    names of blocks; needs no mount
  *      error.c    what went wrong, in words
  */
@@ -26,6 +30,7 @@
 struct gds_map {
 	struct gds_map *next; /* of its bucket */
 	uint32_t frame, epoch;
+	bool pinned;	/* for a GPU */
 	uint32_t users; /* blocks that the caller has of it */
 	uint64_t used;	/* when the last one was given back: maps.clock */
 	void *addr;
@@ -39,12 +44,22 @@ struct gds_maps {
 	int frames_fd; /* .kvfs/frames of the mount; -1: not yet opened */
 	struct gds_map *buckets[GDS_BUCKETS];
 	uint64_t clock;
-	size_t idle_bytes; /* of those without users */
+	size_t idle_bytes;	    /* of those without users */
+	const struct gds_cuda *pin; /* new ones are pinned for a GPU; or NULL */
+};
+
+struct gds_gpu {
+	pthread_mutex_t lock; /* guards all below; held over staged calls */
+	struct gds_cuda cuda;
+	struct kvfs_buffer *ring; /* of staged buffers */
+	uint32_t n_staged;
+	bool pinned; /* the ring */
 };
 
 struct kvfs {
 	int dir_fd;
 	struct gds_maps maps;
+	struct gds_gpu gpu;
 };
 
 struct kvfs_buffer {
@@ -53,7 +68,35 @@ struct kvfs_buffer {
 	uint64_t bytes;
 	void *map; /* made by us; or NULL */
 	size_t map_bytes;
+	bool is_gpu, staged;
+	struct gds_gpu_memory gpu;
 };
+
+/** gds_register - a part of this descriptor is the buffer; 0 or -errno. */
+int gds_register(struct kvfs_buffer *b, int fd, uint64_t offset,
+		 uint64_t length);
+
+/** gds_read_some - one GET of at most n names from the first on, none of a
+ *  staged buffer. Returns: how many were asked for, or -errno. */
+int gds_read_some(struct kvfs *k, const struct kvfs_names *names,
+		  uint32_t first, uint32_t n, uint32_t flags,
+		  uint32_t deadline_ms, struct kvfs_move *moves);
+/** gds_store_some - one PUT, likewise; the first name's is moves[0]. */
+int gds_store_some(struct kvfs *k, const struct kvfs_names *names,
+		   uint32_t first, uint32_t n, uint32_t flags, uint32_t mode,
+		   struct kvfs_move *moves);
+
+/** gds_stage_read, gds_stage_store - all n of them, of staged buffers; n, or
+ *  -errno of the call that failed. */
+int gds_stage_read(struct kvfs *k, const struct kvfs_names *names,
+		   uint32_t first, uint32_t n, uint32_t flags,
+		   uint32_t deadline_ms, struct kvfs_move *moves);
+int gds_stage_store(struct kvfs *k, const struct kvfs_names *names,
+		    uint32_t first, uint32_t n, uint32_t flags, uint32_t mode,
+		    struct kvfs_move *moves);
+void gds_gpu_close(struct kvfs_buffer *b);
+void gds_gpu_init(struct gds_gpu *g);
+void gds_gpu_fini(struct gds_gpu *g);
 
 /** gds_call - one ioctl; 0 or -errno. A signal does not end it. */
 int gds_call(const struct kvfs *k, unsigned long cmd, void *buffer);

@@ -324,6 +324,46 @@ void *kvfs_buffer_data(const struct kvfs_buffer *b);
  *  another thread uses it: it is still there. */
 int kvfs_unregister(struct kvfs_buffer *b);
 
+/**
+ * kvfs_register_gpu - memory of a GPU, to read into and store from
+ * @pointer: of the memory, as cudaMalloc or cuMemAlloc returned it, or inside
+ * @bytes:   inside the same allocation
+ * @b:       set only on success; kvfs_unregister ends it, before the memory is
+ *           freed
+ *
+ * Shape:   the memory is exported as a dma-buf and given to the daemon. Where
+ *          that cannot be, or the daemon has no way to it (as no daemon has
+ *          without RDMA), it is staged: data goes by way of 32 MiB of pinned
+ *          host memory, one ring a handle, the GPU copying one half while the
+ *          daemon works on the other. The calls are the same, and
+ *          kvfs_buffer_is_staged tells.
+ *          Work that the caller has queued on his own streams is not waited
+ *          for: synchronize first. When a call returns all of its copies have
+ *          ended.
+ * Returns: 0, -ENODEV this machine has no CUDA driver or no GPU, -EINVAL it is
+ *          no memory of a GPU or not so long, -EIO CUDA failed, -ENOMEM, or as
+ *          kvfs_buffer_new.
+ * Threads: any; staged calls of one handle wait for each other.
+ * Source:  CUDA's driver library, found by dlopen(3).
+ */
+int kvfs_register_gpu(struct kvfs *k, const void *pointer, size_t bytes,
+		      struct kvfs_buffer **b);
+
+/** kvfs_buffer_is_staged - 1: by way of host memory, 0: as it is. */
+int kvfs_buffer_is_staged(const struct kvfs_buffer *b);
+
+/**
+ * kvfs_pool_pin_gpu - let GPUs copy straight out of blocks of kvfs_get
+ *
+ * From now on, and of what is mapped already, the frames that kvfs_get maps
+ * are registered with CUDA as read-only host memory: a copy to a GPU out of
+ * kvfs_block.data needs no other in between. Those that CUDA does not take
+ * stay as they are.
+ *
+ * Returns: 0, or -ENODEV. Threads: any.
+ */
+int kvfs_pool_pin_gpu(struct kvfs *k);
+
 /* From a block to a buffer, or back. */
 struct kvfs_move {
 	struct kvfs_buffer *buffer;
@@ -332,7 +372,7 @@ struct kvfs_move {
 	uint64_t length; /* at most; of kvfs_store_from the block's */
 	/* Set by the call: */
 	int error;	/* 0, or a negative errno */
-	uint32_t flags; /* KVFS_STRAIGHT, KVFS_WAS_THERE, KVFS_UNSYNCED */
+	uint32_t flags; /* KVFS_STRAIGHT, … */
 	uint64_t bytes; /* that were moved */
 	uint64_t size;	/* of the block */
 };
@@ -343,6 +383,8 @@ struct kvfs_move {
 #define KVFS_WAS_THERE 2u
 /* It is stored on this node, but KVFS_SYNC did not come to its end. */
 #define KVFS_UNSYNCED 4u
+/* It went by way of host memory: kvfs_register_gpu. */
+#define KVFS_STAGED 8u
 
 /**
  * kvfs_read_into - blocks into buffers

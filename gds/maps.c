@@ -105,6 +105,8 @@ static void unmap(struct gds_maps *m, struct gds_map **at)
 
 	*at = map->next;
 	m->idle_bytes -= map->bytes;
+	if (map->pinned)
+		gds_cuda_unpin(m->pin, map->addr);
 	if (map->bytes)
 		munmap(map->addr, map->bytes);
 	free(map);
@@ -121,6 +123,13 @@ static void unmap_stale(struct gds_maps *m, uint32_t frame)
 			unmap(m, at);
 		else
 			at = &(*at)->next;
+}
+
+/* A GPU that does not take it copies as from any memory. */
+static void pin(struct gds_maps *m, struct gds_map *map)
+{
+	if (m->pin && map->bytes && !map->pinned)
+		map->pinned = !gds_cuda_pin(m->pin, map->addr, map->bytes, 1);
 }
 
 static int map_new(struct gds_maps *m, const struct kvfs_ioc_block *block,
@@ -142,6 +151,7 @@ static int map_new(struct gds_maps *m, const struct kvfs_ioc_block *block,
 		free(map);
 		return err;
 	}
+	pin(m, map);
 	map->next = *bucket;
 	*bucket = *new = map;
 	m->idle_bytes += map->bytes; /* until somebody uses it */
@@ -175,6 +185,25 @@ int gds_map_get(struct kvfs *k, const struct kvfs_ioc_block *block,
 		*data = (const char *)map->addr + block->offset;
 	pthread_mutex_unlock(&m->lock);
 	return err;
+}
+
+int kvfs_pool_pin_gpu(struct kvfs *k)
+{
+	struct gds_maps *m = &k->maps;
+	int err;
+
+	pthread_mutex_lock(&k->gpu.lock);
+	err = gds_cuda_open(&k->gpu.cuda);
+	pthread_mutex_unlock(&k->gpu.lock);
+	if (err)
+		return err;
+	pthread_mutex_lock(&m->lock);
+	m->pin = &k->gpu.cuda;
+	for (unsigned i = 0; i < GDS_BUCKETS; i++)
+		for (struct gds_map *map = m->buckets[i]; map; map = map->next)
+			pin(m, map);
+	pthread_mutex_unlock(&m->lock);
+	return 0;
 }
 
 /* -- frames to be written ------------------------------------------------ */

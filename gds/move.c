@@ -62,8 +62,17 @@ static int check(const struct kvfs *k, const struct kvfs_move *moves,
 	return 0;
 }
 
-/* -- GET --------------------------------------------------------------------
- */
+/* So many are all staged, or none of them. */
+static uint32_t alike(const struct kvfs_move *moves, uint32_t most)
+{
+	uint32_t n = 1;
+
+	while (n < most && moves[n].buffer->staged == moves->buffer->staged)
+		n++;
+	return n;
+}
+
+/* -- GET ------------------------------------------------------------ */
 
 static void take_got(struct kvfs_move *to, const struct kvfs_ioc_moved *from)
 {
@@ -73,15 +82,14 @@ static void take_got(struct kvfs_move *to, const struct kvfs_ioc_moved *from)
 	to->size = from->size;
 }
 
-/* Returns: how many were asked for, or -errno. */
-static int read_some(struct kvfs *k, const struct kvfs_names *names,
-		     uint32_t first, uint32_t flags, uint32_t deadline_ms,
-		     struct kvfs_move *moves)
+int gds_read_some(struct kvfs *k, const struct kvfs_names *names,
+		  uint32_t first, uint32_t n, uint32_t flags,
+		  uint32_t deadline_ms, struct kvfs_move *moves)
 {
 	struct gds_packed p;
 	union request r;
 	size_t bytes;
-	int err = gds_names_fit(names, first, 0, names->n - first,
+	int err = gds_names_fit(names, first, 0, n,
 				sizeof(struct kvfs_ioc_move), &p);
 
 	if (err)
@@ -115,7 +123,10 @@ int kvfs_read_into(struct kvfs *k, const struct kvfs_names *names,
 	if (flags & ~KVFS_FETCH || check(k, moves, names->n))
 		return -EINVAL;
 	for (uint32_t i = 0; i < names->n; i += (uint32_t)n) {
-		n = read_some(k, names, i, flags, deadline_ms, moves + i);
+		uint32_t most = alike(moves + i, names->n - i);
+
+		n = (moves[i].buffer->staged ? gds_stage_read : gds_read_some)(
+			k, names, i, most, flags, deadline_ms, moves + i);
 		if (n < 0)
 			return n;
 		for (int at = 0; at < n; at++)
@@ -124,8 +135,7 @@ int kvfs_read_into(struct kvfs *k, const struct kvfs_names *names,
 	return n_read;
 }
 
-/* -- PUT --------------------------------------------------------------------
- */
+/* -- PUT ------------------------------------------------------------ */
 
 static void take_stored(struct kvfs_move *to,
 			const struct kvfs_ioc_stored *from)
@@ -138,9 +148,9 @@ static void take_stored(struct kvfs_move *to,
 }
 
 /* Each request but the first continues the last name of the one before. */
-static int store_some(struct kvfs *k, const struct kvfs_names *names,
-		      uint32_t first, uint32_t n_moves, uint32_t flags,
-		      uint32_t mode, struct kvfs_move *moves)
+int gds_store_some(struct kvfs *k, const struct kvfs_names *names,
+		   uint32_t first, uint32_t n_moves, uint32_t flags,
+		   uint32_t mode, struct kvfs_move *moves)
 {
 	const struct kvfs_ioc_stored *out;
 	uint32_t parent = first > 0;
@@ -185,8 +195,11 @@ int kvfs_store_from(struct kvfs *k, const struct kvfs_names *names,
 	if (check(k, moves, n_moves))
 		return -EINVAL;
 	for (uint32_t i = 0; i < n_moves; i += (uint32_t)n) {
-		n = store_some(k, names, i + parent, n_moves - i, flags, mode,
-			       moves + i);
+		uint32_t most = alike(moves + i, n_moves - i);
+
+		n = (moves[i].buffer->staged ? gds_stage_store
+					     : gds_store_some)(
+			k, names, i + parent, most, flags, mode, moves + i);
 		if (n < 0)
 			return n;
 		for (int at = 0; at < n; at++)

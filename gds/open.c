@@ -36,6 +36,7 @@ int kvfs_open(const char *path, struct kvfs **k)
 	if (!new)
 		return -ENOMEM;
 	gds_maps_init(&new->maps);
+	gds_gpu_init(&new->gpu);
 	new->dir_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	err = new->dir_fd < 0 ? -errno : check_version(new);
 	if (err)
@@ -50,6 +51,7 @@ void kvfs_close(struct kvfs *k)
 	if (!k)
 		return;
 	gds_maps_fini(k);
+	gds_gpu_fini(&k->gpu);
 	if (k->dir_fd >= 0)
 		close(k->dir_fd);
 	free(k);

@@ -313,6 +313,17 @@ static void draw_buffers(json_t *o, FILE *out)
 		size_of(o, "put_bytes", put));
 }
 
+static void draw_gpu(json_t *o, FILE *out)
+{
+	if (!json_bool(o, "driver", false))
+		return;
+	label(out, "gpu");
+	fprintf(out, "a driver; its memory is %s\n",
+		json_bool(o, "direct", false)
+			? "reached directly"
+			: "staged by libkvfs: no RDMA here");
+}
+
 static void draw_latency(json_t *latency, FILE *out)
 {
 	static const struct table_column columns[] = {
@@ -381,6 +392,7 @@ void status_draw(json_t *status, FILE *out)
 	draw_ckpt(status, out);
 	draw_cluster(status, out);
 	draw_buffers(json_at(status, "buffers"), out);
+	draw_gpu(json_at(status, "gpu"), out);
 	draw_namespaces(json_at(status, "kv.namespaces"), out);
 	draw_classes(json_at(status, "pool.classes"), out);
 	draw_latency(json_at(status, "latency_us"), out);

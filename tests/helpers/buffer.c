@@ -97,7 +97,7 @@ static uint64_t number(char **words)
 	return word ? strtoull(word, NULL, 0) : 0;
 }
 
-/* -- descriptors ----------------------------------------------------------- */
+/* -- descriptors ---------------------------------------------------- */
 
 static void use_fd(int fd, size_t bytes)
 {
@@ -136,7 +136,7 @@ static void open_again(int flags)
 	use_fd(open(path, flags), 0);
 }
 
-/* -- buffers --------------------------------------------------------------- */
+/* -- buffers -------------------------------------------------------- */
 
 static int add(uint64_t offset, uint64_t length)
 {
@@ -229,7 +229,7 @@ static void do_spoil(void)
 	pthread_create(&thread, NULL, spoil, NULL);
 }
 
-/* -- GET, PUT -------------------------------------------------------------- */
+/* -- GET, PUT ------------------------------------------------------- */
 
 static uint32_t add_moves(char *names, uint64_t offset, uint64_t length,
 			  uint64_t at, uint64_t stride)

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A stand-in for NVIDIA's libcuda.so.1: the calls that libkvfs makes, and those
+ * by which a test makes memory of a "GPU" and looks into it. The memory is a
+ * memfd; where its pointer points nobody can read, as with a GPU's. A copy on
+ * a stream happens as late as it may, when the stream is waited for.
+ *
+ *      KVFS_CUDA_FAIL=NAME:N    the N-th call of cuNAME fails
+ *      KVFS_CUDA_NO_GPU=1       cuInit finds none
+ *      KVFS_CUDA_EXPORT=memfd   memory is exported, and the daemon reaches it;
+ *                      =other   as something that it does not take
+ *
+ * What would be an error of the caller's ends the process. What he still has
+ * when the library is unloaded is told on stderr.
+ */
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum {
+	OK,
+	INVALID = 1,
+	NO_MEMORY = 2,
+	NO_DEVICE = 100,
+	ILLEGAL_ADDRESS = 700,
+	NOT_SUPPORTED = 801,
+};
+#define MEMORIES_MAX 16
+#define COPIES_MAX 256
+#define STREAMS_MAX 64
+#define PINS_MAX 1024
+
+struct memory {
+	uint64_t pointer;
+	size_t bytes;
+	char *at; /* its bytes */
+	int fd;
+};
+
+struct copy {
+	void *to;
+	const void *from;
+	size_t n;
+};
+
+struct stream {
+	int used;
+	unsigned n;
+	struct copy copies[COPIES_MAX];
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct memory memories[MEMORIES_MAX];
+static struct stream streams[STREAMS_MAX];
+static void *pins[PINS_MAX];
+static int the_context;
+static _Thread_local unsigned depth; /* contexts of this thread */
+
+static void broken(const char *what)
+{
+	fprintf(stderr, "cuda stand-in: %s\n", what);
+	abort();
+}
+
+static int fails(const char *name)
+{
+	static unsigned n_calls;
+	const char *fail = getenv("KVFS_CUDA_FAIL");
+	size_t n = strlen(name);
+
+	if (!fail || strncmp(fail, name, n) || fail[n] != ':')
+		return 0;
+	return __atomic_add_fetch(&n_calls, 1, __ATOMIC_RELAXED) ==
+	       (unsigned)atoi(fail + n + 1);
+}
+
+static struct memory *memory_of(uint64_t pointer)
+{
+	for (unsigned i = 0; i < MEMORIES_MAX; i++)
+		if (pointer >= memories[i].pointer &&
+		    pointer - memories[i].pointer < memories[i].bytes)
+			return &memories[i];
+	return NULL;
+}
+
+static char *bytes_of(uint64_t pointer, size_t n)
+{
+	struct memory *m = memory_of(pointer);
+	uint64_t at = m ? pointer - m->pointer : 0;
+
+	if (!m || n > m->bytes - at)
+		broken("a copy outside of the GPU's memory");
+	return m->at + at;
+}
+
+/* -- for tests ------------------------------------------------------ */
+
+int cuDeviceGet(int *device, int i)
+{
+	*device = i;
+	return i ? NO_DEVICE : OK;
+}
+
+int cuDeviceGetName(char *name, int n, int device)
+{
+	(void)device;
+	snprintf(name, (size_t)n, "stand-in");
+	return OK;
+}
+
+int cuDevicePrimaryCtxRetain(void **context, int device)
+{
+	(void)device;
+	*context = &the_context;
+	return OK;
+}
+
+int cuCtxSetCurrent(void *context)
+{
+	depth = !!context;
+	return OK;
+}
+
+int cuMemAlloc_v2(uint64_t *pointer, size_t bytes)
+{
+	for (unsigned i = 0; i < MEMORIES_MAX; i++) {
+		struct memory *m = &memories[i];
+		void *nobody;
+
+		if (m->bytes)
+			continue;
+		m->fd = memfd_create("gpu", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+		if (ftruncate(m->fd, (off_t)bytes) ||
+		    fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK))
+			return NO_MEMORY;
+		m->at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
+			     m->fd, 0);
+		nobody = mmap(NULL, bytes, PROT_NONE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		*pointer = m->pointer = (uint64_t)(uintptr_t)nobody;
+		m->bytes = bytes;
+		return OK;
+	}
+	return NO_MEMORY;
+}
+
+int cuMemFree_v2(uint64_t pointer)
+{
+	struct memory *m = memory_of(pointer);
+
+	if (!m)
+		return INVALID;
+	munmap(m->at, m->bytes);
+	munmap((void *)(uintptr_t)m->pointer, m->bytes);
+	close(m->fd);
+	memset(m, 0, sizeof(*m));
+	return OK;
+}
+
+int cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t n)
+{
+	memcpy(bytes_of(to, n), from, n);
+	return OK;
+}
+
+int cuMemcpyDtoH_v2(void *to, uint64_t from, size_t n)
+{
+	memcpy(to, bytes_of(from, n), n);
+	return OK;
+}
+
+/* -- what libkvfs calls
+ * -------------------------------------------------------- */
+
+int cuInit(unsigned flags)
+{
+	return flags || getenv("KVFS_CUDA_NO_GPU") || fails("Init") ? NO_DEVICE
+								    : OK;
+}
+
+int cuPointerGetAttribute(void *data, int attribute, uint64_t pointer)
+{
+	struct memory *m = memory_of(pointer);
+
+	if (!m || fails("PointerGetAttribute"))
+		return INVALID;
+	if (attribute == 1)
+		*(void **)data = &the_context;
+	else if (attribute == 2)
+		*(unsigned *)data = 2;
+	else if (attribute == 11)
+		*(uint64_t *)data = m->pointer;
+	else if (attribute == 12)
+		*(size_t *)data = m->bytes;
+	else
+		return INVALID;
+	return OK;
+}
+
+int cuCtxPushCurrent_v2(void *context)
+{
+	if (context != &the_context)
+		broken("not a context");
+	if (fails("CtxPushCurrent"))
+		return INVALID;
+	depth++;
+	return OK;
+}
+
+int cuCtxPopCurrent_v2(void **context)
+{
+	if (!depth)
+		broken("no context to pop");
+	depth--;
+	*context = &the_context;
+	return OK;
+}
+
+static struct stream *stream_of(void *stream)
+{
+	struct stream *s = stream;
+
+	if (!depth)
+		broken("no context is current");
+	if (s < streams || s >= streams + STREAMS_MAX || !s->used)
+		broken("no stream of this context");
+	return s;
+}
+
+int cuStreamCreate(void **stream, unsigned flags)
+{
+	if (!depth || flags != 1)
+		broken("cuStreamCreate");
+	if (fails("StreamCreate"))
+		return NO_MEMORY;
+	for (unsigned i = 0; i < STREAMS_MAX; i++)
+		if (!streams[i].used) {
+			streams[i].used = 1;
+			*stream = &streams[i];
+			return OK;
+		}
+	return NO_MEMORY;
+}
+
+int cuStreamDestroy_v2(void *stream)
+{
+	struct stream *s = stream_of(stream);
+
+	if (s->n)
+		broken("a stream with copies under way is destroyed");
+	s->used = 0;
+	return OK;
+}
+
+int cuStreamSynchronize(void *stream)
+{
+	struct stream *s = stream_of(stream);
+	int failed = fails("StreamSynchronize");
+
+	for (unsigned i = 0; i < s->n && !failed; i++)
+		memcpy(s->copies[i].to, s->copies[i].from, s->copies[i].n);
+	s->n = 0;
+	return failed ? ILLEGAL_ADDRESS : OK;
+}
+
+static int queue(void *stream, void *to, const void *from, size_t n)
+{
+	struct stream *s = stream_of(stream);
+
+	if (s->n == COPIES_MAX)
+		broken("too many copies");
+	s->copies[s->n++] = (struct copy){to, from, n};
+	return OK;
+}
+
+int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t n, void *stream)
+{
+	if (fails("MemcpyHtoDAsync"))
+		return ILLEGAL_ADDRESS;
+	return queue(stream, bytes_of(to, n), from, n);
+}
+
+int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t n, void *stream)
+{
+	if (fails("MemcpyDtoHAsync"))
+		return ILLEGAL_ADDRESS;
+	return queue(stream, to, bytes_of(from, n), n);
+}
+
+static void **pin_of(void *p)
+{
+	for (unsigned i = 0; i < PINS_MAX; i++)
+		if (pins[i] == p)
+			return &pins[i];
+	return NULL;
+}
+
+int cuMemHostRegister_v2(void *p, size_t n, unsigned flags)
+{
+	void **free_pin;
+	int err = NO_MEMORY;
+
+	if (!n || !(flags & 1))
+		broken("cuMemHostRegister");
+	if (fails("MemHostRegister"))
+		return err;
+	pthread_mutex_lock(&lock);
+	free_pin = pin_of(NULL);
+	if (pin_of(p))
+		broken("registered twice");
+	if (free_pin) {
+		*free_pin = p;
+		err = OK;
+	}
+	pthread_mutex_unlock(&lock);
+	return err;
+}
+
+int cuMemHostUnregister(void *p)
+{
+	void **pin;
+
+	pthread_mutex_lock(&lock);
+	pin = p ? pin_of(p) : NULL;
+	if (!pin)
+		broken("it was not registered");
+	*pin = NULL;
+	pthread_mutex_unlock(&lock);
+	return OK;
+}
+
+int cuMemGetHandleForAddressRange(void *handle, uint64_t pointer, size_t n,
+				  int type, unsigned long long flags)
+{
+	const char *as = getenv("KVFS_CUDA_EXPORT");
+	struct memory *m = memory_of(pointer);
+
+	if (!m || type != 1 || flags || n > m->bytes)
+		broken("cuMemGetHandleForAddressRange");
+	if (!as || fails("MemGetHandleForAddressRange"))
+		return NOT_SUPPORTED;
+	*(int *)handle = !strcmp(as, "memfd")
+				 ? fcntl(m->fd, F_DUPFD_CLOEXEC, 0)
+				 : open("/dev/null", O_RDWR | O_CLOEXEC);
+	return OK;
+}
+
+/* How many memories are pinned: for tests. */
+unsigned kvfs_cuda_pins(void)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < PINS_MAX; i++)
+		n += !!pins[i];
+	return n;
+}
+
+__attribute__((destructor)) static void tell(void)
+{
+	for (unsigned i = 0; i < STREAMS_MAX; i++)
+		if (streams[i].used)
+			fprintf(stderr, "cuda stand-in: a stream is left\n");
+	if (kvfs_cuda_pins())
+		fprintf(stderr, "cuda stand-in: memory is still registered\n");
+}
