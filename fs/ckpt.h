@@ -88,10 +88,12 @@ struct ckpt_data {
 	struct ckpt_inode *inode;
 	uint64_t ino;
 
-	bool serial;	   /* guarded by ckpt.lock: somebody changes record and
-			      backing file together (cdata_lock) */
-	bool claimed;	   /* under serial: we are the writer node */
-	unsigned n_mapped; /* under serial: probes that found a mapping */
+	bool serial;  /* guarded by ckpt.lock: somebody changes record and
+			 backing file together (cdata_lock) */
+	bool claimed; /* under serial: we are the writer node */
+	int64_t leaseless_ns; /* under serial: since when nobody writes and yet
+				 there is no lease; 0: there is, or was not
+				 asked for */
 
 	pthread_mutex_t binding; /* one opener decides how all are served */
 	bool examined;		 /* under binding: fetch is as it should be */
@@ -100,6 +102,7 @@ struct ckpt_data {
 	uint32_t refs; /* opens, calls, a queued job */
 	uint32_t n_open, n_writers;
 	bool unpublished; /* no writer any more, yet the record is behind */
+	bool mapped;	  /* closed, but stores to a mapping go on */
 	struct ckpt_mark mark;
 	bool bound;
 	int backing_id; /* > 0: passthrough */

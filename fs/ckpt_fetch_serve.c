@@ -75,7 +75,8 @@ static int ask_open(struct ckpt *ckpt, const struct cwire_ask *ask,
 		return inode && inode->version > ask->version ? -ENOENT : 0;
 	if (inode->version > ask->version)
 		return -ENOENT;
-	*written = d->n_writers || d->unpublished;
+	*written = d->n_writers || d->unpublished ||
+		   (d->needs & CKPT_NEED_PUBLISH && !d->mapped);
 	if (d->fetch || *written) {
 		d->refs++;
 		*data = d;
@@ -115,7 +116,8 @@ static int in_fetch(struct ckpt_data *d, const struct cwire_ask *ask)
 }
 
 /* Open for writing, it is served as long as nothing was written; but its
- * checksum only once it is closed: a store to a mapping leaves no trace. */
+ * checksum only once it is closed, and that is settled: a store to a mapping
+ * leaves no trace. */
 static int is_here(struct ckpt *ckpt, const struct cwire_ask *ask, bool sum)
 {
 	struct ckpt_data *d;

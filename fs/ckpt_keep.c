@@ -29,8 +29,9 @@
  * and ckeep_stop publishes as much as that time allows.
  */
 
-#define RETRY_MIN_NS (50 * NS_PER_MS)
+#define RETRY_MIN_NS (5 * NS_PER_MS)
 #define RETRY_MAX_NS (2 * NS_PER_S)
+#define MAPPING_NS NS_PER_S /* without a lease so long: somebody maps it */
 #define DOUBT_NS (500 * NS_PER_MS)
 #define SCAN_NS (600 * NS_PER_S)
 
@@ -120,28 +121,38 @@ static void vanished(struct ckpt_data *d)
 		d->needs |= CKPT_NEED_REMOVE;
 }
 
+/* close() lets go of the file a moment after RELEASE: no mapping yet. */
+static bool is_mapping(struct ckpt_data *d, bool leased)
+{
+	int64_t now = clock_now_ns();
+
+	if (leased)
+		d->leaseless_ns = 0;
+	else if (!d->leaseless_ns)
+		d->leaseless_ns = now;
+	return !leased && now - d->leaseless_ns >= MAPPING_NS;
+}
+
 /*
- * -EAGAIN while somebody maps the file for writing. A store to a page that is
- * dirty already leaves no stamp, so the end of such a mapping is published
- * whatever the stamps say. (Once is no mapping: close() lets go of the file a
- * moment after RELEASE.)
+ * -EAGAIN while somebody may map the file for writing. A store to a page that
+ * is dirty already leaves no stamp; so nobody is told a checksum before the
+ * lease is there (is_here), unless that takes long: then it is a mapping, and
+ * its end is published whatever the stamps say.
  */
 static int publish_closed(struct ckpt_data *d, int64_t deadline,
 			  bool passthrough)
 {
-	int mapped = passthrough ? probe(d) : 0;
+	int leased = passthrough ? probe(d) : 0;
+	bool mapped = is_mapping(d, leased != -EAGAIN);
 	int err;
 
-	if (!mapped && d->n_mapped > 1) {
-		pthread_mutex_lock(&d->ckpt->lock);
+	pthread_mutex_lock(&d->ckpt->lock);
+	if (d->mapped && !mapped)
 		d->mark.valid = false;
-		pthread_mutex_unlock(&d->ckpt->lock);
-	}
+	d->mapped = mapped;
+	pthread_mutex_unlock(&d->ckpt->lock);
 	err = cdata_publish(d, deadline, true);
-	if (err)
-		return err;
-	d->n_mapped = mapped == -EAGAIN ? d->n_mapped + 1 : 0;
-	return mapped;
+	return err ? err : leased;
 }
 
 /* Serial held. 0 done, 1 the sum is to be taken, or -errno: later. */
