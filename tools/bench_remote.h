@@ -117,6 +117,7 @@ struct remote_iperf {
 	const struct remote_ends *ends;
 	pid_t server; /* 0: iperf3 is not to be had */
 	int port;
+	bool served; /* once: then it can be had again */
 };
 
 /** remote_iperf_open - start its server; where that cannot be, one line says

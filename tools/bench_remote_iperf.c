@@ -88,6 +88,30 @@ static json_t *client_run(struct remote_iperf *i, const char *streams)
 	return NULL;
 }
 
+static void server_start(struct remote_iperf *i)
+{
+	char port[16];
+	char *const argv[] = {"iperf3", "-s", "-p", port, NULL};
+
+	i->port = port_find();
+	if (i->port < 0)
+		return;
+	snprintf(port, sizeof(port), "%d", i->port);
+	i->server = fork();
+	if (!i->server)
+		run(NULL, -1, argv);
+}
+
+/* It may end by itself when a client was turned away. */
+static bool server_is_up(struct remote_iperf *i)
+{
+	if (i->server > 0 && waitpid(i->server, NULL, WNOHANG) == i->server)
+		i->server = 0;
+	if (i->server <= 0 && i->served)
+		server_start(i);
+	return i->server > 0;
+}
+
 /* Its server serves one client at a time, and after one has gone it takes a
  * moment: until then the next is turned away. */
 static json_t *client_run_soon(struct remote_iperf *i, const char *streams)
@@ -98,12 +122,11 @@ static json_t *client_run_soon(struct remote_iperf *i, const char *streams)
 	for (int n = 0; n < START_TRIES && !json && !bench_stopped; n++) {
 		if (n)
 			nanosleep(&pause, NULL);
-		if (waitpid(i->server, NULL, WNOHANG) == i->server) {
-			i->server = 0;
+		if (!server_is_up(i))
 			return NULL;
-		}
 		json = client_run(i, streams);
 	}
+	i->served |= json != NULL;
 	return json;
 }
 
@@ -134,24 +157,12 @@ int remote_iperf_slice(struct remote_iperf *i, struct remote_case *k,
 	return s->bytes && s->ns > 0 ? 0 : -EIO;
 }
 
-static void server_start(struct remote_iperf *i)
-{
-	char port[16];
-	char *const argv[] = {"iperf3", "-s", "-p", port, NULL};
-
-	snprintf(port, sizeof(port), "%d", i->port);
-	i->server = fork();
-	if (!i->server)
-		run(NULL, -1, argv);
-}
-
 void remote_iperf_open(struct remote_iperf *i, const struct remote_ends *e)
 {
 	json_t *json = NULL;
 
-	*i = (struct remote_iperf){.ends = e, .port = port_find()};
-	if (i->port > 0)
-		server_start(i);
+	*i = (struct remote_iperf){.ends = e};
+	server_start(i);
 	if (i->server > 0) /* it listens a moment after it was started */
 		json = client_run_soon(i, "1");
 	json_decref(json);
