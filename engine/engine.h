@@ -248,7 +248,8 @@ struct engine_peer_info {
 	uint32_t rtt_us;       /* of the last answered ping or call; 0: none */
 	int64_t heard_ns;      /* clock_now_ns of the last sign of life */
 	uint64_t sent_bytes, received_bytes, retried_slices;
-	void *user; /* engine_peer_set_user's */
+	uint64_t came_bytes; /* received, with what belongs to nothing whole */
+	void *user;	     /* engine_peer_set_user's */
 };
 
 void engine_peer_info(struct engine_peer *peer, struct engine_peer_info *info);

@@ -323,6 +323,12 @@ int engine_landing_begin(struct engine_link *link,
 	return err;
 }
 
+void engine_data_came(struct engine_link *link, size_t n)
+{
+	atomic_fetch_add_explicit(&link->peer->came_bytes, n,
+				  memory_order_relaxed);
+}
+
 static void landed(struct engine_grant *g, const struct engine_landing *l)
 {
 	struct engine_peer *p = g->peer;

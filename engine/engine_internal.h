@@ -138,7 +138,8 @@ struct engine_peer {
 
 	/* figures */
 	uint64_t sent_bytes, received_bytes, retried;
-	struct path path; /* all links together */
+	_Atomic uint64_t came_bytes; /* with those of slices not whole */
+	struct path path;	     /* all links together */
 	uint32_t rtt_us;
 };
 

@@ -224,6 +224,7 @@ void engine_peer_info(struct engine_peer *p, struct engine_peer_info *info)
 		.sent_bytes = p->sent_bytes,
 		.received_bytes = p->received_bytes,
 		.retried_slices = p->retried,
+		.came_bytes = atomic_load(&p->came_bytes),
 		.user = p->user,
 	};
 	list_for_each (l, &p->grants)

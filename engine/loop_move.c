@@ -238,6 +238,7 @@ static void copy(struct loop_link *l, const struct engine_slice *s, uint32_t to)
 {
 	memcpy((char *)l->landing.place.addr + l->landed,
 	       (const char *)s->from.addr + l->landed, to - l->landed);
+	engine_data_came(&l->twin->base, to - l->landed);
 	l->landed = to;
 }
 

@@ -156,6 +156,7 @@ static int move(uint8_t *to, const uint8_t *from, size_t n)
 /* So much of the payload is in place (or dropped). */
 static int data_advance(struct tcp_link *l, size_t n)
 {
+	engine_data_came(&l->base, n);
 	l->data_left -= n;
 	if (l->data_to)
 		l->data_to += n;

@@ -309,6 +309,11 @@ int engine_landing_begin(struct engine_link *link,
 			 struct engine_segment segment, uint64_t offset,
 			 uint32_t length_bytes, struct engine_landing *landing);
 
+/** engine_data_came - so many bytes of slices, of one that is refused too, as
+ *  they come: who waits for a slow link can tell it from a dead one. Any
+ *  thread. */
+void engine_data_came(struct engine_link *link, size_t n);
+
 /** engine_landing_end - nothing writes landing->place any more. 0: every byte
  *  of it came. */
 void engine_landing_end(struct engine_landing *landing, int status);

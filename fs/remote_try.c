@@ -296,7 +296,7 @@ static struct try *try_new(struct remote *r, struct engine_peer *peer,
 	list_init(&t->link);
 	t->r = r;
 	t->peer = peer;
-	t->peer_bytes = info.received_bytes;
+	t->peer_bytes = info.came_bytes;
 	t->refs = 2; /* until it is over, and remote_try_start's */
 	t->offset = m->offset;
 	t->size_bytes = m->length_bytes ? m->length_bytes : m->size_bytes;
@@ -439,11 +439,11 @@ static bool goes_on(struct try *t, int64_t now)
 
 	engine_peer_info(t->peer, &info);
 	more = bytes > t->seen_bytes ||
-	       ((t->sum || !bytes) && info.received_bytes > t->peer_bytes);
+	       ((t->sum || !bytes) && info.came_bytes > t->peer_bytes);
 	if (!more || now >= t->deadline)
 		return false;
 	t->seen_bytes = bytes;
-	t->peer_bytes = info.received_bytes;
+	t->peer_bytes = info.came_bytes;
 	t->until = now + t->patience;
 	return true;
 }

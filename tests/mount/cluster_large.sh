@@ -58,6 +58,20 @@ another_holder_goes_on_where_one_died() {
 	all_know 3
 }
 
+# No mebibyte of it comes within the patience that is right for a fast link.
+a_link_that_is_slower_than_was_thought_gets_the_time_it_needs() {
+	put_published "$(kv 1)/n/slow" $BYTES 7
+	on 1 tc qdisc replace dev eth0 root tbf rate 16mbit burst 512k \
+		latency 400ms
+	hand_start
+	wait_for '[ -e "$(kv 2)/n/slow" ]'
+	hand open 1 r "$(kv 2)/n/slow"
+	on 1 tc qdisc replace dev eth0 root tbf rate 80mbit burst 512k \
+		latency 50ms
+	hand check 1 0 7 $BYTES
+	hand close 1
+}
+
 with_no_holder_left_a_read_fails_and_is_not_short() {
 	put_published "$(kv 1)/n/lost" $BYTES 3
 	_opened_and_stopped 2 1 lost
