@@ -4,7 +4,6 @@
 # leaves behind. Figures are not looked at.
 # shellcheck source=tests/mount/cluster_lib.sh
 . "$(dirname "$0")/cluster_lib.sh" || exit 99
-KVFS_RUNGS=uring
 on_each_rung "$@"
 requires_memory 3000
 POOL=256M cluster_up 2

@@ -60,6 +60,14 @@ rung_lacks() { # RUNG: prints why the machine has not this rung, or nothing
 	esac
 }
 
+rung_best() {
+	local rung
+	for rung in uring clone direct; do
+		[ -n "$(rung_lacks "$rung")" ] || break
+	done
+	say "$rung"
+}
+
 rung_shown() { # RUNG: what status and statistics call it
 	case $1 in
 	uring) say passthrough+uring ;;
@@ -74,6 +82,7 @@ on_each_rung() {
 
 	[ -z "${KVFS_RUNG:-}" ] || return 0
 	for rung in ${KVFS_RUNGS:-uring clone direct}; do
+		[ "$rung" != best ] || rung=$(rung_best)
 		why=$(rung_lacks "$rung")
 		if [ -n "$why" ]; then
 			say "SKIP $(basename "$0" .sh) [$rung]: $why"
