@@ -62,6 +62,8 @@ static const struct ioctl_command commands[] = {
 	 .any_room = true, .run = ioctl_do_use},
 	{KVFS_IOC_EVICT(FIND_ROOM), sizeof(struct kvfs_ioc_find),
 	 .any_room = true, .run = ioctl_do_use},
+	{KVFS_IOC_PREFETCH(FIND_ROOM), sizeof(struct kvfs_ioc_find),
+	 .any_room = true, .run = ioctl_do_prefetch},
 	{KVFS_IOC_REGISTER, sizeof(struct kvfs_ioc_register),
 	 .run = ioctl_do_register},
 	{KVFS_IOC_UNREGISTER, sizeof(struct kvfs_ioc_unregister),

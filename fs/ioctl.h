@@ -9,7 +9,7 @@
  *      ioctl_names.c  the names of a request, one after the other
  *      ioctl_find.c   EXISTS, MATCH     ioctl_locate.c  LOCATE, UNPIN
  *      ioctl_store.c  RESERVE, COMMIT, ABORT
- *      ioctl_use.c    TOUCH, EVICT
+ *      ioctl_use.c    TOUCH, EVICT      ioctl_prefetch.c  PREFETCH
  *      ioctl_buffer.c REGISTER, UNREGISTER; PUT    ioctl_get.c  GET
  *
  * A handler gets a call whose value is the request: size bytes, of which the
@@ -145,6 +145,9 @@ void ioctl_do_unregister(struct call *c);
 
 /* ioctl_use.c: TOUCH, EVICT */
 void ioctl_do_use(struct call *c);
+
+/* ioctl_prefetch.c */
+void ioctl_do_prefetch(struct call *c);
 
 /* ioctl_find.c */
 #define IOCTL_BITS_BYTES ((KVFS_IOC_NAMES_MAX + 7) / 8)

@@ -317,15 +317,19 @@ struct kvfs_ioc_committed {
 
 #define KVFS_IOC_TOUCH(room) KVFS_IOC_CALL(9, room)
 #define KVFS_IOC_EVICT(room) KVFS_IOC_CALL(10, room)
+#define KVFS_IOC_PREFETCH(room) KVFS_IOC_CALL(11, room)
 
 /*
  * A struct kvfs_ioc_find without flags, and names, go in; a struct
  * kvfs_ioc_found comes out, whose bits say for which of them it was done.
- * Only blocks of this node count.
  *
  * TOUCH: they are used now, as if opened: the caller may read them.
  * EVICT: they go from this node; other nodes' copies stay. The caller may
  * remove them; what is open, mapped or pinned by anybody stays.
+ * PREFETCH: those of other nodes come here in the background, in the order of
+ * the names; those that are here already count, too. The caller may read them.
+ * Nobody is told when one came, or did not. 4,096 of all callers can wait to
+ * be fetched: there is no bit for what is more.
  */
 
 /* ---- data to and from memory of the client's own ------------------------- */

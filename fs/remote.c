@@ -335,6 +335,7 @@ static void init(struct remote *r)
 	pthread_mutex_init(&r->lock, NULL);
 	pthread_rwlock_init(&r->ckpt_lock, NULL);
 	list_init(&r->drops);
+	list_init(&r->wishes);
 	r->pool_bytes = r->fs->config.pool_bytes;
 }
 
@@ -421,6 +422,7 @@ void remote_close(struct fs *fs)
 
 	if (!r)
 		return;
+	remote_prefetch_close(r);
 	remote_ahead_close(r);
 	remote_offers_close(r);
 	pthread_cond_destroy(&r->changed);

@@ -16,6 +16,7 @@
  *      remote_list.c   names of other nodes in a listing
  *      remote_order.c  fetch, pin, replicate, drain: what users ask for
  *      remote_chain.c  what was stored after what
+ *      remote_prefetch.c  blocks fetched because a client will want them
  *      remote_ahead.c  fetching ahead of a reader, along that
  *      remote_offer.c  last copies that have to go: to nodes with older ones
  *      remote_wire.c   the messages
@@ -102,6 +103,8 @@ struct remote {
 	struct remote_offers *offers;
 	atomic_uint n_patient;	  /* fetches that wait for a link */
 	struct remote_runs *runs; /* remote_ahead.c */
+	struct list wishes;	  /* remote_prefetch.c, kv->lock */
+	unsigned n_wishes, n_prefetching;
 	pthread_mutex_t try_lock; /* guards tries, parts */
 	pthread_cond_t try_begun;
 	struct list tries, parts; /* remote_parts.c: blocks in parts */
@@ -119,6 +122,7 @@ struct kv_remote {
 	int64_t learned_ns;	    /* wall clock, at first: its times */
 	struct remote_fetch *fetch; /* under way */
 	struct remote_parts *parts; /* of a large block: what is here */
+	bool wished;		    /* remote_prefetch.c has it */
 };
 
 /* remote.c */
@@ -244,6 +248,15 @@ void remote_fetch_go(struct remote_fetch *x);
 /** remote_fetch_cancel - nobody will ask for it; where somebody has, it goes
  *  on. kv->lock held, x not yet told to remote_ahead_ended. */
 void remote_fetch_cancel(struct remote_fetch *x);
+
+/* remote_prefetch.c */
+/** remote_prefetch - this KV_REMOTE node shall be fetched in the background;
+ *  remote_prefetch_go then begins it. kv->lock held. Returns: false, too many
+ *  are waiting, or there is no memory. */
+bool remote_prefetch(struct remote *r, struct kv_file *f);
+void remote_prefetch_go(struct remote *r); /* no lock held */
+/** remote_prefetch_close - nobody fetches any more. */
+void remote_prefetch_close(struct remote *r);
 
 /* remote_order.c: what users ask for by user.kvfs.* */
 /** remote_ask - a call to one node, its status waited for. */

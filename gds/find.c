@@ -113,6 +113,12 @@ int kvfs_evict(struct kvfs *k, const struct kvfs_names *names, uint8_t *bitmap)
 	return use(k, names, KVFS_IOC_EVICT(0), bitmap);
 }
 
+int kvfs_prefetch(struct kvfs *k, const struct kvfs_names *names,
+		  uint8_t *bitmap)
+{
+	return use(k, names, KVFS_IOC_PREFETCH(0), bitmap);
+}
+
 /* -- match -------------------------------------------------------------- */
 
 static const struct kvfs_ioc_node *node_of(const struct kvfs_ioc_found *f,

@@ -14,7 +14,7 @@
  *
  *      open.c     a directory, and what its daemon can do
  *      names.c    the names that fit into one request
- *      find.c     EXISTS, MATCH, TOUCH, EVICT, request by request
+ *      find.c     EXISTS, MATCH, TOUCH, EVICT, PREFETCH
  *      get.c      LOCATE and UNPIN: blocks in place
  *      maps.c     the frames that are mapped
  *      frame.c    RESERVE, COMMIT and ABORT: blocks written in place

@@ -271,6 +271,19 @@ int kvfs_touch(struct kvfs *k, const struct kvfs_names *names, uint8_t *bitmap);
  */
 int kvfs_evict(struct kvfs *k, const struct kvfs_names *names, uint8_t *bitmap);
 
+/**
+ * kvfs_prefetch - blocks of other nodes come to this node in the background
+ *
+ * Shape:   in the order of the names, 32 at a time; what is on its way, or is
+ *          here already, is in @bitmap and in the result. Nobody is told when
+ *          one came, or could not: to use them is kvfs_get with KVFS_FETCH.
+ *          The daemon remembers up to 4,096 names of all its callers, and no
+ *          more. The caller may read them. Arguments and result are otherwise
+ *          those of kvfs_touch.
+ */
+int kvfs_prefetch(struct kvfs *k, const struct kvfs_names *names,
+		  uint8_t *bitmap);
+
 /* ---- memory of the caller's own ----------------------------------------- */
 
 /*

@@ -163,6 +163,8 @@ void fuzz_seeds(void)
 	memcpy(bytes, &(uint32_t){KVFS_IOC_VERSION}, 4);
 	memcpy(bytes + 4, &v, sizeof(v));
 	fuzz_seed(bytes, sizeof(bytes));
+	seed(KVFS_IOC_PREFETCH(256), (struct kvfs_ioc_names){.n = 2}, texts,
+	     sizeof(texts));
 	seed(KVFS_IOC_EXISTS(256), (struct kvfs_ioc_names){.n = 2}, texts,
 	     sizeof(texts));
 	seed(KVFS_IOC_MATCH(16383),

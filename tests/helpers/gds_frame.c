@@ -4,7 +4,8 @@
  *
  *      gds_frame DIR store LENGTH [-p] [-s] [-k] [-m]
  *      gds_frame DIR abort LENGTH        as many frames as names
- *      gds_frame DIR touch|evict         prints for how many it was done
+ *      gds_frame DIR touch|evict|prefetch
+ *                                      prints for how many it was done
  *      gds_frame DIR errors              no names: what is refused
  *
  *      -p, -s, -k  KVFS_PARENT, KVFS_SYNC, KVFS_KEEP
@@ -105,9 +106,11 @@ static int do_abort(struct kvfs *k, uint32_t n, uint64_t length)
 	return err ? failed(err) : 0;
 }
 
-static int do_use(struct kvfs *k, const struct kvfs_names *names, bool evict)
+static int do_use(struct kvfs *k, const struct kvfs_names *names, char how)
 {
-	int n = evict ? kvfs_evict(k, names, NULL) : kvfs_touch(k, names, NULL);
+	int n = how == 'e'   ? kvfs_evict(k, names, NULL)
+		: how == 't' ? kvfs_touch(k, names, NULL)
+			     : kvfs_prefetch(k, names, NULL);
 
 	if (n < 0)
 		return failed(n);
@@ -173,7 +176,7 @@ static int run(struct kvfs *k, char **args)
 		return do_store(k, &names, flags, length);
 	if (!strcmp(args[0], "abort"))
 		return do_abort(k, names.n, length);
-	return do_use(k, &names, !strcmp(args[0], "evict"));
+	return do_use(k, &names, *args[0]);
 }
 
 int main(int argc, char **argv)

@@ -3,9 +3,10 @@
  * The ioctls of <kvfs/ioctl.h> by hand, also as nobody should call them:
  *
  *      ioctl [OPTION...] DIR version
- *      ioctl [OPTION...] DIR exists|match|touch|evict [NAME...]    "-": names
- * from stdin ioctl [OPTION...] DIR locate [NAME...] ioctl [OPTION...] DIR store
- * LENGTH NAME...      the frames are filled with the pattern of seeds 0, 1,
+ *      ioctl [OPTION...] DIR exists|match|touch|evict|prefetch [NAME...] "-":
+ * names from stdin ioctl [OPTION...] DIR locate [NAME...] ioctl [OPTION...] DIR
+ * store LENGTH NAME...      the frames are filled with the pattern of seeds 0,
+ * 1,
  * ..., and stored
  *
  *      -d BYTES   names are digests in hex of so many bytes
@@ -376,11 +377,12 @@ static void take_option(int o)
 
 static unsigned find_command(const char *name)
 {
-	return !strcmp(name, "exists")	? KVFS_IOC_EXISTS(0)
-	       : !strcmp(name, "match") ? KVFS_IOC_MATCH(0)
-	       : !strcmp(name, "touch") ? KVFS_IOC_TOUCH(0)
-	       : !strcmp(name, "evict") ? KVFS_IOC_EVICT(0)
-					: 0;
+	return !strcmp(name, "exists")	   ? KVFS_IOC_EXISTS(0)
+	       : !strcmp(name, "match")	   ? KVFS_IOC_MATCH(0)
+	       : !strcmp(name, "touch")	   ? KVFS_IOC_TOUCH(0)
+	       : !strcmp(name, "evict")	   ? KVFS_IOC_EVICT(0)
+	       : !strcmp(name, "prefetch") ? KVFS_IOC_PREFETCH(0)
+					   : 0;
 }
 
 int main(int argc, char **argv)
