@@ -400,6 +400,22 @@ int remote_open(struct fs *fs)
 	return 0;
 }
 
+#define QUIESCE_US 2000
+
+void remote_quiesce(struct fs *fs)
+{
+	struct remote *r = fs->remote;
+
+	if (!r)
+		return;
+	do { /* a worker may just have begun one */
+		workers_drain(fs->workers);
+		remote_try_cancel(r, NULL);
+		usleep(QUIESCE_US);
+	} while (atomic_load(&r->counters.n_fetching));
+	workers_drain(fs->workers);
+}
+
 void remote_stop(struct fs *fs)
 {
 	struct remote *r = fs->remote;

@@ -129,6 +129,9 @@ struct kv_remote {
 /** remote_open - start the engine, tell the others where this node is reached.
  *  Leaves fs->remote NULL on a mount with a private Redis. 0 or -errno. */
 int remote_open(struct fs *fs);
+/** remote_quiesce - end fetches and wait until those who wait for them have
+ *  their answers: while the session is still served, fs->stopping. */
+void remote_quiesce(struct fs *fs);
 /** remote_stop - end fetches, peers' requests and the engine; meta and kv may
  *  still call in. */
 void remote_stop(struct fs *fs);
@@ -327,7 +330,7 @@ void remote_offer_soon(struct kv *kv);
 int remote_watch_open(struct remote *r);
 void remote_watch_close(struct remote *r);
 /** remote_try_cancel - tries of messages with this path (the pointer, not its
- *  bytes) end with -ECANCELED, soon; nobody waits. */
+ *  bytes; NULL: all) end with -ECANCELED, soon; nobody waits. */
 void remote_try_cancel(struct remote *r, const char *path);
 
 /* remote_serve.c */

@@ -388,7 +388,6 @@ static void note(struct remote_fetch *x, int err)
 
 	if (x->patient)
 		atomic_fetch_sub(&x->r->n_patient, 1);
-	atomic_fetch_sub(&c->n_fetching, 1);
 	hist_add(&c->fetch, clock_now_ns() - x->started_ns);
 	if (err == -ECANCELED) {
 		atomic_fetch_add(&c->ahead_cancelled, 1);
@@ -429,13 +428,15 @@ static void detach(struct remote_fetch *x, struct list *waiters,
 
 static void finish_into(struct remote_fetch *x, int err)
 {
+	struct remote_counters *c = &x->r->counters;
 	struct remote_into *into = x->into;
 
 	if (!err)
-		atomic_fetch_add(&x->r->counters.hits, 1);
+		atomic_fetch_add(&c->hits, 1);
 	remote_target_free(x->target);
 	free(x);
 	into->done(into, err);
+	atomic_fetch_sub(&c->n_fetching, 1);
 }
 
 static void finish(struct remote_fetch *x, int err)
@@ -477,6 +478,7 @@ static void finish(struct remote_fetch *x, int err)
 		remote_node_publish(kv, x->f);
 	kv_unpin(kv, x->f);
 	pthread_mutex_unlock(&kv->lock);
+	atomic_fetch_sub(&x->r->counters.n_fetching, 1); /* all were told */
 	free(x);
 }
 

@@ -503,7 +503,7 @@ void remote_try_cancel(struct remote *r, const char *path)
 	list_for_each (l, &r->tries) {
 		struct try *t = container_of(l, struct try, link);
 
-		if (t->path == path)
+		if (!path || t->path == path)
 			t->cancelled = true;
 	}
 	pthread_cond_signal(&r->try_begun);

@@ -17,6 +17,7 @@
 #include "fs/fs.h"
 #include "fs/locks.h"
 #include "fs/order.h"
+#include "fs/remote.h"
 
 /*
  * The FUSE session and the ladder. Which rung is in use is decided in two
@@ -259,6 +260,7 @@ static void *watch_signals(void *arg)
 	atomic_store(&fs->stopping, true);
 	locks_quiesce(fs->locks);
 	workers_drain(fs->workers);
+	remote_quiesce(fs);
 	kv_quiesce(fs->kv);
 	fuse_session_exit(fs->session);
 	return NULL;

@@ -156,6 +156,27 @@ clients_killed_in_the_middle_leave_nothing() {
 	wait_for '[ "$(node_status 2 .remote.quarantined_bytes)" = 0 ]' 20
 }
 
+# The node that fetches goes while node 1 is silent in the middle of its bytes.
+a_node_that_goes_ends_what_it_fetches() {
+	local client pid rc=0
+	_store i 16000000 140 2
+	node_stops_at 1 8
+	wait_for '[ -e "$(kv 2)/n/i0" ] && [ -e "$(kv 2)/n/i1" ]' 20
+	_with get=1:0:16000000:0:16000000:i0,i1 >"$T/out" 2>&1 &
+	client=$!
+	wait_for 'node_is_stopped 1' 30
+	pid=$(node_pid 2)
+	kill -TERM "$pid"
+	wait_for "gone $pid" 30
+	wait $client || rc=$?
+	grep -q / "$T/out" && fail "it got what was not sent: $(cat "$T/out")"
+	grep -qi 'sanitizer\|assert' "$KVFS_CLUSTER/node-2/state/kvfs.log" &&
+		fail 'it did not end well'
+	node_cont 1
+	node_mount 2
+	all_know 2
+}
+
 # Ends with node 1 gone.
 a_holder_that_dies_ends_the_call() {
 	local client
