@@ -19,15 +19,9 @@
 #include "engine/engine.h"
 #include "fs/fs.h"
 #include "fs/remote.h"
+#include "fs/users.h"
 
 #define FILL_STEP (64ull << 20) /* holes filled between looks at the clock */
-
-struct buffer_user {
-	struct list link;
-	uid_t uid;
-	uint32_t n;
-	uint64_t bytes;
-};
 
 struct buffers {
 	struct fs *fs;
@@ -58,41 +52,19 @@ int buffers_open(struct buffers **out, struct fs *fs)
 
 /* -- what is charged: lock held ------------------------------------------ */
 
-static struct buffer_user *user_of(struct buffers *all, uid_t uid)
-{
-	struct buffer_user *user;
-
-	list_for_each (l, &all->users) {
-		user = container_of(l, struct buffer_user, link);
-		if (user->uid == uid)
-			return user;
-	}
-	user = calloc(1, sizeof(*user));
-	if (!user)
-		return NULL;
-	user->uid = uid;
-	list_push_back(&all->users, &user->link);
-	return user;
-}
-
-static void charge(struct buffers *all, struct buffer_user *user, int n,
+static void charge(struct buffers *all, struct fs_user *user, int n,
 		   uint64_t bytes)
 {
 	struct fs_counters *c = &all->fs->counters;
 
 	all->n += (uint32_t)n;
 	all->bytes += bytes;
-	user->n += (uint32_t)n;
-	user->bytes += bytes;
+	user_charge(user, n, (int64_t)bytes);
 	atomic_fetch_add(&c->buffers, (uint64_t)n);
 	atomic_fetch_add(&c->buffer_bytes, bytes);
-	if (user->n)
-		return;
-	list_remove(&user->link);
-	free(user);
 }
 
-static bool fits(const struct buffers *all, const struct buffer_user *user,
+static bool fits(const struct buffers *all, const struct fs_user *user,
 		 uint64_t bytes)
 {
 	return all->n < BUFFERS_MAX && user->n < BUFFERS_USER_MAX &&
@@ -103,14 +75,14 @@ static bool fits(const struct buffers *all, const struct buffer_user *user,
 static int reserve(struct buffer *b, uid_t uid)
 {
 	struct buffers *all = b->all;
-	struct buffer_user *user;
+	struct fs_user *user;
 	scoped_lock(&all->lock);
 
-	user = user_of(all, uid);
+	user = users_get(&all->users, uid);
 	if (!user)
 		return -ENOMEM;
 	if (!fits(all, user, b->map_bytes)) {
-		charge(all, user, 0, 0);
+		user_settle(user);
 		return -EDQUOT;
 	}
 	charge(all, user, 1, b->map_bytes);

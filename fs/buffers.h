@@ -39,7 +39,7 @@ struct buffer {
 	struct buffers *all;
 	struct list *owner; /* NULL: it has gone */
 	struct list of_owner;
-	struct buffer_user *user;
+	struct fs_user *user;
 	struct kvfs_ioc_buffer name;
 	uint32_t refs; /* the owner's, and what moves */
 	bool writable;

@@ -5,16 +5,9 @@
 #include <stdlib.h>
 
 #include "fs/kv.h"
+#include "fs/users.h"
 
 #define PIN_LISTS 64 /* of one directory; a power of 2 */
-
-/* What a user holds; gone with the last. */
-struct kv_user {
-	struct list link;
-	uid_t uid;
-	uint64_t bytes;
-	uint32_t holds;
-};
 
 struct pin {
 	struct pin *next;
@@ -26,33 +19,6 @@ struct kv_pins {
 	struct pin *lists[PIN_LISTS];
 	struct pin *reserved;
 };
-
-/* -- users -------------------------------------------------------------- */
-
-static struct kv_user *user_get(struct kv *kv, uid_t uid)
-{
-	struct kv_user *user;
-
-	list_for_each (l, &kv->lend_users) {
-		user = container_of(l, struct kv_user, link);
-		if (user->uid == uid)
-			return user;
-	}
-	user = calloc(1, sizeof(*user));
-	if (!user)
-		return NULL;
-	user->uid = uid;
-	list_push_back(&kv->lend_users, &user->link);
-	return user;
-}
-
-static void user_settle(struct kv_user *user)
-{
-	if (user->holds)
-		return;
-	list_remove(&user->link);
-	free(user);
-}
 
 /* -- frames ------------------------------------------------------------- */
 
@@ -113,13 +79,12 @@ static void lent_settle(struct kv *kv, struct kv_lent *lent)
 /* -- holds -------------------------------------------------------------- */
 
 /* The hold is counted; what it held may be gone afterwards. */
-static void charge(struct kv *kv, struct kv_user *user, struct kv_lent *lent,
+static void charge(struct kv *kv, struct fs_user *user, struct kv_lent *lent,
 		   int n)
 {
 	uint64_t bytes = (uint64_t)n * lent->bytes;
 
-	user->bytes += bytes;
-	user->holds += (uint32_t)n;
+	user_charge(user, n, (int64_t)bytes);
 	lent->holds += (uint32_t)n;
 	atomic_fetch_add(&kv->fs->counters.lent, (uint64_t)n);
 	atomic_fetch_add(&kv->fs->counters.lent_bytes, bytes);
@@ -129,7 +94,7 @@ int kv_hold_lent(struct kv *kv, uid_t uid, struct kv_lent *lent,
 		 struct kv_hold *hold)
 {
 	uint64_t limit = kv->fs->config.pool_bytes / KV_LEND_SHARE;
-	struct kv_user *user = user_get(kv, uid);
+	struct fs_user *user = users_get(&kv->lend_users, uid);
 
 	if (!user)
 		return -ENOMEM;
@@ -159,15 +124,9 @@ void kv_lent_put(struct kv *kv, struct kv_lent *lent)
 	lent_settle(kv, lent);
 }
 
-static void uncharge(struct kv *kv, struct kv_hold *hold)
-{
-	charge(kv, hold->user, hold->lent, -1);
-	user_settle(hold->user);
-}
-
 void kv_hold_drop(struct kv *kv, struct kv_hold *hold)
 {
-	uncharge(kv, hold);
+	charge(kv, hold->user, hold->lent, -1);
 	lent_settle(kv, hold->lent);
 }
 
@@ -292,7 +251,7 @@ void kv_pins_abort(struct kv *kv, struct kv_pins *pins, struct kv_lent *lent,
 		return;
 	}
 	*at = pin->next;
-	uncharge(kv, &pin->hold);
+	charge(kv, pin->hold.user, lent, -1);
 	lent_free(kv, lent);
 	pool_writers(kv->fs->pool, -1);
 	free(pin);
@@ -310,8 +269,6 @@ void kv_pins_free(struct kv *kv, struct kv_pins *pins)
 
 void kv_lend_fini(struct kv *kv)
 {
-	struct list *l;
-
 	for (unsigned i = 0; i < KV_LENT_LISTS; i++)
 		while (kv->lent[i]) {
 			struct kv_lent *lent = kv->lent[i];
@@ -319,6 +276,5 @@ void kv_lend_fini(struct kv *kv)
 			kv->lent[i] = lent->next;
 			free(lent);
 		}
-	while ((l = list_pop_front(&kv->lend_users)))
-		free(container_of(l, struct kv_user, link));
+	users_free(&kv->lend_users);
 }

@@ -45,10 +45,10 @@ struct kv_lent {
 	uid_t uid; /* whose reservation it is */
 };
 
-struct kv_user;
+struct fs_user;
 struct kv_hold {
 	struct kv_lent *lent;
-	struct kv_user *user; /* who is charged */
+	struct fs_user *user; /* who is charged */
 };
 
 /** kv_hold_take - 0, -ENOMEM, or -EDQUOT he holds too much already. */
