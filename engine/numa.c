@@ -14,18 +14,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "engine/sysfs.h"
+
 #define POLICY_NODE 1 /* MPOL_F_NODE: of linux/mempolicy.h */
 #define POLICY_ADDR 2 /* MPOL_F_ADDR */
-
-static bool read_line(const char *path, char *line, size_t n)
-{
-	FILE *f = fopen(path, "re");
-	bool ok = f && fgets(line, (int)n, f);
-
-	if (f)
-		fclose(f);
-	return ok;
-}
 
 /* One node's row: its distance to each. Returns: how many there are. */
 static unsigned read_row(const char *line, unsigned char *row)
@@ -47,14 +39,14 @@ static unsigned read_row(const char *line, unsigned char *row)
 
 void numa_load(const char *sys, struct numa *numa)
 {
-	char path[512], line[NUMA_NODES_MAX * 8];
+	char line[NUMA_NODES_MAX * 8];
 	unsigned n = 0, width = 1;
 
 	memset(numa, 0, sizeof(*numa));
 	for (; n < NUMA_NODES_MAX; n++) {
-		snprintf(path, sizeof(path),
-			 "%s/devices/system/node/node%u/distance", sys, n);
-		if (!read_line(path, line, sizeof(line)))
+		if (!sysfs_read(line, sizeof(line),
+				"%s/devices/system/node/node%u/distance", sys,
+				n))
 			break;
 		width = read_row(line, numa->distance[n]);
 	}
@@ -71,11 +63,11 @@ unsigned numa_distance(const struct numa *numa, int a, int b)
 
 int numa_of_interface(const char *sys, const char *name)
 {
-	char path[512], line[16];
+	char line[16];
+	bool known = sysfs_read(line, sizeof(line),
+				"%s/class/net/%s/device/numa_node", sys, name);
 
-	snprintf(path, sizeof(path), "%s/class/net/%s/device/numa_node", sys,
-		 name);
-	return read_line(path, line, sizeof(line)) ? atoi(line) : NUMA_UNKNOWN;
+	return known ? atoi(line) : NUMA_UNKNOWN;
 }
 
 static bool same_ip(const struct sockaddr *a, const struct sockaddr_storage *b)

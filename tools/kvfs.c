@@ -6,12 +6,12 @@
 #include "tools/verb.h"
 
 static const struct verb *const verbs[] = {
-	&verb_mount,  &verb_umount,    &verb_drain,    &verb_status,
-	&verb_nodes,  &verb_info,      &verb_locate,   &verb_match,
-	&verb_ls,     &verb_verify,    &verb_prefetch, &verb_pin,
-	&verb_unpin,  &verb_replicate, &verb_rm,       &verb_bench,
-	&verb_replay, &verb_help,      &verb_version,  &verb_mount_helper,
-	NULL,
+	&verb_mount,	    &verb_umount,   &verb_drain,     &verb_status,
+	&verb_nodes,	    &verb_topology, &verb_info,	     &verb_locate,
+	&verb_match,	    &verb_ls,	    &verb_verify,    &verb_prefetch,
+	&verb_pin,	    &verb_unpin,    &verb_replicate, &verb_rm,
+	&verb_bench,	    &verb_replay,   &verb_help,	     &verb_version,
+	&verb_mount_helper, NULL,
 };
 
 const struct verb *verb_each(unsigned i)

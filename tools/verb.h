@@ -44,7 +44,8 @@ struct verb {
 extern const struct verb verb_mount, verb_umount, verb_status, verb_info,
 	verb_ls, verb_verify, verb_bench, verb_replay, verb_help, verb_version,
 	verb_mount_helper, verb_nodes, verb_locate, verb_prefetch, verb_pin,
-	verb_unpin, verb_replicate, verb_rm, verb_drain, verb_match;
+	verb_unpin, verb_replicate, verb_rm, verb_drain, verb_match,
+	verb_topology;
 
 /** verb_find - by name, or NULL. */
 const struct verb *verb_find(const char *name);
