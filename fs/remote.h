@@ -10,6 +10,7 @@
  *      remote_name.c   LOOKUP and unlink of names that other nodes hold
  *      remote_node.c   a name in the tree whose bytes are elsewhere
  *      remote_fetch.c  the reader: from a holder into a frame of ours
+ *      remote_holders.c  whom it asks, and how often
  *      remote_try.c    one holder asked once; the watcher of those
  *      remote_parts.c  a large block, read while it comes
  *      remote_serve.c  the owner: what peers ask for
@@ -60,7 +61,7 @@ struct remote_fetch;
 #define REMOTE_FETCHERS 32
 #define REMOTE_PATIENT (REMOTE_FETCHERS / 4) /* may wait for a link */
 #define REMOTE_SERVERS 2
-#define REMOTE_UPLOADS_MAX 4 /* of one block at a time */
+#define REMOTE_UPLOADS_MAX 4 /* of one block; more: whom else to ask */
 #define REMOTE_OLDER                                                          \
 	2		/* so many times must a node's blocks be, or it takes \
 			   no last copies of others */
@@ -108,6 +109,7 @@ struct remote {
 	pthread_mutex_t try_lock; /* guards tries, parts */
 	pthread_cond_t try_begun;
 	struct list tries, parts; /* remote_parts.c: blocks in parts */
+	struct list serving;	  /* remote_serve.c; kv->lock */
 	pthread_t watcher;
 	bool watch_idle, watch_stop;
 	pthread_rwlock_t ckpt_lock; /* guards ckpt: ckpt_fetch_serve.c */
@@ -251,6 +253,11 @@ void remote_fetch_go(struct remote_fetch *x);
 /** remote_fetch_cancel - nobody will ask for it; where somebody has, it goes
  *  on. kv->lock held, x not yet told to remote_ahead_ended. */
 void remote_fetch_cancel(struct remote_fetch *x);
+
+/** remote_fetch_await - a peer waits for what is under way. Returns: false, it
+ *  is not, or waits itself for another's, or too many do. kv->lock held. */
+bool remote_fetch_await(struct kv_file *f, struct remote_watcher *w);
+#define REMOTE_AWAIT_MAX 4u
 
 /* remote_prefetch.c */
 /** remote_prefetch - this KV_REMOTE node shall be fetched in the background;

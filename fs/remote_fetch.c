@@ -2,277 +2,32 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
-#include "base/log.h"
 #include "fs/kv.h"
-#include "fs/remote.h"
+#include "fs/remote_fetch.h"
 #include "fs/remote_parts.h"
-#include "fs/remote_try.h"
 
 /*
  * From a holder into this pool. A node has at most one fetch; calls that need
  * the block wait on it and are run again when it is over. The fetch pins its
  * node until they have run, so the block cannot be evicted under them.
  *
- * Holders are asked one after the other, best first. When none of those that
- * Redis named could give it, Redis is asked once more: copies move. Where a
- * node that lives could not be reached, a foreground fetch goes on asking up to
- * its deadline, and waits for no backoff: the link may have healed.
- *
- * The first is asked by the thread that has the call, and where it delivers,
- * most often, a thread of the engine ends the fetch: a fetcher only has what
- * takes long, the checksum of a large block, and what went wrong. Each hand-off
- * saved is a wake-up, and for a small block those are what a fetch costs.
+ * The first holder is asked by the thread that has the call, and where it
+ * delivers, most often, a thread of the engine ends the fetch: a fetcher only
+ * has what takes long, the checksum of a large block, and what went wrong. Each
+ * hand-off saved is a wake-up, and for a small block those are what a fetch
+ * costs.
  */
 
 #define VERIFY_AT_ONCE_BYTES (256u << 10) /* a thread of the engine may */
-#define BUSY_US 5000			  /* all holders are: not yet */
-#define UNREACHED_US 100000		  /* a link that failed: not yet */
-
-struct remote_fetch {
-	struct job job;
-	struct remote *r;
-	struct kv_file *f;	  /* whose block it will be; or: */
-	struct remote_into *into; /* it only goes into this memory */
-	struct list waiters;	  /* call.job.link; kv->lock */
-	struct list watchers;	  /* remote_watcher.link; likewise */
-	int64_t deadline, started_ns;
-	struct meta_kv_found found;
-	enum engine_priority priority;
-	enum kv_kind kind;
-	uint32_t age_ms;   /* since its last use, as the giver has it */
-	bool marked;	   /* it lies ahead of a reader; kv->lock */
-	atomic_bool chain; /* somebody asked for it, not only we did */
-	atomic_bool cancelled;
-	struct remote_ahead *ahead; /* told when it is over; kv->lock */
-	struct remote_target *target;
-	struct remote_parts *parts; /* large: the target is theirs */
-	uint32_t from;		    /* the holder that had it, or is asked */
-	uint32_t tried; /* it was asked and failed: last next time */
-	int status;	/* of that try */
-	bool again;	/* Redis was asked once more */
-	bool unreached; /* a holder that lives */
-	bool patient;	/* one of those that may wait for a link */
-	uint16_t path_len;
-	char path[POOL_PATH_MAX + 1];
-};
-
-/* -- whom to ask -------------------------------------------------------- */
-
-struct candidate {
-	uint32_t holder;
-	int64_t score; /* the lower the better */
-};
-
-static int by_score(const void *a, const void *b)
-{
-	int64_t sa = ((const struct candidate *)a)->score;
-	int64_t sb = ((const struct candidate *)b)->score;
-
-	return sa < sb ? -1 : sa > sb;
-}
-
-static unsigned candidates(const struct remote_fetch *x,
-			   struct candidate c[META_KV_HOLDERS_MAX])
-{
-	uint32_t self = meta_node_self(x->r->fs->meta);
-	unsigned n = 0;
-
-	for (uint32_t i = 0; i < x->found.n_holders; i++)
-		if (x->found.holders[i] != self)
-			c[n++].holder = x->found.holders[i];
-	for (unsigned i = 0; n > 1 && i < n; i++)
-		c[i].score = c[i].holder == x->tried
-				     ? INT64_MAX
-				     : remote_score(x->r, c[i].holder);
-	qsort(c, n, sizeof(*c), by_score);
-	return n;
-}
-
-/* -- asking ------------------------------------------------------------- */
-
-static bool is_over(const struct remote_fetch *x)
-{
-	return clock_now_ns() >= x->deadline ||
-	       atomic_load(&x->r->fs->stopping);
-}
-
-static void pause_us(const struct remote_fetch *x, int64_t us)
-{
-	int64_t left = (x->deadline - clock_now_ns()) / 1000;
-
-	if (left > 0)
-		usleep((useconds_t)(left < us ? left : us));
-}
-
-/* Nobody else could give it: the next holder is asked in any case. */
-static void end_backoff(const struct remote_fetch *x, uint32_t holder)
-{
-	if (x->again && x->priority == ENGINE_FOREGROUND)
-		remote_dial(x->r, holder);
-}
-
-/* A holder could not give it. Was that its link's fault? */
-static void note_failed(struct remote_fetch *x, uint32_t holder, int err)
-{
-	remote_count_failure(x->r, err);
-	if (err == -EHOSTDOWN || err == -ENOTCONN || err == -ETIMEDOUT ||
-	    err == -EBUSY)
-		x->unreached |= meta_node_is_live(x->r->fs->meta, holder);
-}
-
-/* A fetcher that waits for a link is not there for others: some may. */
-static bool may_wait(struct remote_fetch *x)
-{
-	if (!x->unreached || x->priority != ENGINE_FOREGROUND)
-		return false;
-	if (x->patient)
-		return true;
-	x->patient = atomic_fetch_add(&x->r->n_patient, 1) < REMOTE_PATIENT;
-	if (!x->patient)
-		atomic_fetch_sub(&x->r->n_patient, 1);
-	return x->patient;
-}
-
-void remote_count_failure(struct remote *r, int err)
-{
-	struct remote_counters *c = &r->counters;
-
-	if (err == -ENOENT)
-		atomic_fetch_add(&c->not_here, 1);
-	else if (err == -ETIMEDOUT)
-		atomic_fetch_add(&c->timeouts, 1);
-	else if (err == -EAGAIN)
-		atomic_fetch_add(&c->busy, 1);
-}
-
-static struct remote_msg wanted(const struct remote_fetch *x)
-{
-	return (struct remote_msg){
-		.generation = x->found.generation,
-		.size_bytes = x->found.size_bytes,
-		.checksum = {x->found.checksum[0], x->found.checksum[1]},
-		.priority = x->priority,
-		.flags = x->chain ? REMOTE_CHAIN : 0,
-		.path = x->path,
-		.path_len = x->path_len,
-	};
-}
-
-/* No other holder could do better. */
-static bool is_final(int err)
-{
-	return err == -ENOSPC || err == -ENOMEM || err == -ECANCELED ||
-	       err == -EFAULT;
-}
-
-/* Each holder once. -EAGAIN: one of them was only busy. */
-static int ask_all(struct remote_fetch *x)
-{
-	struct candidate c[META_KV_HOLDERS_MAX];
-	unsigned n = candidates(x, c);
-	struct remote_msg m = wanted(x);
-	bool busy = false;
-	int err = -ENOENT;
-
-	for (unsigned i = 0; i < n; i++) {
-		if (x->cancelled)
-			return -ECANCELED;
-		if (is_over(x))
-			return -ETIMEDOUT;
-		end_backoff(x, c[i].holder);
-		err = x->into ? remote_try_over(x->r, &m, c[i].holder,
-						x->deadline, x->target)
-			      : remote_try(x->r, &m, c[i].holder, x->deadline,
-					   &x->target);
-		x->from = c[i].holder;
-		if (!err || is_final(err))
-			return err;
-		note_failed(x, c[i].holder, err);
-		busy |= err == -EAGAIN;
-	}
-	return busy ? -EAGAIN : err;
-}
-
-/* Redis once more; -ESTALE: another version has the name now. */
-static int ask_redis(struct remote_fetch *x)
-{
-	struct meta_kv_found found;
-	int err = meta_kv_lookup(x->r->fs->meta,
-				 clock_now_ns() + META_KV_LOOKUP_NS, x->path,
-				 x->path_len, &found);
-
-	if (err)
-		return err;
-	if (found.is_dir || found.generation != x->found.generation)
-		return -ESTALE;
-	x->found = found;
-	return 0;
-}
-
-/* All have failed. Whatever Redis says, they may be better by now. Returns: 0
- * they are to be asked again, or -errno. */
-static int again(void *ctx)
-{
-	struct remote_fetch *x = ctx;
-	int err = 0;
-
-	if (x->cancelled)
-		return -ECANCELED;
-	if (is_over(x))
-		return -ETIMEDOUT;
-	if (!x->again) {
-		x->again = true;
-		err = ask_redis(x) == -ESTALE ? -ESTALE : 0;
-	} else if (may_wait(x)) {
-		pause_us(x, UNREACHED_US);
-	} else {
-		err = -ENOENT;
-	}
-	x->unreached = false;
-	return err;
-}
-
-static int run_whole(struct remote_fetch *x)
-{
-	int err, end = 0;
-
-	while (!end && (err = ask_all(x))) {
-		if (is_final(err))
-			break;
-		if (err == -EAGAIN && !is_over(x))
-			pause_us(x, BUSY_US);
-		else
-			end = again(x);
-	}
-	return end ? end : err;
-}
 
 /* -- a large one -------------------------------------------------------- */
 
-static uint32_t holder(void *ctx, const uint32_t *bad, unsigned n_bad)
-{
-	struct remote_fetch *x = ctx;
-	struct candidate c[META_KV_HOLDERS_MAX];
-	unsigned n = x->cancelled ? 0 : candidates(x, c), at;
-
-	for (unsigned i = 0; i < n; i++) {
-		for (at = 0; at < n_bad && bad[at] != c[i].holder; at++)
-			;
-		if (at < n_bad)
-			continue;
-		end_backoff(x, c[i].holder);
-		return x->from = c[i].holder;
-	}
-	return 0;
-}
-
 static void part_failed(void *ctx, uint32_t from, int err)
 {
-	note_failed(ctx, from, err);
+	remote_holder_failed(ctx, from, err);
 }
 
 /* Those that only want to open it can; the rest waits for the whole. */
@@ -312,19 +67,19 @@ static void part_came(void *ctx, unsigned part)
 
 static bool parts_over(void *ctx)
 {
-	return is_over(ctx);
+	return remote_fetch_is_over(ctx);
 }
 
-static const struct remote_parts_ops parts_ops = {.holder = holder,
+static const struct remote_parts_ops parts_ops = {.holder = remote_holder_next,
 						  .failed = part_failed,
-						  .again = again,
+						  .again = remote_holders_again,
 						  .over = parts_over,
 						  .came = part_came};
 
 static int run_parts(struct remote_fetch *x)
 {
 	struct kv *kv = x->r->fs->kv;
-	struct remote_msg m = wanted(x);
+	struct remote_msg m = remote_fetch_wanted(x);
 	int err = remote_parts_new(x->r, &m, &x->parts);
 
 	if (err)
@@ -346,7 +101,7 @@ static int run(struct remote_fetch *x)
 {
 	if (x->cancelled)
 		return -ECANCELED;
-	return is_large(x) ? run_parts(x) : run_whole(x);
+	return is_large(x) ? run_parts(x) : remote_holders_ask(x);
 }
 
 /* -- the end of it ------------------------------------------------------ */
@@ -413,7 +168,8 @@ static void detach(struct remote_fetch *x, struct list *waiters,
 	f->remote->fetch = NULL;
 	while ((l = list_pop_front(&x->waiters)))
 		list_push_back(waiters, l);
-	while ((l = list_pop_front(&x->watchers)))
+	while ((l = list_pop_front(&x->watchers)) ||
+	       (l = list_pop_front(&x->peers)))
 		list_push_back(watchers, l);
 	if (f->node.state == KV_REMOTE && !f->node.unlinked)
 		remote_node_forget(kv, &f->node);
@@ -485,7 +241,7 @@ static void finish(struct remote_fetch *x, int err)
 /* The bytes are there; what remains is ours. */
 static int accept(struct remote_fetch *x)
 {
-	struct remote_msg m = wanted(x);
+	struct remote_msg m = remote_fetch_wanted(x);
 	int err = remote_verify(x->r, x->target, &m, x->from);
 
 	if (!err)
@@ -543,17 +299,16 @@ static void first_ended(void *ctx, int status)
 /* Asks the best holder and returns. Never waits. */
 static void start(struct remote_fetch *x)
 {
-	struct candidate c[META_KV_HOLDERS_MAX];
-	struct remote_msg m = wanted(x);
-	int err = candidates(x, c) && !is_large(x) ? 0 : -ENOENT;
+	struct remote_msg m = remote_fetch_wanted(x);
+	int err = is_large(x) ? -ENOENT : 0;
 
 	if (!err && !x->into)
 		err = remote_target_new(x->r, m.size_bytes, &x->target);
-	if (!err) {
-		x->from = c[0].holder;
+	if (!err && !remote_holder_next(x, NULL, 0))
+		err = -ENOENT;
+	if (!err)
 		err = remote_try_start(x->r, &m, x->from, x->target,
-				       x->deadline, first_ended, x, NULL);
-	}
+				       x->deadline, first_ended, x, &x->told);
 	if (!err)
 		return;
 	x->status = err;
@@ -579,6 +334,7 @@ static struct remote_fetch *fetch_new(struct kv *kv, struct kv_file *f,
 	x->started_ns = clock_now_ns();
 	list_init(&x->waiters);
 	list_init(&x->watchers);
+	list_init(&x->peers);
 	atomic_fetch_add(&x->r->counters.n_fetching, 1);
 	return x;
 }
@@ -617,6 +373,17 @@ static int join(struct call *c, struct kv_file *f, struct remote_fetch **first)
 	remote_ahead_asked(c->fs->kv, f->ns, x->path, x->path_len, c->pid);
 	list_push_back(&x->waiters, &c->job.link);
 	return 0;
+}
+
+bool remote_fetch_await(struct kv_file *f, struct remote_watcher *w)
+{
+	struct remote_fetch *x = f->remote->fetch;
+
+	if (!x || x->waits || x->n_peers == REMOTE_AWAIT_MAX)
+		return false;
+	x->n_peers++;
+	list_push_back(&x->peers, &w->link);
+	return true;
 }
 
 static void fail(struct call *c)

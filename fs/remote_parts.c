@@ -24,7 +24,7 @@ struct part {
 	enum part_state state;
 	int status; /* ENDED */
 	uint32_t holder;
-	uint64_t sum[2]; /* as the holder says; HERE: and it is */
+	struct remote_told told; /* the sum; HERE: and it is */
 };
 
 struct remote_parts {
@@ -140,7 +140,7 @@ uint64_t (*remote_parts_sums(struct remote_parts *p))[2]
 	uint64_t(*sums)[2] = malloc(p->n_parts * sizeof(*sums));
 
 	for (unsigned i = 0; sums && i < p->n_parts; i++)
-		memcpy(sums[i], p->part[i].sum, sizeof(*sums));
+		memcpy(sums[i], p->part[i].told.sum, sizeof(*sums));
 	return sums;
 }
 
@@ -309,7 +309,7 @@ static void ask(struct remote_parts *p, unsigned i, uint32_t holder,
 	remote_parts_ref(p);
 	pthread_mutex_unlock(&p->lock);
 	err = remote_try_start(p->r, &m, holder, p->target, deadline,
-			       part_ended, part, part->sum);
+			       part_ended, part, &part->told);
 	pthread_mutex_lock(&p->lock);
 	if (!err)
 		return;
@@ -355,7 +355,7 @@ static void take(struct remote_parts *p, unsigned i,
 
 	if (!err) {
 		part_range(p, i, &m.offset, &m.length_bytes);
-		memcpy(m.checksum, part->sum, sizeof(m.checksum));
+		memcpy(m.checksum, part->told.sum, sizeof(m.checksum));
 		pthread_mutex_unlock(&p->lock);
 		err = remote_verify(p->r, p->target, &m, part->holder);
 		pthread_mutex_lock(&p->lock);

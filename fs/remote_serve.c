@@ -30,6 +30,8 @@
 
 struct request {
 	struct job job;
+	struct list link;	       /* of r->serving, while it is pinned */
+	struct remote_watcher watcher; /* of a fetch that it waits for */
 	struct remote *r;
 	struct engine_peer *peer;
 	uint64_t request_id;
@@ -61,6 +63,8 @@ static void answer(struct request *q, int status)
 	answer_with(q, status, NULL, 0);
 }
 
+static void serve(struct job *job);
+
 static struct kv_file *find(struct kv *kv, const struct remote_msg *m)
 {
 	struct kv_node *node = kv_find_path(kv, m->path, m->path_len);
@@ -76,7 +80,11 @@ static bool is_version(struct kv *kv, struct kv_file *f,
 {
 	const struct pool_record *r = kv_record(kv, f);
 
-	if (!f->node.published || r->size_bytes != m->size_bytes)
+	/* Provisional, unless it is a copy of what is published. */
+	if (!f->node.published &&
+	    (!r->generation || r->generation != m->generation))
+		return false;
+	if (r->size_bytes != m->size_bytes)
 		return false;
 	if (!m->checksum[0] && !m->checksum[1])
 		return r->generation == m->generation;
@@ -119,6 +127,7 @@ static int pin(struct request *q)
 	f->node.pins++;
 	f->uploads++;
 	q->f = f;
+	list_push_back(&r->serving, &q->link);
 	atomic_fetch_add(&r->counters.pinned_bytes, bytes_of(q));
 	atomic_fetch_add(&r->counters.n_serving, 1);
 	return 0;
@@ -130,6 +139,7 @@ static void unpin(struct request *q)
 	atomic_fetch_sub(&q->r->counters.pinned_bytes, bytes_of(q));
 	atomic_fetch_sub(&q->r->counters.n_serving, 1);
 	q->f->uploads--;
+	list_remove(&q->link);
 	kv_unpin(q->r->fs->kv, q->f);
 }
 
@@ -301,6 +311,61 @@ static void serve_first_part(struct job *job)
 	send_it(q, take_sums(q));
 }
 
+/* Those that get it now have it in a moment. Lock held. */
+static size_t note_fetching(const struct request *q,
+			    uint8_t out[REMOTE_FETCHING_BYTES])
+{
+	struct kv_file *f = find(q->r->fs->kv, &q->msg);
+	struct remote_fetching who = {.n = 0};
+
+	list_for_each (l, &q->r->serving) {
+		struct request *o = container_of(l, struct request, link);
+
+		if (o->f == f && !o->msg.length_bytes && o->msg.holder &&
+		    o->msg.holder != q->msg.holder)
+			who.nodes[who.n++] = o->msg.holder;
+		if (who.n == REMOTE_FETCHING_MAX)
+			break;
+	}
+	return remote_fetching_encode(&who, out);
+}
+
+static void refuse(struct request *q, int err, const void *who, size_t n)
+{
+	atomic_fetch_add(&q->r->counters.serve_refused, 1);
+	/* Whoever asks has it from Redis that it is here: the reader edits
+	 * nothing there, its owner does. */
+	if (err == -ENOENT && !(q->msg.flags & REMOTE_WAIT))
+		meta_kv_dirty(q->r->fs->meta, q->msg.path, q->msg.path_len);
+	answer_with(q, err, who, (uint32_t)n);
+}
+
+static void fetched(struct remote_watcher *w, int err)
+{
+	struct request *q = container_of(w, struct request, watcher);
+
+	(void)err; /* it is here or not */
+	q->job.run = serve;
+	if (!remote_post(q->r, q->r->servers, &q->job))
+		answer(q, -ESHUTDOWN);
+}
+
+/* It is fetched here, too: this request goes on when that has ended. Lock
+ * held. */
+static bool waits(struct request *q)
+{
+	struct kv_node *node =
+		q->msg.flags & REMOTE_WAIT && !q->msg.length_bytes
+			? kv_find_path(q->r->fs->kv, q->msg.path,
+				       q->msg.path_len)
+			: NULL;
+
+	if (!node || kv_is_dir(node) || node->state != KV_REMOTE)
+		return false;
+	q->watcher.done = fetched;
+	return remote_fetch_await(kv_file(node), &q->watcher);
+}
+
 /* Lock held, and let go of. */
 static void serve_fetch(struct request *q)
 {
@@ -309,6 +374,9 @@ static void serve_fetch(struct request *q)
 					     : pin(q);
 	struct kv *kv = q->r->fs->kv;
 	bool part = q->msg.length_bytes, known = !err && q->f->part_sums;
+	uint8_t who[REMOTE_FETCHING_BYTES];
+	size_t n_who = err == -EAGAIN ? note_fetching(q, who) : 0;
+	bool kept = err == -ENOENT && waits(q);
 	int noted = 0;
 
 	if (!err && q->msg.flags & REMOTE_CHAIN && !part)
@@ -316,14 +384,10 @@ static void serve_fetch(struct request *q)
 	if (part && known)
 		noted = note_sum(q);
 	pthread_mutex_unlock(&kv->lock);
+	if (kept)
+		return; /* it may be answered and gone by now */
 	if (err) {
-		atomic_fetch_add(&q->r->counters.serve_refused, 1);
-		/* Whoever asks has it from Redis that it is here: the reader
-		 * edits nothing there, its owner does. */
-		if (err == -ENOENT)
-			meta_kv_dirty(q->r->fs->meta, q->msg.path,
-				      q->msg.path_len);
-		answer(q, err);
+		refuse(q, err, who, n_who);
 		return;
 	}
 	q->job.run = serve_first_part;

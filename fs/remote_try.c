@@ -151,12 +151,12 @@ try {
 	struct remote *r;
 	unsigned refs;
 	int call_status, grant_status; /* PENDING, 0 or -errno */
-	bool over, quarantined, cancelled;
+	bool over, quarantined, cancelled, part;
 	bool to_the_end;  /* told only when nothing is written any more */
 	const char *path; /* the fetch's own: which one it is of */
 	uint64_t hash;	  /* of the path, where what follows is asked for */
 	int failed;	  /* why, while the last bytes may still land */
-	uint64_t *sum;	  /* a part's */
+	struct remote_told *told;
 	struct engine_call call;
 	struct engine_peer *peer;
 	struct engine_grant *grant;  /* NULL once it is over */
@@ -186,7 +186,7 @@ static int outcome(const struct try *t)
 {
 	if (t->failed)
 		return t->grant ? PENDING : t->failed;
-	if (t->sum && t->call_status == PENDING && !t->grant_status)
+	if (t->part && t->call_status == PENDING && !t->grant_status)
 		return PENDING; /* its sum is in the answer */
 	if (t->size_bytes && t->grant_status != PENDING)
 		return t->grant_status;
@@ -240,6 +240,17 @@ static void step_unlock(struct try *t)
 		end_unlock(t, status);
 }
 
+/* Lock held. */
+static int learn(struct try *t, int status, const void *reply, uint32_t n)
+{
+	if (!status && t->part)
+		return remote_sum_decode(reply, n, t->told->sum);
+	if (status == -EAGAIN && n &&
+	    remote_fetching_decode(reply, n, &t->told->fetching))
+		return -EPROTO;
+	return status;
+}
+
 static void answered(struct engine_call *call, int status, const void *reply,
 		     uint32_t reply_bytes)
 {
@@ -248,8 +259,8 @@ static void answered(struct engine_call *call, int status, const void *reply,
 	if (!status && reply_bytes && t->hash)
 		remote_ahead_learn(t->r, t->hash, reply, reply_bytes);
 	pthread_mutex_lock(&t->r->try_lock);
-	if (!status && t->sum && !t->over)
-		status = remote_sum_decode(reply, reply_bytes, t->sum);
+	if (!t->over)
+		status = learn(t, status, reply, reply_bytes);
 	t->call_status = status > 0 ? -EPROTO : status;
 	step_unlock(t);
 }
@@ -269,8 +280,9 @@ static void arrived(void *ctx, int status)
 
 static const struct engine_grant_ops grant_ops = {.done = arrived};
 
+/* wait: the peer has it only in a while. */
 static int64_t patience_of(struct engine_peer *peer, uint64_t size_bytes,
-			   int64_t deadline)
+			   bool wait, int64_t deadline)
 {
 	int64_t third = (deadline - clock_now_ns()) / 3, ns;
 	struct engine_peer_info info;
@@ -280,7 +292,7 @@ static int64_t patience_of(struct engine_peer *peer, uint64_t size_bytes,
 	rate = info.rate_bytes_s ? info.rate_bytes_s : SLOWEST_BYTES_S;
 	ns = PATIENCE_NS + (int64_t)((double)size_bytes * 4 / (double)rate *
 				     (double)NS_PER_S);
-	return ns < third ? ns : third;
+	return ns < third && !wait ? ns : third;
 }
 
 static struct try *try_new(struct remote *r, struct engine_peer *peer,
@@ -301,7 +313,9 @@ static struct try *try_new(struct remote *r, struct engine_peer *peer,
 	t->offset = m->offset;
 	t->size_bytes = m->length_bytes ? m->length_bytes : m->size_bytes;
 	t->deadline = deadline;
-	t->patience = patience_of(peer, t->size_bytes, deadline);
+	t->part = m->length_bytes;
+	t->patience = patience_of(peer, t->size_bytes, m->flags & REMOTE_WAIT,
+				  deadline);
 	t->until = clock_now_ns() + t->patience;
 	t->path = m->path;
 	if (m->flags & REMOTE_CHAIN && !m->length_bytes)
@@ -400,7 +414,7 @@ static int start(struct try *t, struct engine_peer *peer, struct remote_msg *m,
 int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
 		     struct remote_target *target, int64_t deadline,
 		     void (*done)(void *ctx, int status), void *ctx,
-		     uint64_t *sum)
+		     struct remote_told *told)
 {
 	struct engine_peer *peer;
 	struct try *t;
@@ -418,8 +432,8 @@ int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
 	} else {
 		t->done = done;
 		t->ctx = ctx;
-		t->sum = sum;
-		t->to_the_end = sum || target->addr;
+		t->told = told;
+		t->to_the_end = t->part || target->addr;
 		err = start(t, peer, m, target);
 	}
 	engine_peer_put(peer);
@@ -439,7 +453,7 @@ static bool goes_on(struct try *t, int64_t now)
 
 	engine_peer_info(t->peer, &info);
 	more = bytes > t->seen_bytes ||
-	       ((t->sum || !bytes) && info.came_bytes > t->peer_bytes);
+	       ((t->part || !bytes) && info.came_bytes > t->peer_bytes);
 	if (!more || now >= t->deadline)
 		return false;
 	t->seen_bytes = bytes;
@@ -516,6 +530,7 @@ int remote_watch_open(struct remote *r)
 	pthread_mutex_init(&r->try_lock, NULL);
 	cond_init(&r->try_begun);
 	list_init(&r->tries);
+	list_init(&r->serving);
 	list_init(&r->parts);
 	err = pthread_create(&r->watcher, NULL, watcher, r);
 	if (!err)
@@ -618,12 +633,12 @@ static void wake(void *ctx, int status)
 
 static int start_and_wait(struct remote *r, struct remote_msg *m,
 			  uint32_t holder, struct remote_target *t,
-			  int64_t deadline)
+			  int64_t deadline, struct remote_told *told)
 {
 	struct waiter w = {.lock = PTHREAD_MUTEX_INITIALIZER,
 			   .some = PTHREAD_COND_INITIALIZER,
 			   .status = PENDING};
-	int err = remote_try_start(r, m, holder, t, deadline, wake, &w, NULL);
+	int err = remote_try_start(r, m, holder, t, deadline, wake, &w, told);
 
 	if (err)
 		return err;
@@ -635,23 +650,25 @@ static int start_and_wait(struct remote *r, struct remote_msg *m,
 }
 
 int remote_try_over(struct remote *r, const struct remote_msg *wanted,
-		    uint32_t holder, int64_t deadline, struct remote_target *t)
+		    uint32_t holder, int64_t deadline, struct remote_target *t,
+		    struct remote_told *told)
 {
 	struct remote_msg m = *wanted;
-	int err = start_and_wait(r, &m, holder, t, deadline);
+	int err = start_and_wait(r, &m, holder, t, deadline, told);
 
 	return err ? err : remote_verify(r, t, &m, holder);
 }
 
 int remote_try(struct remote *r, const struct remote_msg *wanted,
-	       uint32_t holder, int64_t deadline, struct remote_target **target)
+	       uint32_t holder, int64_t deadline, struct remote_target **target,
+	       struct remote_told *told)
 {
 	struct remote_target *t;
 	int err = remote_target_new(r, wanted->size_bytes, &t);
 
 	if (err)
 		return err;
-	err = remote_try_over(r, wanted, holder, deadline, t);
+	err = remote_try_over(r, wanted, holder, deadline, t, told);
 	if (err)
 		remote_target_free(t);
 	else

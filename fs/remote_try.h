@@ -20,6 +20,12 @@
 
 struct remote_target;
 
+/* What a holder's answer says beside its status. */
+struct remote_told {
+	uint64_t sum[2];		 /* of a part */
+	struct remote_fetching fetching; /* with -EAGAIN, of a whole */
+};
+
 /** remote_target_new - 0, or what pool_take says. */
 int remote_target_new(struct remote *r, uint64_t size_bytes,
 		      struct remote_target **target);
@@ -46,9 +52,10 @@ void remote_target_free(struct remote_target *t);
  *        version, -EAGAIN it is busy, -ETIMEDOUT, -ENOTCONN, ... The holder
  *        may go on writing after a failure: the target is then to be freed.
  *
- * @sum: of a part (m->length_bytes not 0), set before done runs with 0; else
- *       NULL. A part that failed is not written to any more when done runs:
- *       it may be asked for again, into the same target.
+ * @told: set before done runs
+ *
+ * A part (m->length_bytes not 0) that failed is not written to any more when
+ * done runs: it may be asked for again, into the same target.
  *
  * With REMOTE_CHAIN in m->flags what the holder says comes next is given to
  * remote_ahead_learn.
@@ -57,7 +64,7 @@ void remote_target_free(struct remote_target *t);
 int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
 		     struct remote_target *t, int64_t deadline,
 		     void (*done)(void *ctx, int status), void *ctx,
-		     uint64_t *sum);
+		     struct remote_told *told);
 
 /**
  * remote_try - the same, to its end: target, try, verify
@@ -67,12 +74,14 @@ int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
  * Returns: as above, or -EBADMSG other bytes.
  */
 int remote_try(struct remote *r, const struct remote_msg *m, uint32_t holder,
-	       int64_t deadline, struct remote_target **target);
+	       int64_t deadline, struct remote_target **target,
+	       struct remote_told *told);
 
 /** remote_try_over - the same into a target that is there; it stays the
  *  caller's. */
 int remote_try_over(struct remote *r, const struct remote_msg *m,
-		    uint32_t holder, int64_t deadline, struct remote_target *t);
+		    uint32_t holder, int64_t deadline, struct remote_target *t,
+		    struct remote_told *told);
 
 /** remote_count_failure - of a try, for the figures. */
 void remote_count_failure(struct remote *r, int err);

@@ -53,6 +53,33 @@ int remote_age_decode(const void *bytes, size_t n, int64_t *age_ms)
 	return 0;
 }
 
+size_t remote_fetching_encode(const struct remote_fetching *f,
+			      uint8_t out[REMOTE_FETCHING_BYTES])
+{
+	uint8_t *p = out;
+
+	for (uint32_t i = 0; i < f->n; i++)
+		p = put32(p, f->nodes[i]);
+	return (size_t)(p - out);
+}
+
+int remote_fetching_decode(const void *bytes, size_t n,
+			   struct remote_fetching *f)
+{
+	struct remote_fetching who = {.n = 0};
+	const uint8_t *p = bytes;
+
+	if (n % 4 || n > REMOTE_FETCHING_BYTES)
+		return -EPROTO;
+	for (; who.n < n / 4; who.n++) {
+		p = get32(p, &who.nodes[who.n]);
+		if (!who.nodes[who.n])
+			return -EPROTO;
+	}
+	*f = who;
+	return 0;
+}
+
 size_t remote_encode(const struct remote_msg *m, uint8_t out[REMOTE_MSG_MAX])
 {
 	uint8_t *p = out;

@@ -10,8 +10,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
 	uint8_t again[REMOTE_MSG_MAX];
 	struct remote_msg m;
+	struct remote_fetching who;
 	int64_t age;
 
+	if (!remote_fetching_decode(data, n, &who)) {
+		fuzz_must(remote_fetching_encode(&who, again) == n);
+		fuzz_must(!memcmp(again, data, n));
+	}
 	if (!remote_age_decode(data, n, &age)) {
 		fuzz_must(age >= -1 && age < UINT32_MAX);
 		remote_age_encode(age, again);
@@ -48,8 +53,11 @@ void fuzz_seeds(void)
 {
 	char longest[POOL_PATH_MAX + 1];
 
+	const struct remote_fetching fetching = {.n = 2, .nodes = {7, 9}};
+	uint8_t who[REMOTE_FETCHING_BYTES];
 	uint8_t age[REMOTE_AGE_BYTES];
 
+	fuzz_seed(who, remote_fetching_encode(&fetching, who));
 	remote_age_encode(-1, age);
 	fuzz_seed(age, sizeof(age));
 	seed("n/a");
