@@ -254,6 +254,18 @@ struct engine_peer_info {
 
 void engine_peer_info(struct engine_peer *peer, struct engine_peer_info *info);
 
+/**
+ * engine_peer_failure - why was this peer not reached, or lost, last?
+ * @when_ns: clock_now_ns of then; set only where there is an error
+ *
+ * Remembered of the last 256 nodes, also while nothing refers to a peer; until
+ * it is reached.
+ * Returns: 0 nothing is known against it, -EACCES another key, -EPROTO another
+ *          wire version, or tls on one side only, -ESTALE another node answers
+ *          at its address, or the -errno of connecting or of the session's end.
+ */
+int engine_peer_failure(struct engine_peer *peer, int64_t *when_ns);
+
 /** engine_peer_set_user - the caller's own pointer for this peer. */
 void engine_peer_set_user(struct engine_peer *peer, void *user);
 

@@ -10,6 +10,7 @@
  *   engine_time.c    deadlines, silence, reconnects
  *   region.c         memory;  numa.h  which is near which card
  *   engine_peer.c    peers: handles, sessions
+ *   engine_failure.c why a node was not reached, after its peer is gone
  *   engine_link.c    links: admitted, up, down; connecting
  *   engine_msg.c     messages: queue, order, duplicates
  *   engine_call.c    calls and replies on top of them
@@ -43,10 +44,18 @@
 #define GRACE_NS (250 * NS_PER_MS) /* for a cancelled slice to come back */
 #define IDLE_NS (60 * NS_PER_S)	   /* an unused session without references */
 #define TRIES_MAX 8
+#define ENGINE_FAILURES 256u /* nodes whose last failure is remembered */
 
 enum link_state { LINK_NEW, LINK_DIALING, LINK_ADMITTED, LINK_UP, LINK_DOWN };
 enum batch_state { BATCH_IDLE, BATCH_QUEUED, BATCH_CUT, BATCH_DONE };
 enum call_state { CALL_IDLE, CALL_WAITING, CALL_DONE };
+
+struct engine_failure {
+	uint8_t uuid[16];
+	uint32_t incarnation;
+	int error; /* -errno; 0: a free place */
+	int64_t when_ns;
+};
 
 /* Something to call back, once. */
 struct notice {
@@ -183,6 +192,7 @@ struct engine {
 
 	struct list peers;
 	struct engine_peer *here[2]; /* local, file */
+	struct engine_failure failures[ENGINE_FAILURES];
 	struct list buckets[GRANT_BUCKETS];
 	uint64_t grant_serial, request_serial;
 	uint32_t n_links; /* not yet freed */
@@ -257,6 +267,13 @@ bool peer_wants(const struct engine_peer *p); /* something is queued */
 /** engine_scheme - whose address this is; NULL: nobody's. No lock needed. */
 const struct transport_ops *engine_scheme(struct engine *e, const char *address,
 					  struct transport **t);
+
+/* ---- engine_failure.c; lock held */
+
+/** failure_note - why this node could not be reached, or was lost. */
+void failure_note(struct engine *e, const struct engine_node *n, int error);
+/** failure_clear - it was reached. */
+void failure_clear(struct engine *e, const struct engine_node *n);
 
 /* ---- engine_link.c */
 

@@ -422,6 +422,7 @@ void engine_link_up(struct engine_link *l)
 	atomic_store(&l->heard_ns, l->since_ns);
 	p->n_up++;
 	p->announced = true;
+	failure_clear(e, &p->node);
 	time_by(e, l->since_ns + e->silence_ns / 4);
 	peer_turn_take(p);
 	peer_report(p);

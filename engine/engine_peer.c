@@ -295,6 +295,8 @@ void peer_session_end(struct engine_peer *p, int why)
 	p->control = NULL;
 	p->down_why = p->last_error = why;
 	p->announced = false;
+	if (why != -ESHUTDOWN) /* the idle's end, or ours */
+		failure_note(e, &p->node, why);
 	why = e->closing ? -ESHUTDOWN : -ENOTCONN;
 	msgs_drop(p);
 	calls_fail(p, why);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <errno.h>
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +59,41 @@ static void add_load(json_t *o, struct fs *fs, const struct meta_node *node)
 		whole(node->is_self ? 0 : (uint64_t)node->load_age_ms));
 }
 
+/* What a node that is not connected was found to be, and what mends it. */
+static const struct problem {
+	int err;
+	const char *word, *advice;
+} problems[] = {
+	{EACCES, "another key",
+	 "its cluster key is another one than here: mount both with the same "
+	 "cluster-key-file"},
+	{EPROTO, "cannot talk",
+	 "its wire version is another one, or tls is on at one side only: "
+	 "kvfs.log in the state directory says which"},
+	{ESTALE, "another node",
+	 "another node answers at its address: give each node a listen= of "
+	 "its own"},
+	{ECONNREFUSED, "refused",
+	 "nothing listens at its address, or a firewall refuses"},
+	{ECONNRESET, "lost",
+	 "the connection ended: kvfs.log in its state directory says why"},
+	{ETIMEDOUT, "unreachable",
+	 "its address does not answer: look at the network and the firewalls "
+	 "between the two"},
+	{0, "unreachable",
+	 "its address cannot be reached from here: look at the routes and the "
+	 "firewalls between the two"},
+};
+
+static const struct problem *problem_of(int err)
+{
+	const struct problem *p = problems;
+
+	while (p->err && p->err != -err)
+		p++;
+	return p;
+}
+
 static bool peer_info(struct remote *r, uint32_t incarnation,
 		      struct engine_peer_info *info)
 {
@@ -68,6 +104,27 @@ static bool peer_info(struct remote *r, uint32_t incarnation,
 	engine_peer_info(peer, info);
 	engine_peer_put(peer);
 	return true;
+}
+
+static void add_problem(json_t *o, struct remote *r, uint32_t incarnation)
+{
+	const struct problem *p;
+	struct engine_peer *peer;
+	int64_t when_ns = 0;
+	int err;
+
+	if (remote_peer(r, incarnation, &peer))
+		return;
+	err = engine_peer_failure(peer, &when_ns);
+	engine_peer_put(peer);
+	if (!err)
+		return;
+	p = problem_of(err);
+	json_object_set_new(o, "problem", json_string(p->word));
+	json_object_set_new(o, "advice", json_string(p->advice));
+	json_object_set_new(
+		o, "problem_age_ms",
+		whole((uint64_t)(clock_now_ns() - when_ns) / NS_PER_MS));
 }
 
 static uint64_t silent_ms(const struct engine_peer_info *info)
@@ -101,6 +158,8 @@ static void add_path(json_t *o, struct remote *r, uint32_t incarnation)
 	json_object_set_new(o, "sent_bytes", whole(info.sent_bytes));
 	json_object_set_new(o, "received_bytes", whole(info.received_bytes));
 	json_object_set_new(o, "retried_slices", whole(info.retried_slices));
+	if (!info.up)
+		add_problem(o, r, incarnation);
 }
 
 struct listing {

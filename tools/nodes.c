@@ -29,7 +29,9 @@ static const char *link_of(json_t *node)
 		return "self";
 	if (!json_array_size(json_at(node, "addresses")))
 		return "not listening";
-	return json_bool(node, "connected", false) ? "connected" : "idle";
+	if (json_bool(node, "connected", false))
+		return "connected";
+	return json_text(node, "problem", "idle");
 }
 
 static void add_bytes(struct table *t, json_t *node, const char *name)
@@ -101,6 +103,22 @@ static void print_table(json_t *nodes)
 	table_free(t);
 }
 
+static void print_advice(json_t *nodes)
+{
+	json_t *list = json_at(nodes, "nodes"), *node;
+	char name[128];
+	size_t i;
+
+	json_array_foreach (list, i, node)
+		if (json_at(node, "problem"))
+			printf("%s: %s, %" PRIu64 " s ago: %s\n",
+			       term_printable(json_text(node, "name", "?"),
+					      name, sizeof(name)),
+			       json_text(node, "problem", ""),
+			       json_u64(node, "problem_age_ms", 0) / 1000,
+			       json_text(node, "advice", ""));
+}
+
 struct search {
 	char mountpoint[PATH_MAX];
 	unsigned n;
@@ -162,10 +180,12 @@ static int run(void *args, char **operands)
 		return verb_fail(rc == -ENOTCONN ? EXIT_NEGATIVE : EXIT_TROUBLE,
 				 "%s/.kvfs/nodes: %s", mountpoint,
 				 rc == -EBADMSG ? "not JSON" : strerror(-rc));
-	if (a->json)
+	if (a->json) {
 		json_put(json_incref(nodes));
-	else
-		print_table(nodes);
+		return EXIT_FINE;
+	}
+	print_table(nodes);
+	print_advice(nodes);
 	return EXIT_FINE;
 }
 
@@ -180,7 +200,9 @@ const struct verb verb_nodes = {
 	.summary = "who is in the cluster, and the way to each",
 	.about = "The live members that use the same Redis: where they are "
 		 "reached and by what (tcp, tls, unix), whether this node "
-		 "has a connection to them (idle: none was needed lately), "
+		 "has a connection to them (idle: none was needed lately; or "
+		 "why the last one failed: another key, refused, unreachable, "
+		 "..., and below what mends it), "
 		 "the round trip and the rate measured, what they were asked "
 		 "and have not answered, and how full they are, as they told "
 		 "with a recent heartbeat. MOUNTPOINT may be left "

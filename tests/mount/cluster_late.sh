@@ -68,6 +68,10 @@ a_copy_that_is_damaged_is_never_shown() {
 		"$(dirname "$(mnt 2)")/state/kvfs.log"
 }
 
+_problem() { # NODE OTHER
+	jq -r ".nodes[] | select(.name == \"node-$2\").problem" <"$(mnt "$1")/.kvfs/nodes"
+}
+
 a_key_that_differs_keeps_a_node_out() {
 	put_published "$(kv 1)/n/kept" 10000 3
 	node_kill 3
@@ -77,10 +81,34 @@ a_key_that_differs_keeps_a_node_out() {
 	wait_for '_knows 3 3' 15
 	refused "$ENOENT" cat "$(kv 3)/n/kept"
 	expect 'fetches' "$(node_status 3 .remote.fetches)" 0
+	expect 'node 1 as node 3 has it' "$(_problem 3 1)" 'another key'
+	"$KVFS" nodes "$(mnt 3)" >"$T/nodes"
+	grep -q '^node-1 .* another key' "$T/nodes" || fail 'not in the table'
+	grep -q '^node-1: another key, .*cluster-key-file' "$T/nodes" ||
+		fail 'nothing says what to do'
 	on 3 "$KVFS" umount "$(mnt 3)"
 	node_mount 3
 	all_know 3
 	holds_soon "$(kv 3)/n/kept" 10000 3
+	expect 'node 1 as node 3 has it' "$(_problem 3 1)" null
+}
+
+# Neither may begin a connection to the other.
+a_node_that_refuses_is_called_so_until_it_does_not() {
+	local i
+	put_published "$(kv 1)/n/behind" 10000 6
+	for i in 1 3; do
+		on $i iptables -A INPUT -p tcp --syn -j REJECT --reject-with tcp-reset
+	done
+	node_kill 3
+	node_mount 3
+	wait_for '_knows 3 3' 15
+	refused "$ENOENT" cat "$(kv 3)/n/behind"
+	expect 'node 1 as node 3 has it' "$(_problem 3 1)" refused
+	node_heal 1
+	node_heal 3
+	holds_soon "$(kv 3)/n/behind" 10000 6
+	expect 'node 1 as node 3 has it' "$(_problem 3 1)" null
 }
 
 run_tests

@@ -133,6 +133,38 @@ START_TEST(another_key_none_or_plain_instead_of_tls_is_not_served)
 }
 END_TEST
 
+static int failure_of(struct node *from, const struct node *to)
+{
+	struct engine_peer *p = node_peer(from, to);
+	int64_t when_ns = 0;
+	int why = engine_peer_failure(p, &when_ns);
+
+	engine_peer_put(p);
+	ck_assert_int_eq(when_ns > 0 && when_ns <= clock_now_ns(), why != 0);
+	return why;
+}
+
+START_TEST(why_a_node_was_not_reached_is_known_until_it_is)
+{
+	const struct engine_keys other = {1, {{1, {43}}}};
+
+	node_open(&a, 1, &fixture_keys, false, LOOPBACK);
+	node_open(&b, 2, &other, false, LOOPBACK);
+	ck_assert_int_eq(failure_of(&a, &b), 0);
+
+	ck_assert_int_lt(ask(&a, &b), 0);
+	ck_assert_int_eq(failure_of(&a, &b), -EACCES);
+	node_close(&b);
+	node_open(&b, 2, &fixture_keys, false, LOOPBACK);
+	ck_assert_int_eq(failure_of(&a, &b), -EACCES);
+	node_moves(&a, &b);
+	ck_assert_int_eq(failure_of(&a, &b), 0);
+
+	node_close(&a);
+	node_close(&b);
+}
+END_TEST
+
 /* With its last link a session ends, and what hung on it is told so. */
 static void moves_in_the_end(struct node *from, struct node *to)
 {
@@ -731,6 +763,7 @@ int main(void)
 	tcase_add_test(t, nodes_of_one_machine_meet_on_a_unix_socket);
 	tcase_add_test(t,
 		       another_key_none_or_plain_instead_of_tls_is_not_served);
+	tcase_add_test(t, why_a_node_was_not_reached_is_known_until_it_is);
 	tcase_add_loop_test(
 		t, a_link_that_breaks_anywhere_loses_nothing_silently, 0, 3);
 	tcase_add_test(
