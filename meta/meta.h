@@ -5,7 +5,8 @@
 /*
  * Names: who holds what, kept in Redis. One struct meta per daemon; its parts:
  *
- *      redis.c     one connection: pipelined commands, deadlines, reconnect
+ *      redis.c     one connection: pipelined commands, deadlines, reconnect;
+ *                  redis_queue.c what is owed, redis_thread.c its thread
  *      stream.c    its bytes: a socket, or TLS
  *      resp.c      the wire format; the only file that knows hiredis
  *      call.c      meta_call and meta_send(tag, …), the one place that would

@@ -2,9 +2,6 @@
 #include "meta/redis.h"
 
 #include <errno.h>
-#include <poll.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,175 +12,10 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/cond.h"
-#include "base/fault.h"
-#include "base/list.h"
 #include "base/log.h"
-#include "meta/redis_dial.h"
-#include "meta/resp.h"
-#include "meta/stream.h"
+#include "meta/redis_impl.h"
 
-/* What may wait for Redis here; beyond it calls are refused (-EAGAIN). */
-#define OUT_BYTES_MAX (16u << 20)
-#define CALLS_MAX 50000u
-
-#define SILENCE_BREAKER_NS                                                 \
-	(2 * NS_PER_S)			/* asynchronous calls: no deadline \
-					 */
-#define SILENCE_LOST_NS (30 * NS_PER_S) /* give the connection up */
-#define TOLD_AFTER_NS (500 * NS_PER_MS) /* a short pause is no outage */
-#define DIAL_NS (5 * NS_PER_S)
-#define PAUSE_MIN_MS 5
-#define PAUSE_MAX_MS 1000
 #define CLOSE_NS (2 * NS_PER_S)
-
-/* One reply that is owed. In the queue's order, which is the wire's. */
-struct call {
-	struct list link;
-	int64_t sent_ns;
-	struct waiter *waiter; /* NULL: asynchronous, or it gave up */
-	void (*done)(void *ctx, int err, struct redis_reply *reply);
-	void *ctx;
-};
-
-struct waiter {
-	pthread_cond_t cond;
-	bool done;
-	int err;
-	struct redis_reply *reply;
-};
-
-struct redis {
-	pthread_mutex_t lock;	/* a leaf; guards all below but the atomics */
-	pthread_cond_t changed; /* up, exited */
-	_Atomic unsigned refs;	/* the opener's and the thread's */
-	int wake_fd;
-
-	struct redis_dial dial; /* the thread's; client_id, run_id: lock */
-	void (*change)(void *ctx, bool up, bool fresh, const char *why);
-	void *ctx;
-
-	struct stream *stream;	    /* NULL: not connected */
-	struct resp_reader *reader; /* the thread's */
-	char *out;
-	size_t out_at, out_len, out_cap;
-	struct list calls;
-	unsigned n_calls;
-	unsigned held; /* nothing is written meanwhile */
-	bool exited;
-	bool reloading; /* the library's load is in the queue */
-	bool told_up;	/* what change() heard last */
-	int dial_err;	/* of the last try; 0 once connected */
-	char why[REDIS_WHY_MAX];
-	int64_t down_ns;  /* since when the breaker is open */
-	int64_t reply_ns; /* when anything came last */
-
-	_Atomic bool up; /* the breaker is closed; written under the lock */
-	_Atomic bool stop;
-	_Atomic uint64_t n_commands, n_timeouts, n_reconnects;
-	_Atomic int64_t last_rtt_ns;
-};
-
-/* --- the queue and the buffer; the caller holds the lock --------------- */
-
-static void wake(struct redis *r)
-{
-	uint64_t one = 1;
-	ssize_t n = write(r->wake_fd, &one, sizeof(one));
-
-	(void)n; /* full: it is awake */
-}
-
-static void breaker_open(struct redis *r)
-{
-	if (!r->up)
-		return;
-	r->up = false;
-	r->down_ns = clock_now_ns();
-	wake(r);
-}
-
-/* As much as the socket takes now; an error is the thread's to find. */
-static void flush(struct redis *r)
-{
-	if (r->held)
-		return;
-	while (r->stream && r->out_at < r->out_len) {
-		long n = stream_send(r->stream, r->out + r->out_at,
-				     r->out_len - r->out_at);
-
-		if (n < 0) {
-			if (n != -EAGAIN)
-				stream_shutdown(r->stream);
-			return;
-		}
-		r->out_at += (size_t)n;
-	}
-	r->out_at = r->out_len = 0;
-}
-
-static int out_append(struct redis *r, const char *bytes, size_t n)
-{
-	if (r->out_at && r->out_len + n > r->out_cap) {
-		memmove(r->out, r->out + r->out_at, r->out_len - r->out_at);
-		r->out_len -= r->out_at;
-		r->out_at = 0;
-	}
-	if (r->out_len + n > r->out_cap) {
-		size_t cap = r->out_len + n + (r->out_len + n) / 2;
-		char *out = realloc(r->out, cap);
-
-		if (!out)
-			return -ENOMEM;
-		r->out = out;
-		r->out_cap = cap;
-	}
-	memcpy(r->out + r->out_len, bytes, n);
-	r->out_len += n;
-	return 0;
-}
-
-static int push(struct redis *r, struct call *call, const char *bytes, size_t n)
-{
-	bool was_empty = r->out_at == r->out_len;
-	int err;
-
-	if (r->n_calls >= CALLS_MAX || r->out_len - r->out_at > OUT_BYTES_MAX)
-		return -EAGAIN;
-	err = out_append(r, bytes, n);
-	if (err)
-		return err;
-	call->sent_ns = clock_now_ns();
-	list_push_back(&r->calls, &call->link);
-	r->n_calls++;
-	atomic_fetch_add_explicit(&r->n_commands, 1, memory_order_relaxed);
-	if (was_empty) {
-		flush(r);
-		if (r->out_at < r->out_len && !r->held)
-			wake(r); /* the thread goes on when there is room */
-	}
-	return 0;
-}
-
-static int push_new(struct redis *r, const struct redis_cmd *cmd,
-		    void (*done)(void *, int, struct redis_reply *), void *ctx)
-{
-	cleanup_free char *bytes = NULL;
-	struct call *call;
-	size_t n;
-	int err = resp_format(cmd, &bytes, &n);
-
-	if (err)
-		return err;
-	call = calloc(1, sizeof(*call));
-	if (!call)
-		return -ENOMEM;
-	call->done = done;
-	call->ctx = ctx;
-	err = push(r, call, bytes, n);
-	if (err)
-		free(call);
-	return err;
-}
 
 /* --- callers ----------------------------------------------------------- */
 
@@ -216,7 +48,7 @@ static int wait_reply(struct redis *r, struct call *call, struct waiter *w,
 			break;
 		call->waiter = NULL; /* its late reply is dropped in turn */
 		atomic_fetch_add(&r->n_timeouts, 1);
-		breaker_open(r);
+		redis_breaker_open(r);
 		return -ETIMEDOUT;
 	}
 	return w->err;
@@ -240,7 +72,7 @@ int redis_call(struct redis *r, enum redis_wait wait, int64_t deadline,
 	call->waiter = &w;
 	pthread_mutex_lock(&r->lock);
 	err = wait_up(r, wait, deadline);
-	err = err ? err : push(r, call, bytes, n);
+	err = err ? err : redis_push(r, call, bytes, n);
 	if (err)
 		free(call);
 	else
@@ -259,7 +91,7 @@ int redis_send(struct redis *r, const struct redis_cmd *cmd,
 	scoped_lock(&r->lock);
 	if (r->stop)
 		return -ESHUTDOWN;
-	return r->up ? push_new(r, cmd, done, ctx) : -ENOTCONN;
+	return r->up ? redis_push_new(r, cmd, done, ctx) : -ENOTCONN;
 }
 
 void redis_hold(struct redis *r)
@@ -273,9 +105,9 @@ void redis_release(struct redis *r)
 	scoped_lock(&r->lock);
 	if (--r->held || r->out_at == r->out_len)
 		return;
-	flush(r);
+	redis_flush(r);
 	if (r->out_at < r->out_len)
-		wake(r);
+		redis_wake(r);
 }
 
 void redis_suspect(struct redis *r, int64_t since)
@@ -287,7 +119,7 @@ void redis_suspect(struct redis *r, int64_t since)
 	oldest = r->calls.next;
 	if (oldest != &r->calls &&
 	    container_of(oldest, struct call, link)->sent_ns <= since)
-		breaker_open(r);
+		redis_breaker_open(r);
 }
 
 bool redis_readable(struct redis *r)
@@ -307,7 +139,7 @@ void redis_kick(struct redis *r)
 {
 	scoped_lock(&r->lock);
 	if (!r->stream)
-		wake(r);
+		redis_wake(r);
 }
 
 void redis_run_id(struct redis *r, char buf[static 41])
@@ -330,274 +162,9 @@ void redis_counts(struct redis *r, struct redis_counts *c)
 	c->last_rtt_ns = r->last_rtt_ns;
 }
 
-/* --- the thread -------------------------------------------------------- */
+/* --- open and close ---------------------------------------------------- */
 
-static void tell(struct redis *r, bool up, bool fresh, const char *why)
-{
-	if (r->change && !r->stop)
-		r->change(r->ctx, up, fresh, why);
-}
-
-/* Hand one reply, or the lack of it, to whom it is owed. Unlocked. */
-static void complete(struct redis *r, struct call *call, int err,
-		     struct redis_reply *reply)
-{
-	pthread_mutex_lock(&r->lock);
-	if (call->waiter) {
-		call->waiter->err = err;
-		call->waiter->reply = reply;
-		call->waiter->done = true;
-		pthread_cond_signal(&call->waiter->cond);
-		reply = NULL;
-	}
-	pthread_mutex_unlock(&r->lock);
-	if (call->done)
-		call->done(call->ctx, err, reply);
-	redis_reply_free(reply);
-	free(call);
-}
-
-static void reload_done(void *ctx, int err, struct redis_reply *reply)
-{
-	struct redis *r = ctx;
-
-	pthread_mutex_lock(&r->lock);
-	r->reloading = false;
-	pthread_mutex_unlock(&r->lock);
-	if (!err && redis_reply_type(reply) == REPLY_ERROR)
-		log_error("redis: load the function library: %s",
-			  redis_reply_text(reply));
-}
-
-/* FUNCTION FLUSH by somebody: load again, ahead of every later command. */
-static void reload_library(struct redis *r)
-{
-	redis_cmd_auto struct redis_cmd c = {0};
-
-	if (r->reloading || !r->dial.library)
-		return;
-	redis_dial_library(&r->dial, &c);
-	r->reloading = !push_new(r, &c, reload_done, r);
-}
-
-static int reply_take(struct redis *r, struct redis_reply *reply)
-{
-	struct list *l;
-	struct call *call;
-	bool back = false;
-
-	pthread_mutex_lock(&r->lock);
-	l = list_pop_front(&r->calls);
-	if (!l) {
-		pthread_mutex_unlock(&r->lock);
-		redis_reply_free(reply);
-		return -EPROTO; /* nobody asked */
-	}
-	call = container_of(l, struct call, link);
-	r->n_calls--;
-	r->reply_ns = clock_now_ns();
-	r->last_rtt_ns = r->reply_ns - call->sent_ns;
-	if (!r->up) {
-		r->up = true;
-		pthread_cond_broadcast(&r->changed);
-		back = true;
-		r->told_up = true;
-	}
-	if (redis_reply_type(reply) == REPLY_ERROR &&
-	    !strncmp(redis_reply_text(reply), "ERR Function not found", 22))
-		reload_library(r);
-	pthread_mutex_unlock(&r->lock);
-	complete(r, call, 0, reply);
-	if (back)
-		tell(r, true, false, "");
-	return 0;
-}
-
-static int replies_take(struct redis *r)
-{
-	struct redis_reply *reply;
-	int err;
-
-	for (;;) {
-		err = resp_next(r->reader, &reply);
-		if (err || !reply)
-			return err;
-		err = reply_take(r, reply);
-		if (err)
-			return err;
-	}
-}
-
-/* Returns: 0, or why the connection is of no use any more. */
-static int stream_read(struct redis *r)
-{
-	char buf[65536];
-	int err;
-
-	do {
-		long n = stream_recv(r->stream, buf, sizeof(buf));
-
-		if (fault_hit("meta.recv"))
-			return -ECONNRESET;
-		if (n == -EAGAIN)
-			return 0;
-		if (n <= 0)
-			return n ? (int)n : -ECONNRESET;
-		err = resp_feed(r->reader, buf, (size_t)n);
-		err = err ? err : replies_take(r);
-	} while (!err && stream_has_more(r->stream));
-	return err;
-}
-
-static void wake_drain(struct redis *r)
-{
-	uint64_t n;
-	ssize_t got = read(r->wake_fd, &n, sizeof(n));
-
-	(void)got;
-}
-
-/* Notice silence; returns -ETIMEDOUT when the connection is to be given up. */
-static int silence_check(struct redis *r)
-{
-	redis_cmd_auto struct redis_cmd ping = {0};
-	int64_t now = clock_now_ns(), silent = 0;
-	bool outage = false;
-
-	pthread_mutex_lock(&r->lock);
-	if (!list_empty(&r->calls)) {
-		struct call *oldest =
-			container_of(r->calls.next, struct call, link);
-		int64_t since = oldest->sent_ns > r->reply_ns ? oldest->sent_ns
-							      : r->reply_ns;
-
-		silent = now - since;
-		if (silent > SILENCE_BREAKER_NS)
-			breaker_open(r);
-	} else if (!r->up) {
-		redis_cmd_str(&ping, "PING");
-		push_new(r, &ping, NULL, NULL);
-	}
-	if (!r->up && r->told_up && now - r->down_ns > TOLD_AFTER_NS) {
-		r->told_up = false;
-		outage = true;
-	}
-	pthread_mutex_unlock(&r->lock);
-	if (outage)
-		tell(r, false, false, "it does not answer");
-	return silent > SILENCE_LOST_NS ? -ETIMEDOUT : 0;
-}
-
-static int stream_poll(struct redis *r)
-{
-	struct pollfd p[2] = {{.fd = stream_fd(r->stream), .events = POLLIN},
-			      {.fd = r->wake_fd, .events = POLLIN}};
-	bool waiting;
-	int err = 0;
-
-	pthread_mutex_lock(&r->lock);
-	if (r->out_at < r->out_len && !r->held)
-		p[0].events |= POLLOUT;
-	waiting = r->n_calls || !r->up;
-	pthread_mutex_unlock(&r->lock);
-
-	poll(p, 2, waiting ? 100 : 1000);
-	if (p[1].revents)
-		wake_drain(r);
-	if (p[0].revents & POLLOUT) {
-		pthread_mutex_lock(&r->lock);
-		flush(r);
-		pthread_mutex_unlock(&r->lock);
-	}
-	if (p[0].revents & ~POLLOUT)
-		err = stream_read(r);
-	return err ? err : silence_check(r);
-}
-
-/* End the connection; everything that was owed a reply hears of it. */
-static void hang_up(struct redis *r, int err)
-{
-	const char *why = err == -EPROTO ? "it answered what nobody asked"
-					 : strerror(-err);
-	struct list owed;
-	struct list *l;
-	bool told;
-
-	list_init(&owed);
-	pthread_mutex_lock(&r->lock);
-	stream_close(r->stream);
-	r->stream = NULL;
-	breaker_open(r);
-	told = r->told_up;
-	r->told_up = false;
-	r->out_at = r->out_len = 0;
-	while ((l = list_pop_front(&r->calls)))
-		list_push_back(&owed, l);
-	r->n_calls = 0;
-	pthread_mutex_unlock(&r->lock);
-	resp_reader_free(r->reader);
-	r->reader = NULL;
-	while ((l = list_pop_front(&owed)))
-		complete(r, container_of(l, struct call, link), -ECONNRESET,
-			 NULL);
-	if (told)
-		tell(r, false, false, why);
-}
-
-static void serve(struct redis *r)
-{
-	int err = 0;
-
-	while (!r->stop && !err)
-		err = stream_poll(r);
-	hang_up(r, err ? err : -ESHUTDOWN);
-}
-
-/* Wait before the next try to connect; a kick ends the wait. */
-static void pause_dialing(struct redis *r, int *pause_ms)
-{
-	struct pollfd p = {.fd = r->wake_fd, .events = POLLIN};
-
-	poll(&p, 1, *pause_ms);
-	if (p.revents) {
-		wake_drain(r);
-		*pause_ms = PAUSE_MIN_MS;
-	} else if (*pause_ms < PAUSE_MAX_MS) {
-		*pause_ms *= 2;
-	}
-}
-
-static bool connect_once(struct redis *r)
-{
-	struct redis_dial d = r->dial;
-	char why[REDIS_WHY_MAX];
-	struct stream *stream = NULL;
-	int err = redis_dial(&d, r->wake_fd, clock_now_ns() + DIAL_NS, &stream,
-			     &r->reader, why);
-
-	pthread_mutex_lock(&r->lock);
-	if (err != -ESHUTDOWN)
-		r->dial_err = err;
-	if (err) {
-		memcpy(r->why, why, sizeof(why));
-	} else {
-		if (r->dial.client_id)
-			r->n_reconnects++;
-		r->dial = d;
-		r->stream = stream;
-		r->reloading = false;
-		r->up = true;
-		r->told_up = true;
-		r->reply_ns = clock_now_ns();
-	}
-	pthread_cond_broadcast(&r->changed);
-	pthread_mutex_unlock(&r->lock);
-	if (!err)
-		tell(r, true, true, "");
-	return !err;
-}
-
-static void unref(struct redis *r)
+void redis_unref(struct redis *r)
 {
 	if (atomic_fetch_sub(&r->refs, 1) != 1)
 		return;
@@ -613,29 +180,6 @@ static void unref(struct redis *r)
 	pthread_mutex_destroy(&r->lock);
 	free(r);
 }
-
-static void *redis_thread(void *arg)
-{
-	struct redis *r = arg;
-	int pause_ms = PAUSE_MIN_MS;
-
-	while (wake_drain(r), !r->stop) {
-		if (connect_once(r)) {
-			pause_ms = PAUSE_MIN_MS;
-			serve(r);
-		} else {
-			pause_dialing(r, &pause_ms);
-		}
-	}
-	pthread_mutex_lock(&r->lock);
-	r->exited = true;
-	pthread_cond_broadcast(&r->changed);
-	pthread_mutex_unlock(&r->lock);
-	unref(r);
-	return NULL;
-}
-
-/* --- open and close ---------------------------------------------------- */
 
 /* Of a text that may be NULL. */
 static bool text_copy(char **to, const char *from)
@@ -667,7 +211,7 @@ static struct redis *redis_new(const struct redis_config *c)
 	    text_copy(&r->dial.ca_file, c->ca_file) &&
 	    text_copy(&r->dial.cert_file, c->cert_file))
 		return r;
-	unref(r);
+	redis_unref(r);
 	return NULL;
 }
 
@@ -721,7 +265,7 @@ int redis_open(struct redis **out, const struct redis_config *c,
 		return -ENOMEM;
 	err = thread_start(r);
 	if (err) {
-		unref(r);
+		redis_unref(r);
 		return err;
 	}
 	err = wait_first(r, deadline);
@@ -746,12 +290,12 @@ void redis_close(struct redis *r)
 		return;
 	pthread_mutex_lock(&r->lock);
 	r->stop = true;
-	wake(r);
+	redis_wake(r);
 	pthread_cond_broadcast(&r->changed);
 	/* A thread that is stuck in the resolver frees r when it is through. */
 	while (!r->exited)
 		if (wait_until(&r->changed, &r->lock, until) == ETIMEDOUT)
 			break;
 	pthread_mutex_unlock(&r->lock);
-	unref(r);
+	redis_unref(r);
 }
