@@ -23,6 +23,7 @@
  */
 
 #define COPY_BYTES (64u << 10)
+#define AT_ONCE_BYTES (128u << 10) /* copied on the ring's thread */
 #define LET_GO_NS (20 * NS_PER_MS)
 #define LET_GO_STEP_US 20 /* at first */
 #define RESERVE_MAX (KVFS_IOC_ROOM_MAX / sizeof(struct kvfs_ioc_pin))
@@ -145,7 +146,7 @@ void ioctl_do_abort(struct call *c)
 /* A request that was checked. */
 struct store {
 	struct call *c;
-	struct kv_caller *who;
+	const struct kv_caller *who;
 	struct kvfs_ioc_commit in;
 	const struct kvfs_ioc_store *stores; /* COMMIT; or: */
 	const struct kvfs_ioc_move *moves;   /* PUT */
@@ -442,18 +443,24 @@ static int store_init(struct store *s, struct call *c)
 				left - bytes);
 }
 
-static void find_parent(struct store *s)
+/* Returns: 0, found or not; or -EAGAIN his groups decide. */
+static int find_parent(struct store *s)
 {
 	struct kv *kv = s->c->fs->kv;
 	struct kv_dir *dir = kv_dir(kv_node(s->c->inode));
 	struct kv_name name;
-	struct kv_node *node;
+	struct kv_node *node = NULL;
+	int err;
 	scoped_lock(&kv->lock);
 
-	if (ioctl_names_next(&s->names, &name) && !kv_may_reach(s->who, dir) &&
-	    !kv_walk(kv, s->who, dir, name.text, name.len, &node) && node &&
-	    !kv_is_dir(node) && node->state == KV_COMMITTED)
+	if (!ioctl_names_next(&s->names, &name))
+		return 0;
+	err = kv_may_reach(s->who, dir);
+	if (!err)
+		err = kv_walk(kv, s->who, dir, name.text, name.len, &node);
+	if (!err && node && !kv_is_dir(node) && node->state == KV_COMMITTED)
 		go_on_from(s, kv_file(node));
+	return err == -EAGAIN ? err : 0;
 }
 
 /* One after the other: s->prev is the block that was stored last. */
@@ -478,39 +485,78 @@ static void store_each(struct store *s, struct kvfs_ioc_committed *answer)
 	}
 }
 
+/* Returns: 0 or -errno of the whole; -EAGAIN with one block also: nothing was
+ * done, his groups decide. */
+static int store_all(struct store *s, struct kvfs_ioc_committed *answer)
+{
+	struct kv *kv = s->c->fs->kv;
+	const struct kvfs_ioc_stored *out = (const void *)(answer + 1);
+	int err = s->in.flags & KVFS_IOC_PARENT ? find_parent(s) : 0;
+
+	if (!err)
+		store_each(s, answer);
+	pthread_mutex_lock(&kv->lock);
+	go_on_from(s, NULL);
+	pthread_mutex_unlock(&kv->lock);
+	return !err && s->in.n == 1 && out->error == EAGAIN ? -EAGAIN : err;
+}
+
+/* Returns: 0 it is answered, or -EAGAIN as store_all. */
+static int commit(struct store *s, const struct kv_caller *who)
+{
+	size_t size = sizeof(struct kvfs_ioc_committed) +
+		      s->in.n * sizeof(struct kvfs_ioc_stored);
+	cleanup_free struct kvfs_ioc_committed *answer = calloc(1, size);
+	int err = -ENOMEM;
+
+	s->who = who;
+	if (answer && who)
+		err = store_all(s, answer);
+	if (err == -EAGAIN)
+		return err;
+	if (err) {
+		call_reply_err(s->c, err);
+		return 0;
+	}
+	answer->head = ioctl_head(size);
+	answer->n = s->in.n;
+	call_reply_ioctl(s->c, answer, size);
+	return 0;
+}
+
 static void commit_on_worker(struct call *c)
 {
-	size_t size;
-	struct kvfs_ioc_committed *answer = NULL;
+	cleanup_free struct kv_caller *who = kv_caller_new(c);
 	struct store s;
 	int err = store_init(&s, c);
 
-	size = sizeof(*answer) + s.in.n * sizeof(struct kvfs_ioc_stored);
-	if (!err &&
-	    (!(answer = calloc(1, size)) || !(s.who = kv_caller_new(c))))
-		err = -ENOMEM;
-	if (err) {
-		free(answer);
+	if (!err)
+		err = commit(&s, who);
+	if (err)
 		call_reply_err(c, err);
-		return;
-	}
-	if (s.in.flags & KVFS_IOC_PARENT)
-		find_parent(&s);
-	store_each(&s, answer);
-	pthread_mutex_lock(&c->fs->kv->lock);
-	go_on_from(&s, NULL);
-	pthread_mutex_unlock(&c->fs->kv->lock);
-	answer->head = ioctl_head(size);
-	answer->n = s.in.n;
-	free(s.who);
-	call_reply_ioctl(c, answer, size);
-	free(answer);
+}
+
+/* One small block of which the frame stays mapped: to copy it costs less than
+ * to wake another thread. */
+static bool is_quick(const struct store *s)
+{
+	struct kvfs_ioc_store store;
+
+	if (!s->stores || s->in.n != 1 ||
+	    s->in.flags & (KVFS_IOC_SYNC | KVFS_IOC_LET_GO))
+		return false;
+	memcpy(&store, s->stores, sizeof(store));
+	return store.length <= AT_ONCE_BYTES;
 }
 
 void ioctl_do_commit(struct call *c)
 {
-	if (c->fs->config.read_only)
-		call_reply_err(c, EROFS);
-	else
+	const struct kv_caller who = kv_caller_of(c);
+	struct store s;
+	int err = c->fs->config.read_only ? -EROFS : store_init(&s, c);
+
+	if (err)
+		call_reply_err(c, err);
+	else if (!is_quick(&s) || commit(&s, &who))
 		call_defer(c, commit_on_worker);
 }
