@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "tools/bench_fast.h"
 #include "tools/bench_publish.h"
 #include "tools/bench_remote.h"
 #include "tools/progress.h"
@@ -260,6 +261,10 @@ static int bench_verb_run(void *args, char **operands)
 				 operands[1]);
 	if (target_find(&at, "bench", operands[0], "bench"))
 		return EXIT_TROUBLE;
+	if (plan.fast) {
+		prepare();
+		return bench_fast(&plan, &at);
+	}
 	return bench_at(&b, &at);
 }
 
@@ -283,12 +288,14 @@ static const struct option_spec options[] = {
 	{"publish", 'p', OPTION_FLAG, AT(publish), NULL,
 	 "new blocks a second into a redis-server of its own,\n"
 	 "without and with an append-only file"},
+	{"fast", 'f', OPTION_FLAG, AT(fast), NULL,
+	 "libkvfs against what a program does without it"},
 	{"json", 0, OPTION_FLAG, AT(json), NULL, "one JSON object a line"},
 	{}};
 
 const struct verb verb_bench = {
 	.name = "bench",
-	.operands = "[DIR] | --remote [DIR-A DIR-B] | --publish",
+	.operands = "[DIR] | --fast [DIR] | --remote [DIR-A DIR-B] | --publish",
 	.summary = "compare kvfs with memcpy, tmpfs and direct_io",
 	.about = "Measures in a namespace \"bench\" of the kvfs at DIR "
 		 "(default: "
@@ -306,6 +313,7 @@ const struct verb verb_bench = {
 		 "(mount_fetch), interleaved with iperf3 between the same "
 		 "addresses.",
 	.examples = "kvfs bench --quick\n"
+		    "kvfs bench --fast /mnt/kvfs\n"
 		    "kvfs bench /mnt/kvfs --sizes 4M --threads 1 --json\n"
 		    "kvfs bench --remote --quick\n"
 		    "kvfs bench --remote /tmp/kvfs-cluster/node-1/mnt "

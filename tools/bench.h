@@ -14,6 +14,7 @@
  *      bench_report.c  the table and the JSON
  *      bench_remote.h  --remote: between two nodes
  *      bench_publish.h --publish: into Redis
+ *      bench_fast.h    --fast: libkvfs
  *
  * A case is one operation at one place. All cases of a group (one size, one
  * number of threads) take turns, a slice of some ten milliseconds each, round
@@ -108,7 +109,7 @@ void bench_set_remove(const struct bench_set *s, unsigned n_threads);
 struct bench_args {
 	const char *sizes, *threads, *ops;
 	double seconds;
-	bool quick, json, remote, publish;
+	bool quick, json, remote, publish, fast;
 };
 
 struct bench_plan {
@@ -117,7 +118,7 @@ struct bench_plan {
 	unsigned n_sizes, n_threads, n_rounds;
 	const char *ops; /* comma list, or NULL: all */
 	double seconds;
-	bool json, remote, publish;
+	bool json, remote, publish, fast;
 };
 
 /** bench_plan_make - 0, or an exit status after one line. */
@@ -172,6 +173,9 @@ void *bench_buffer(size_t bytes);
  * Returns: 0, or -errno where its process cannot be found or watched.
  */
 int bench_daemon_cpu(const char *mountpoint, int dir, double *us);
+
+/** bench_daemon_pid - of this mount; 0: it does not say. */
+pid_t bench_daemon_pid(const char *mountpoint);
 
 #define BENCH_CPU_BYTES (4u << 20)
 

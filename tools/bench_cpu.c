@@ -86,7 +86,7 @@ static int measure(pid_t pid, struct bench_task *t, double *us)
 	return err;
 }
 
-static pid_t daemon_pid(const char *mountpoint)
+pid_t bench_daemon_pid(const char *mountpoint)
 {
 	cleanup_json json_t *status = NULL;
 
@@ -102,7 +102,7 @@ int bench_daemon_cpu(const char *mountpoint, int dir, double *us)
 				.n_blocks = BENCH_BLOCKS_MAX};
 	cleanup_free void *buf = bench_buffer(set.bytes);
 	struct bench_task task = {.set = &set, .buf = buf};
-	pid_t pid = daemon_pid(mountpoint);
+	pid_t pid = bench_daemon_pid(mountpoint);
 	int err;
 
 	if (!pid || !buf)

@@ -69,6 +69,10 @@ static void set_defaults(struct bench_plan *p, const struct bench_args *a)
 		p->seconds = a->quick ? 4 : 60;
 		p->n_rounds = a->quick ? 3 : 7;
 	}
+	if (p->fast) {
+		p->seconds = a->quick ? 5 : 40;
+		p->n_rounds = a->quick ? 3 : 9;
+	}
 	if (p->publish) {
 		p->seconds = a->quick ? 4 : 30;
 		p->n_rounds = a->quick ? 3 : 5;
@@ -88,6 +92,7 @@ int bench_plan_make(const struct bench_args *a, struct bench_plan *p)
 	*p = (struct bench_plan){.json = a->json,
 				 .remote = a->remote,
 				 .publish = a->publish,
+				 .fast = a->fast,
 				 .ops = a->ops};
 	set_defaults(p, a);
 	if (p->remote) /* none: each operation has its own */

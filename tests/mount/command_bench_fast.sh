@@ -1,0 +1,37 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# kvfs bench --fast: its lines, and what it leaves behind. Figures are not
+# looked at.
+# shellcheck source=tests/mount/lib.sh
+. "$(dirname "$0")/lib.sh" || exit 99
+on_each_rung "$@"
+requires_root
+requires_memory 1500
+POOL=640M kvfs_mount
+
+every_operation_has_its_line() {
+	timeout 100 "$KVFS" bench --fast --quick --seconds 0.5 --json "$M" \
+		>"$T/lines"
+	expect 'operations' "$(jq -r '"\(.op) \(.bytes)"' "$T/lines")" \
+		'locate_memcpy 4194304
+locate_memcpy 1048576
+in_place_64 0
+exists_1000 0
+reserve_commit 65536
+buffers_1000 4096'
+	jq -es 'all(.[] | select(.op != "buffers_1000"); .p50_us > 0 and
+		(.x_memcpy // .x_read // .x_tmpfs_stat // .x_create) > 0)' \
+		"$T/lines" >/dev/null || fail "$(cat "$T/lines")"
+}
+
+nothing_is_left() {
+	wait_for '[ "$(stat_of kvfs_lent_frames)" = 0 ]'
+	wait_for '[ "$(stat_of kvfs_buffers)" = 0 ]'
+	[ ! -e "$KV/bench" ]
+}
+
+another_folder_is_refused() {
+	refused 'no kvfs' "$KVFS" bench --fast "$T"
+}
+
+run_tests
