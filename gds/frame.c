@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "gds/internal.h"
 
@@ -92,11 +93,13 @@ static int reserve_some(struct kvfs *k, uint32_t n, uint64_t bytes,
 	const struct kvfs_ioc_pin *pins;
 	int err = reserve(k, n, bytes, &r);
 
-	if (err == -EDQUOT) {
-		/* Frames that we only kept mapped may be what is too much. */
-		gds_maps_trim(k, 0);
-		err = reserve(k, n, bytes, &r);
-	}
+	/* Frames that we only kept mapped may be what is too much. */
+	if (err == -EDQUOT && gds_maps_drop_idle(k))
+		for (useconds_t us = 1000; err == -EDQUOT && us <= GDS_LATE_US;
+		     us *= 2) {
+			usleep(us);
+			err = reserve(k, n, bytes, &r);
+		}
 	if (err)
 		return err;
 	pins = (const struct kvfs_ioc_pin *)(&r.pins + 1);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "gds/internal.h"
 
@@ -117,9 +118,19 @@ static int get_again(struct kvfs *k, const struct kvfs_names *names,
 		     uint32_t first, uint32_t flags, uint32_t deadline_ms,
 		     struct kvfs_block *blocks, int *asked)
 {
-	kvfs_put(k, blocks + first, (uint32_t)*asked);
-	gds_maps_trim(k, 0);
-	return get_some(k, names, first, flags, deadline_ms, blocks, asked);
+	uint32_t n_names = (uint32_t)*asked;
+	useconds_t pause_us = 1000;
+	int n;
+
+	do {
+		kvfs_put(k, blocks + first, n_names);
+		usleep(pause_us);
+		pause_us *= 2;
+		n = get_some(k, names, first, flags, deadline_ms, blocks,
+			     asked);
+	} while (n >= 0 && pause_us <= GDS_LATE_US &&
+		 has_error(blocks + first, n_names, -EDQUOT));
+	return n;
 }
 
 int kvfs_get(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
@@ -133,7 +144,8 @@ int kvfs_get(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
 		return -EINVAL;
 	for (uint32_t i = 0; i < names->n; i += (uint32_t)asked) {
 		n = get_some(k, names, i, flags, deadline_ms, blocks, &asked);
-		if (n >= 0 && has_error(blocks + i, (uint32_t)asked, -EDQUOT))
+		if (n >= 0 && has_error(blocks + i, (uint32_t)asked, -EDQUOT) &&
+		    gds_maps_drop_idle(k))
 			n = get_again(k, names, i, flags, deadline_ms, blocks,
 				      &asked);
 		if (n < 0)

@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdbool.h>
 
 #include "fs/kvfs_ioctl.h"
 #include "gds/cuda.h"
@@ -163,8 +164,10 @@ int gds_map_new(struct kvfs *k, uint32_t frame, size_t bytes, void **data,
 int gds_map_write(struct kvfs *k, uint32_t frame, const void *data,
 		  size_t bytes);
 
-/** gds_maps_trim - unmap those without users until so many bytes are left. */
-void gds_maps_trim(struct kvfs *k, size_t bytes);
+/** gds_maps_drop_idle - unmap those without users. Returns: were there any?
+ *  The daemon may hear of it up to GDS_LATE_US later. */
+bool gds_maps_drop_idle(struct kvfs *k);
+#define GDS_LATE_US 16000
 
 void gds_maps_init(struct gds_maps *m);
 void gds_maps_fini(struct kvfs *k);

@@ -273,11 +273,15 @@ static void trim(struct gds_maps *m, size_t bytes)
 		unmap(m, at);
 }
 
-void gds_maps_trim(struct kvfs *k, size_t bytes)
+bool gds_maps_drop_idle(struct kvfs *k)
 {
+	bool any;
+
 	pthread_mutex_lock(&k->maps.lock);
-	trim(&k->maps, bytes);
+	any = k->maps.idle_bytes;
+	trim(&k->maps, 0);
 	pthread_mutex_unlock(&k->maps.lock);
+	return any;
 }
 
 void gds_map_put(struct kvfs *k, uint32_t frame, uint32_t epoch)

@@ -7,7 +7,7 @@
 on_each_rung "$@"
 requires_root
 requires_memory 1500
-POOL=640M kvfs_mount
+POOL=768M kvfs_mount
 
 every_operation_has_its_line() {
 	timeout 100 "$KVFS" bench --fast --quick --seconds 0.5 --json "$M" \
