@@ -23,7 +23,7 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 void sigbus_init(void)
 {
 	struct sigaction sa = {.sa_sigaction = on_sigbus,
-			       .sa_flags = SA_SIGINFO};
+			       .sa_flags = SA_SIGINFO | SA_NODEFER};
 
 	sigemptyset(&sa.sa_mask);
 	sigaction(SIGBUS, &sa, NULL);
@@ -33,7 +33,9 @@ int sigbus_try(void (*fn)(void *arg), void *arg)
 {
 	sigjmp_buf here;
 
-	if (sigsetjmp(here, 1)) {
+	/* Without the mask, which would be a system call: SA_NODEFER leaves the
+	 * signal open when the handler does not return. */
+	if (sigsetjmp(here, 0)) {
 		way_out = NULL;
 		return -EFAULT;
 	}
