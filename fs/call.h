@@ -30,6 +30,7 @@
 struct fs;
 struct call;
 struct view;
+struct kv_caller;
 
 /*
  * The head of every view's inode; its address is the FUSE node id. The kernel
@@ -43,6 +44,9 @@ struct inode {
 #define INODE_MAGIC 0x6b76696eu /* "kvin" */
 
 typedef void (*call_fn)(struct call *c);
+/* Gets the answer of a call that is not the kernel's; err: there is none. */
+typedef void (*call_answer_fn)(struct call *c, int err, const void *answer,
+			       size_t size);
 
 /* What getlk and setlk ask for; whose it is, is fi.lock_owner. */
 struct call_lock {
@@ -57,7 +61,7 @@ struct call_lock {
 
 struct call {
 	struct fs *fs;
-	fuse_req_t req;
+	fuse_req_t req;		 /* NULL: it came through a ring */
 	struct inode *inode;	 /* what is operated on; a parent directory */
 	struct inode *new_inode; /* rename, link: the new parent */
 	const char *name, *new_name; /* entry, xattr, symlink target */
@@ -81,6 +85,11 @@ struct call {
 	pid_t pid;
 	int64_t start_ns; /* arrival, monotonic */
 	int64_t deadline; /* arrival + the mount's deadline */
+
+	/* Of an ioctl that came through a ring (ring.h), not by the kernel: */
+	call_answer_fn answer; /* NULL: the kernel gets it */
+	void *owner;	       /* of answer */
+	const struct kv_caller *who;
 
 	void *arg;	/* of a handler that keeps the call */
 	struct job job; /* dispatch.c: while on a worker */

@@ -13,7 +13,15 @@ struct kv_caller kv_caller_of(const struct call *c)
 		.uid = c->uid, .gid = c->gid, .no_groups = true};
 }
 
-struct kv_caller *kv_caller_new(const struct call *c)
+static struct kv_caller *copy(const struct kv_caller *who)
+{
+	size_t size = sizeof(*who) + who->n_groups * sizeof(*who->groups);
+	struct kv_caller *new = malloc(size);
+
+	return new ? memcpy(new, who, size) : NULL;
+}
+
+static struct kv_caller *ask(const struct call *c)
 {
 	int n = fuse_req_getgroups(c->req, 0, NULL), again;
 	struct kv_caller *who;
@@ -28,6 +36,11 @@ struct kv_caller *kv_caller_new(const struct call *c)
 	who->gid = c->gid;
 	who->n_groups = (unsigned)n;
 	return who;
+}
+
+struct kv_caller *kv_caller_new(const struct call *c)
+{
+	return c->who ? copy(c->who) : ask(c);
 }
 
 static bool in_group(const struct kv_caller *who, gid_t gid)
