@@ -58,6 +58,11 @@ struct sample {
 	M(lent_bytes, gauge, "bytes that they hold", FS(lent_bytes))           \
 	M(buffers, gauge, "buffers that clients have registered", FS(buffers)) \
 	M(buffer_bytes, gauge, "bytes mapped of them", FS(buffer_bytes))       \
+	M(rings, gauge, "rings that clients have", FS(rings))                  \
+	M(ring_bytes, gauge, "bytes of memory shared with them",               \
+	  FS(ring_bytes))                                                      \
+	M(ring_calls_total, counter, "calls that came through rings",          \
+	  FS(ring_calls))                                                      \
 	M(got_total, counter, "blocks read into buffers", FS(got))             \
 	M(got_bytes_total, counter, "bytes of them", FS(got_bytes))            \
 	M(got_straight_total, counter,                                         \

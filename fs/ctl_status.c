@@ -223,6 +223,17 @@ static json_t *gpu_object(void)
 	return o;
 }
 
+static json_t *rings_object(struct fs *fs)
+{
+	const struct fs_counters *c = &fs->counters;
+	json_t *o = json_object();
+
+	json_object_set_new(o, "rings", whole(counter(&c->rings)));
+	json_object_set_new(o, "bytes", whole(counter(&c->ring_bytes)));
+	json_object_set_new(o, "calls", whole(counter(&c->ring_calls)));
+	return o;
+}
+
 static json_t *rung_object(struct fs *fs)
 {
 	json_t *o = json_object();
@@ -334,6 +345,7 @@ char *ctl_status(struct fs *fs, bool all)
 	json_object_set_new(o, "kv", kv_object(fs, all));
 	json_object_set_new(o, "buffers", buffers_object(fs));
 	json_object_set_new(o, "gpu", gpu_object());
+	json_object_set_new(o, "rings", rings_object(fs));
 	json_object_set_new(o, "ckpt", ckpt_object(fs));
 	json_object_set_new(o, "redis", redis_object(fs));
 	if (fs->remote)

@@ -62,7 +62,7 @@ static void tell_why_not(pid_t tid, int err)
 	static atomic_bool told;
 
 	if (!atomic_exchange(&told, true))
-		log_warn("register: process %d: its descriptor cannot be "
+		log_warn("ioctl: process %d: its descriptor cannot be "
 			 "taken: %s; the daemon needs CAP_SYS_PTRACE and "
 			 "kernel.yama.ptrace_scope below 3, and must see the "
 			 "process (told once)",

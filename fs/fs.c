@@ -22,6 +22,7 @@
 #include "fs/locks.h"
 #include "fs/order.h"
 #include "fs/remote.h"
+#include "fs/ring.h"
 #include "meta/kv.h"
 #include "meta/meta.h"
 
@@ -87,6 +88,7 @@ static int open_parts(struct fs *fs)
 	    (err = workers_open(&fs->background, "kvfs-back", 1, 10)) ||
 	    (err = locks_open(&fs->locks, fs)) ||
 	    (err = buffers_open(&fs->buffers, fs)) ||
+	    (err = rings_open(&fs->rings, fs)) ||
 	    (err = ctl_open(&fs->ctl, fs)) || (err = open_pool(fs)) ||
 	    (err = open_meta(fs)) || (err = kv_open(&fs->kv, fs)) ||
 	    (err = kv_adopt(fs->kv)) || (err = remote_open(fs)) ||
@@ -152,6 +154,7 @@ static void *start_parts(void *arg)
 static void close_parts(struct fs *fs)
 {
 	atomic_store(&fs->stopping, true);
+	rings_stop(fs->rings);
 	locks_quiesce(fs->locks);
 	if (fs->kv)
 		kv_quiesce(fs->kv);
@@ -166,6 +169,7 @@ static void close_parts(struct fs *fs)
 	meta_close(fs->meta);
 	remote_close(fs);
 	buffers_close(fs->buffers);
+	rings_close(fs->rings);
 	if (fs->pool)
 		pool_close(fs->pool, false);
 	if (fs->kv)

@@ -14,6 +14,7 @@
  *      ctl.c       the root directory and .kvfs/; ctl_match.c its questions
  *      ioctl.h     the ioctls of <kvfs/ioctl.h>
  *      frames.c    .kvfs/frames: what clients map
+ *      ring.h      ioctls through shared memory
  *      buffers.h   what clients register; fd_take.h  how it comes here
  *      locks.h     locks: waiting for them, those of this node alone
  *      remote_*.c  blocks of other nodes
@@ -33,6 +34,7 @@ struct ckpt;
 struct ctl;
 struct remote;
 struct workers;
+struct rings;
 struct buffers;
 struct locks;
 struct fuse_session;
@@ -83,7 +85,9 @@ struct fs_counters {
 	_Atomic uint64_t matches, match_bytes; /* ctl_match.c */
 	_Atomic uint64_t lent, lent_bytes;     /* kv_lend.c: held now */
 	_Atomic uint64_t located, in_place;
-	_Atomic uint64_t buffers, buffer_bytes;	       /* buffers.h: now */
+	_Atomic uint64_t buffers, buffer_bytes; /* buffers.h: now */
+	_Atomic uint64_t rings, ring_bytes;	/* ring.h: now */
+	_Atomic uint64_t ring_calls;
 	_Atomic uint64_t got, got_bytes, got_straight; /* by GET */
 	_Atomic uint64_t put, put_bytes;
 	_Atomic uint64_t ckpt_published, ckpt_failed;
@@ -104,7 +108,8 @@ struct fs {
 	struct ckpt *ckpt;
 	struct ctl *ctl;
 	struct locks *locks;
-	struct buffers *buffers;    /* of clients */
+	struct buffers *buffers; /* of clients */
+	struct rings *rings;
 	struct remote *remote;	    /* NULL: nobody else uses our Redis */
 	struct workers *workers;    /* calls that wait */
 	struct workers *background; /* checksums, trims; nice */

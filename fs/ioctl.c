@@ -8,6 +8,7 @@
 #include "fs/fs.h"
 #include "fs/kv.h"
 #include "fs/remote.h"
+#include "fs/ring.h"
 
 static bool is_zero(const void *bytes, size_t n)
 {
@@ -33,6 +34,8 @@ static void do_version(struct call *c)
 		v.features |= KVFS_IOC_HAS_PASSTHROUGH;
 	if (c->fs->remote)
 		v.features |= KVFS_IOC_HAS_CLUSTER;
+	if (rings_offered(c->fs->rings))
+		v.features |= KVFS_IOC_HAS_RING;
 	snprintf(v.version, sizeof(v.version), "%s", KVFS_VERSION);
 	call_reply_ioctl(c, &v, sizeof(v));
 }
@@ -42,37 +45,40 @@ static const struct ioctl_command commands[] = {
 	{KVFS_IOC_VERSION, sizeof(struct kvfs_ioc_version), .any_dir = true,
 	 .run = do_version},
 	{KVFS_IOC_EXISTS(FIND_ROOM), sizeof(struct kvfs_ioc_find),
-	 .any_room = true, .run = ioctl_do_exists},
+	 .any_room = true, .ring = true, .run = ioctl_do_exists},
 	{KVFS_IOC_MATCH(FIND_ROOM), sizeof(struct kvfs_ioc_find),
-	 .any_room = true, .run = ioctl_do_match},
+	 .any_room = true, .ring = true, .run = ioctl_do_match},
 	{KVFS_IOC_LOCATE(sizeof(struct kvfs_ioc_located)),
-	 sizeof(struct kvfs_ioc_locate), .any_room = true,
+	 sizeof(struct kvfs_ioc_locate), .any_room = true, .ring = true,
 	 .run = ioctl_do_locate},
 	{KVFS_IOC_UNPIN(sizeof(struct kvfs_ioc_pins)),
-	 sizeof(struct kvfs_ioc_pins), .any_room = true, .run = ioctl_do_unpin},
+	 sizeof(struct kvfs_ioc_pins), .any_room = true, .ring = true,
+	 .run = ioctl_do_unpin},
 	{KVFS_IOC_RESERVE(sizeof(struct kvfs_ioc_reserve)),
-	 sizeof(struct kvfs_ioc_reserve), .any_room = true,
+	 sizeof(struct kvfs_ioc_reserve), .any_room = true, .ring = true,
 	 .run = ioctl_do_reserve},
 	{KVFS_IOC_COMMIT(sizeof(struct kvfs_ioc_committed)),
-	 sizeof(struct kvfs_ioc_commit), .any_room = true,
+	 sizeof(struct kvfs_ioc_commit), .any_room = true, .ring = true,
 	 .run = ioctl_do_commit},
 	{KVFS_IOC_ABORT(sizeof(struct kvfs_ioc_pins)),
-	 sizeof(struct kvfs_ioc_pins), .any_room = true, .run = ioctl_do_abort},
+	 sizeof(struct kvfs_ioc_pins), .any_room = true, .ring = true,
+	 .run = ioctl_do_abort},
 	{KVFS_IOC_TOUCH(FIND_ROOM), sizeof(struct kvfs_ioc_find),
-	 .any_room = true, .run = ioctl_do_use},
+	 .any_room = true, .ring = true, .run = ioctl_do_use},
 	{KVFS_IOC_EVICT(FIND_ROOM), sizeof(struct kvfs_ioc_find),
-	 .any_room = true, .run = ioctl_do_use},
+	 .any_room = true, .ring = true, .run = ioctl_do_use},
 	{KVFS_IOC_PREFETCH(FIND_ROOM), sizeof(struct kvfs_ioc_find),
-	 .any_room = true, .run = ioctl_do_prefetch},
+	 .any_room = true, .ring = true, .run = ioctl_do_prefetch},
 	{KVFS_IOC_REGISTER, sizeof(struct kvfs_ioc_register),
 	 .run = ioctl_do_register},
 	{KVFS_IOC_UNREGISTER, sizeof(struct kvfs_ioc_unregister),
 	 .run = ioctl_do_unregister},
 	{KVFS_IOC_GET(sizeof(struct kvfs_ioc_got)), sizeof(struct kvfs_ioc_get),
-	 .any_room = true, .run = ioctl_do_get},
+	 .any_room = true, .ring = true, .run = ioctl_do_get},
 	{KVFS_IOC_PUT(sizeof(struct kvfs_ioc_committed)),
-	 sizeof(struct kvfs_ioc_commit), .any_room = true,
+	 sizeof(struct kvfs_ioc_commit), .any_room = true, .ring = true,
 	 .run = ioctl_do_commit},
+	{KVFS_IOC_RING, sizeof(struct kvfs_ioc_ring), .run = ioctl_do_ring},
 };
 
 #define ROOM_BITS ((unsigned)_IOC_SIZEMASK << _IOC_SIZESHIFT)
@@ -89,6 +95,14 @@ const struct ioctl_command *ioctl_find(unsigned cmd)
 {
 	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
 		if (is_command(&commands[i], cmd))
+			return &commands[i];
+	return NULL;
+}
+
+const struct ioctl_command *ioctl_find_ring(uint32_t number)
+{
+	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
+		if (commands[i].ring && _IOC_NR(commands[i].cmd) == number)
 			return &commands[i];
 	return NULL;
 }

@@ -11,6 +11,7 @@
  *      ioctl_store.c  RESERVE, COMMIT, ABORT
  *      ioctl_use.c    TOUCH, EVICT      ioctl_prefetch.c  PREFETCH
  *      ioctl_buffer.c REGISTER, UNREGISTER; PUT    ioctl_get.c  GET
+ *      ioctl_ring.c   RING, through which most of them can be given, too
  *
  * A handler gets a call whose value is the request: size bytes, of which the
  * head was checked, and at least as many as the table says; room is what the
@@ -33,11 +34,15 @@ struct ioctl_command {
 	uint32_t in;   /* the least bytes of a request */
 	bool any_room; /* else exactly that of cmd */
 	bool any_dir;  /* also outside kv/ */
+	bool ring;     /* also through a ring */
 	call_fn run;
 };
 
 /** ioctl_find - a command by its number, matched whole; NULL: it is none. */
 const struct ioctl_command *ioctl_find(unsigned cmd);
+
+/** ioctl_find_ring - one that may come through a ring; NULL: it is none. */
+const struct ioctl_command *ioctl_find_ring(uint32_t number);
 
 /**
  * ioctl_check - the head of a request
@@ -142,6 +147,9 @@ void ioctl_do_get(struct call *c);
 /* ioctl_buffer.c */
 void ioctl_do_register(struct call *c);
 void ioctl_do_unregister(struct call *c);
+
+/* ioctl_ring.c */
+void ioctl_do_ring(struct call *c);
 
 /* ioctl_use.c: TOUCH, EVICT */
 void ioctl_do_use(struct call *c);

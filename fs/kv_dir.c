@@ -8,6 +8,7 @@
 #include "fs/kv_lend.h"
 #include "fs/remote.h"
 #include "fs/remote_list.h"
+#include "fs/ring.h"
 
 /*
  * Listing a directory. Entries are chained in the order of their cookies, and
@@ -22,6 +23,7 @@ struct kv_handle {
 	struct remote_list *far; /* what other nodes hold; or NULL */
 	struct kv_pins *pins;	 /* blocks located through it */
 	struct list buffers;	 /* registered through it: buffers.h */
+	struct ring *ring;	 /* rings.lock */
 };
 
 /* Offsets: 0 ".", 1 "..", then cookie + 1 of the entry given last. */
@@ -51,6 +53,11 @@ struct kv_pins **kv_pins_of(const struct call *c)
 struct list *kv_buffers_of(const struct call *c)
 {
 	return &handle_of(c)->buffers;
+}
+
+struct ring **kv_ring_of(const struct call *c)
+{
+	return &handle_of(c)->ring;
 }
 
 static bool is_here(struct kv *kv, struct kv_dir *dir, const char *name)
@@ -121,7 +128,7 @@ void kv_do_opendir(struct call *c)
 		call_reply_open(c, &c->fi);
 }
 
-void kv_do_releasedir(struct call *c)
+static void release(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
 	struct kv_handle *h = handle_of(c);
@@ -134,6 +141,15 @@ void kv_do_releasedir(struct call *c)
 	remote_list_free(h->far);
 	free(h);
 	call_reply_err(c, 0);
+}
+
+/* Calls of its ring use it until they end. */
+void kv_do_releasedir(struct call *c)
+{
+	struct ring *ring = handle_of(c)->ring;
+
+	if (!ring || !ring_release(ring, c, release))
+		release(c);
 }
 
 /* Puts the mark before the first entry whose offset lies past `off`. */

@@ -64,6 +64,8 @@ struct kvfs_ioc_head {
 #define KVFS_IOC_HAS_PASSTHROUGH (1ull << 0)
 /* Other nodes' blocks are found and can be fetched. */
 #define KVFS_IOC_HAS_CLUSTER (1ull << 1)
+/* KVFS_IOC_RING is there. */
+#define KVFS_IOC_HAS_RING (1ull << 2)
 
 /* In the request all but the head is 0, and head.abi may be any. */
 struct kvfs_ioc_version {
@@ -447,6 +449,118 @@ static inline const struct kvfs_ioc_moved *
 kvfs_ioc_moves(const struct kvfs_ioc_got *got)
 {
 	return (const struct kvfs_ioc_moved *)(got + 1);
+}
+
+/* ---- a ring in shared memory --------------------------------------------- */
+
+/*
+ * Commands without system calls. RING gives the daemon a memfd with
+ * F_SEAL_SHRINK:
+ *
+ *      ┌──────────────────┬─────────────┬──────────────┬───┬────────────────┐
+ *      │ kvfs_ring_shared │ submissions │  completions │   │ data           │
+ *      └──────────────────┴─────────────┴──────────────┴───┴────────────────┘
+ *       ◀─── 4096 ───────▶ ◀ entries of each ─────────▶     ◀─ data_bytes ─▶
+ *                                                          at a multiple of
+ * 4096
+ *
+ * All is 0 at first. A submission names a request, which has the format of
+ * the ioctl's, in the data; the answer is written over it. Until the
+ * completion is there both belong to the daemon, and the request is looked at
+ * once, at any time.
+ *
+ *      client  write the request, sq[sq_tail % entries], then sq_tail + 1;
+ *              if the daemon's KVFS_RING_NEED_WAKEUP is set: write submit_fd
+ *      daemon  answer, cq[cq_tail % entries], then cq_tail + 1;
+ *              if the client's KVFS_RING_WANT_EVENT is set: clear it, and
+ *              signal complete_fd
+ *      client  read it, then cq_head + 1
+ *
+ * An index is stored with release, and loaded with acquire, order. Between
+ * storing what the other side acts upon and loading its flag stands a full
+ * fence; and so between setting a flag and the last look before sleeping.
+ * Completions come in any order. Never more than `entries` may be submitted
+ * whose completion was not taken (sq_tail - cq_head): so there is always room
+ * for a completion.
+ *
+ * A ring belongs to the open directory, and acts for the user who made it,
+ * with the groups that he had then. The daemon ends it when the directory is
+ * closed for the last time. One directory has one ring.
+ */
+#define KVFS_IOC_RING KVFS_IOC_CALL(16, sizeof(struct kvfs_ioc_ring))
+
+#define KVFS_RING_ENTRIES_MAX 4096u	  /* a power of 2 */
+#define KVFS_RING_DATA_MAX (256ull << 20) /* bytes */
+#define KVFS_RING_BYTES_MAX (512u << 10)  /* of a request; of an answer */
+
+/* In the answer nothing but the head matters. */
+struct kvfs_ioc_ring {
+	struct kvfs_ioc_head head;
+	uint32_t flags;	     /* 0 */
+	int32_t memory_fd;   /* numbers of the calling process */
+	int32_t submit_fd;   /* an eventfd */
+	int32_t complete_fd; /* an eventfd, or -1: the client only polls */
+	uint32_t entries;
+	uint32_t reserved;
+	uint64_t data_bytes;
+};
+
+struct kvfs_ring_word {
+	uint32_t value;
+	uint32_t reserved[15]; /* a cache line of its own */
+};
+
+/* The daemon sleeps: write submit_fd after submitting. */
+#define KVFS_RING_NEED_WAKEUP (1u << 0)
+/* The client broke a rule: nothing is taken any more, nor completed. */
+#define KVFS_RING_STOPPED (1u << 1)
+/* The client sleeps, or is about to. */
+#define KVFS_RING_WANT_EVENT (1u << 0)
+
+struct kvfs_ring_shared {
+	/* The daemon's; nobody else's word counts. */
+	struct kvfs_ring_word sq_head; /* submissions that were taken */
+	struct kvfs_ring_word cq_tail;
+	struct kvfs_ring_word daemon; /* KVFS_RING_NEED_WAKEUP, STOPPED */
+	/* The client's: */
+	struct kvfs_ring_word sq_tail;
+	struct kvfs_ring_word cq_head;
+	struct kvfs_ring_word client; /* KVFS_RING_WANT_EVENT */
+};
+
+/*
+ * command: the number of EXISTS, MATCH, LOCATE, UNPIN, RESERVE, COMMIT, ABORT,
+ * TOUCH, EVICT, PREFETCH, GET or PUT as KVFS_IOC_CALL has it.
+ */
+struct kvfs_ring_submission {
+	uint32_t command;
+	uint32_t flags; /* 0 */
+	uint64_t user_data;
+	uint64_t at;	/* in the data */
+	uint32_t bytes; /* of the request */
+	uint32_t room;	/* for the answer */
+};
+
+struct kvfs_ring_completion {
+	uint64_t user_data;
+	int32_t result; /* bytes of the answer, or a negative errno */
+	uint32_t reserved;
+};
+
+#define KVFS_RING_SQ_AT 4096u
+
+static inline uint64_t kvfs_ring_cq_at(uint32_t entries)
+{
+	return KVFS_RING_SQ_AT +
+	       (uint64_t)entries * sizeof(struct kvfs_ring_submission);
+}
+
+static inline uint64_t kvfs_ring_data_at(uint32_t entries)
+{
+	return (kvfs_ring_cq_at(entries) +
+		(uint64_t)entries * sizeof(struct kvfs_ring_completion) +
+		4095) /
+	       4096 * 4096;
 }
 
 #endif
