@@ -67,9 +67,8 @@ static int unpin_one(struct kvfs *k, uint32_t frame, uint32_t epoch)
 	return unpin(k, &r, 1);
 }
 
-/* Returns: is it there? */
-static int take(struct kvfs *k, const struct kvfs_ioc_block *from,
-		uint32_t flags, struct kvfs_block *to)
+int gds_block_take(struct kvfs *k, const struct kvfs_ioc_block *from,
+		   uint32_t flags, struct kvfs_block *to)
 {
 	*to = (struct kvfs_block){
 		.bytes = from->length,
@@ -100,8 +99,8 @@ static int get_some(struct kvfs *k, const struct kvfs_names *names,
 
 	*asked = locate(k, names, first, flags, deadline_ms, &r);
 	for (int i = 0; i < *asked; i++)
-		n_there += take(k, &kvfs_ioc_blocks(&r.located)[i], flags,
-				&blocks[first + (uint32_t)i]);
+		n_there += gds_block_take(k, &kvfs_ioc_blocks(&r.located)[i],
+					  flags, &blocks[first + (uint32_t)i]);
 	return *asked < 0 ? *asked : n_there;
 }
 

@@ -21,6 +21,7 @@
  *      frame.c    RESERVE, COMMIT and ABORT: blocks written in place
  *      buffer.c   REGISTER: memory of the caller's own
  *      move.c     GET and PUT: to it and from it
+ *      ring.c     the same without system calls
  *      stage.c    memory of a GPU: as such, or by way of the host's
  *      cuda.h     what is used of CUDA
  *      chain.c    names of blocks; needs no mount
@@ -150,6 +151,11 @@ int gds_names_fit(const struct kvfs_names *names, uint32_t first,
 int gds_map_get(struct kvfs *k, const struct kvfs_ioc_block *block,
 		const void **data);
 void gds_map_put(struct kvfs *k, uint32_t frame, uint32_t epoch);
+
+/** gds_block_take - what LOCATE with these flags said of a block, mapped.
+ *  Returns: is it there? If not it is not pinned, either. */
+int gds_block_take(struct kvfs *k, const struct kvfs_ioc_block *from,
+		   uint32_t flags, struct kvfs_block *to);
 
 /**
  * gds_map_new - a frame that was reserved, to be written

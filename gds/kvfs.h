@@ -529,6 +529,127 @@ int kvfs_commit(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
  */
 int kvfs_abort(struct kvfs *k, struct kvfs_frame *frames, uint32_t n);
 
+/* ---- the same without system calls: a ring ------------------------------- */
+
+/*
+ * Calls and answers through memory that is shared with the daemon, for who has
+ * many small ones or wants to wait for them along with other things.
+ *
+ *      kvfs_ring_exists, _get, …  ──▶ kvfs_ring_submit
+ *                                            │
+ *      kvfs_ring_seen ◀── kvfs_done_found, ◀─┴─ kvfs_ring_peek, _wait
+ *                         kvfs_done_blocks
+ *
+ * Answers come in any order. One thread uses a ring at a time; others may use
+ * its handle.
+ */
+struct kvfs_ring;
+
+#define KVFS_RING_ENTRY_MIN 64u
+
+/**
+ * kvfs_ring_open - a ring of a handle, which has one in its life
+ * @k:           an open directory
+ * @entries:     so many calls may be under way: a power of 2, at most 4,096
+ * @entry_bytes: for the request and the answer of each: a multiple of 8 from
+ *               KVFS_RING_ENTRY_MIN to 512 KiB, all together 256 MiB at most
+ * @r:           set only on success; kvfs_ring_close ends it, before
+ *               kvfs_close
+ *
+ * Shape:   of kvfs_ring_exists, 1,000 digests of 16 bytes need 16,072 bytes;
+ *          of kvfs_ring_get, n blocks need 56 n + 24.
+ * Returns: 0, -EINVAL, -EBUSY the handle had one, -EDQUOT this user has 64
+ *          (all users 128), -EOPNOTSUPP the daemon has no rings, -EPERM the
+ *          kernel does not let the daemon take descriptors, -ENOMEM, or as
+ *          kvfs_open.
+ * Threads: any.
+ */
+int kvfs_ring_open(struct kvfs *k, uint32_t entries, uint32_t entry_bytes,
+		   struct kvfs_ring **r);
+
+/** kvfs_ring_close - end it; NULL is none. Answers that were not taken are
+ *  lost; what they pinned stays so until kvfs_close. */
+void kvfs_ring_close(struct kvfs_ring *r);
+
+/**
+ * kvfs_ring_exists - prepare a kvfs_exists
+ * @user_data: comes back with the answer
+ *
+ * Returns: 0; -EAGAIN all entries are in use: take answers first; -E2BIG more
+ *          than 2,000 names, or than an entry has bytes for; -EINVAL.
+ *          The daemon's errors are those of the answer.
+ */
+int kvfs_ring_exists(struct kvfs_ring *r, const struct kvfs_names *names,
+		     uint32_t flags, uint64_t user_data);
+/** kvfs_ring_get - a kvfs_get, in the same way. Of its answer kvfs_done_blocks
+ *  must be called, and the blocks given back. */
+int kvfs_ring_get(struct kvfs_ring *r, const struct kvfs_names *names,
+		  uint32_t flags, uint32_t deadline_ms, uint64_t user_data);
+/** kvfs_ring_put - a kvfs_put. The data may be gone from now on. */
+int kvfs_ring_put(struct kvfs_ring *r, struct kvfs_block *blocks, uint32_t n,
+		  uint64_t user_data);
+/** kvfs_ring_touch, kvfs_ring_evict - as kvfs_touch and kvfs_evict. */
+int kvfs_ring_touch(struct kvfs_ring *r, const struct kvfs_names *names,
+		    uint64_t user_data);
+int kvfs_ring_evict(struct kvfs_ring *r, const struct kvfs_names *names,
+		    uint64_t user_data);
+
+/** kvfs_ring_submit - all that was prepared. Returns: how many. A system call
+ *  only where the daemon sleeps. */
+int kvfs_ring_submit(struct kvfs_ring *r);
+
+/* An answer, until kvfs_ring_seen. */
+struct kvfs_done {
+	uint64_t user_data;
+	int result;	    /* 0, or a negative errno */
+	uint32_t n;	    /* names */
+	const void *answer; /* the library's, as is: */
+	uint32_t entry;
+};
+
+/**
+ * kvfs_ring_peek - the next answer, if there is one
+ * @done: set with 1
+ *
+ * Returns: 1, 0, or -EPIPE the daemon has stopped the ring: what is shared
+ *          was overwritten.
+ */
+int kvfs_ring_peek(struct kvfs_ring *r, struct kvfs_done *done);
+
+/**
+ * kvfs_ring_wait - the next answer; sleeps until there is one
+ * @timeout_ms: 0 and more, or -1: none
+ *
+ * Returns: as kvfs_ring_peek, 0 at the timeout; -ENOTCONN the daemon is gone.
+ */
+int kvfs_ring_wait(struct kvfs_ring *r, int timeout_ms, struct kvfs_done *done);
+
+/** kvfs_ring_seen - the answer of the last peek or wait was read; its entry is
+ *  free. */
+void kvfs_ring_seen(struct kvfs_ring *r, const struct kvfs_done *done);
+
+/**
+ * kvfs_ring_fd - an eventfd for poll(2), epoll(7)
+ *
+ * It is readable after the answer that comes next after
+ * kvfs_ring_want_event, which resets it.
+ */
+int kvfs_ring_fd(const struct kvfs_ring *r);
+
+/** kvfs_ring_want_event - the last look before sleeping on kvfs_ring_fd.
+ *  Returns: as kvfs_ring_peek; sleep only with 0. */
+int kvfs_ring_want_event(struct kvfs_ring *r, struct kvfs_done *done);
+
+/** kvfs_done_found - of kvfs_ring_exists, _touch, _evict. bitmap: or NULL.
+ *  Returns: how many are there, or for how many it was done; or -errno. */
+int kvfs_done_found(const struct kvfs_done *done, uint8_t *bitmap,
+		    struct kvfs_found *found);
+
+/** kvfs_done_blocks - of kvfs_ring_get: as many blocks as it had names.
+ *  Returns: how many are there, or -errno: none of them was set. */
+int kvfs_done_blocks(struct kvfs_ring *r, const struct kvfs_done *done,
+		     struct kvfs_block *blocks);
+
 #ifdef __cplusplus
 }
 #endif

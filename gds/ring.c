@@ -1,0 +1,424 @@
+// SPDX-License-Identifier: MIT
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "gds/internal.h"
+
+/*
+ * The client's side of a ring (fs/kvfs_ioctl.h). Each entry has a part of the
+ * data of its own, so that what is under way never needs memory, and its
+ * number is what the daemon gets as user_data. An entry is free again when its
+ * completion was seen, so there are never too many.
+ */
+
+/* What was asked with an entry. */
+struct asked {
+	uint64_t user_data;
+	uint32_t n; /* names */
+	uint32_t flags;
+	uint32_t next_free;
+};
+
+struct kvfs_ring {
+	struct kvfs *k;
+	int memory_fd, submit_fd, complete_fd;
+	struct kvfs_ring_shared *shared;
+	struct kvfs_ring_submission *sq;
+	const struct kvfs_ring_completion *cq;
+	char *data;
+	size_t map_bytes;
+	uint32_t entries, entry_bytes;
+	uint32_t sq_tail; /* of what was prepared; shared: of what was
+			     submitted */
+	uint32_t cq_head;
+	uint32_t free; /* entries: none */
+	struct asked *asked;
+};
+
+static uint32_t load(const struct kvfs_ring_word *word)
+{
+	return __atomic_load_n(&word->value, __ATOMIC_ACQUIRE);
+}
+
+static void store(struct kvfs_ring_word *word, uint32_t value)
+{
+	__atomic_store_n(&word->value, value, __ATOMIC_RELEASE);
+}
+
+/* -- beginning and end ---------------------------------------------------- */
+
+static int make_parts(struct kvfs_ring *r)
+{
+	r->submit_fd = eventfd(0, EFD_CLOEXEC);
+	r->complete_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	r->memory_fd =
+		memfd_create("kvfs-ring", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	if (r->submit_fd < 0 || r->complete_fd < 0 || r->memory_fd < 0 ||
+	    ftruncate(r->memory_fd, (off_t)r->map_bytes) ||
+	    fcntl(r->memory_fd, F_ADD_SEALS, F_SEAL_SHRINK))
+		return -errno;
+	r->shared = mmap(NULL, r->map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
+			 r->memory_fd, 0);
+	if (r->shared != MAP_FAILED)
+		return 0;
+	r->shared = NULL;
+	return -errno;
+}
+
+static void find_parts(struct kvfs_ring *r)
+{
+	char *at = (char *)r->shared;
+
+	r->sq = (void *)(at + KVFS_RING_SQ_AT);
+	r->cq = (void *)(at + kvfs_ring_cq_at(r->entries));
+	r->data = at + kvfs_ring_data_at(r->entries);
+	for (uint32_t i = 0; i < r->entries; i++)
+		r->asked[i].next_free = i + 1;
+}
+
+static int give(struct kvfs_ring *r)
+{
+	struct kvfs_ioc_ring ring = {
+		.head = {sizeof(ring), KVFS_IOC_ABI},
+		.memory_fd = r->memory_fd,
+		.submit_fd = r->submit_fd,
+		.complete_fd = r->complete_fd,
+		.entries = r->entries,
+		.data_bytes = (uint64_t)r->entries * r->entry_bytes,
+	};
+
+	return gds_call(r->k, KVFS_IOC_RING, &ring);
+}
+
+int kvfs_ring_open(struct kvfs *k, uint32_t entries, uint32_t entry_bytes,
+		   struct kvfs_ring **out)
+{
+	struct kvfs_ring *r;
+	int err;
+
+	if (!entries || entries > KVFS_RING_ENTRIES_MAX ||
+	    entries & (entries - 1) || entry_bytes < KVFS_RING_ENTRY_MIN ||
+	    entry_bytes % 8 || entry_bytes > KVFS_RING_BYTES_MAX ||
+	    (uint64_t)entries * entry_bytes > KVFS_RING_DATA_MAX)
+		return -EINVAL;
+	r = calloc(1, sizeof(*r));
+	if (!r)
+		return -ENOMEM;
+	r->k = k;
+	r->entries = entries;
+	r->entry_bytes = entry_bytes;
+	r->map_bytes =
+		kvfs_ring_data_at(entries) + (size_t)entries * entry_bytes;
+	r->memory_fd = r->submit_fd = r->complete_fd = -1;
+	r->asked = calloc(entries, sizeof(*r->asked));
+	err = r->asked ? make_parts(r) : -ENOMEM;
+	if (!err) {
+		find_parts(r);
+		err = give(r);
+	}
+	if (err)
+		kvfs_ring_close(r);
+	else
+		*out = r;
+	return err;
+}
+
+static void shut(int fd)
+{
+	if (fd >= 0)
+		close(fd);
+}
+
+void kvfs_ring_close(struct kvfs_ring *r)
+{
+	if (!r)
+		return;
+	if (r->shared)
+		munmap(r->shared, r->map_bytes);
+	shut(r->memory_fd);
+	shut(r->submit_fd);
+	shut(r->complete_fd);
+	free(r->asked);
+	free(r);
+}
+
+int kvfs_ring_fd(const struct kvfs_ring *r)
+{
+	return r->complete_fd;
+}
+
+/* -- asking --------------------------------------------------------------- */
+
+/* Of the entry that would be next; NULL: all are in use. */
+static void *request(const struct kvfs_ring *r)
+{
+	if (r->free == r->entries)
+		return NULL;
+	return r->data + (size_t)r->free * r->entry_bytes;
+}
+
+static void prepare(struct kvfs_ring *r, unsigned cmd, size_t bytes,
+		    struct asked asked)
+{
+	uint32_t i = r->free;
+	struct kvfs_ioc_head *head = request(r);
+
+	r->free = r->asked[i].next_free;
+	r->asked[i] = asked;
+	*head = (struct kvfs_ioc_head){(uint32_t)bytes, KVFS_IOC_ABI};
+	r->sq[r->sq_tail++ & (r->entries - 1)] = (struct kvfs_ring_submission){
+		.command = _IOC_NR(cmd),
+		.user_data = i,
+		.at = (uint64_t)i * r->entry_bytes,
+		.bytes = (uint32_t)bytes,
+		.room = r->entry_bytes,
+	};
+}
+
+/* All names, behind a struct of so many bytes. */
+static int pack(const struct kvfs_ring *r, const struct kvfs_names *names,
+		size_t size, size_t answer, struct kvfs_ioc_names *head,
+		char *to, size_t *bytes)
+{
+	int n = 0;
+
+	*head = (struct kvfs_ioc_names){0};
+	*bytes = 0;
+	if (names->n > KVFS_IOC_NAMES_MAX || answer > r->entry_bytes)
+		return -E2BIG;
+	if (names->n)
+		n = gds_names_pack(names, 0, names->n, head, to + size,
+				   r->entry_bytes - size, bytes);
+	*bytes += size;
+	return n < 0 ? n : (uint32_t)n < names->n ? -E2BIG : 0;
+}
+
+static int find(struct kvfs_ring *r, const struct kvfs_names *names,
+		uint32_t flags, unsigned cmd, uint64_t user_data)
+{
+	struct kvfs_ioc_find *q = request(r);
+	struct kvfs_ioc_names head;
+	size_t bytes;
+	int err;
+
+	if (!q)
+		return -EAGAIN;
+	err = pack(r, names, sizeof(*q),
+		   sizeof(struct kvfs_ioc_found) + (names->n + 7) / 8, &head,
+		   (char *)q, &bytes);
+	if (err)
+		return err;
+	*q = (struct kvfs_ioc_find){.flags = flags, .names = head};
+	prepare(r, cmd, bytes, (struct asked){user_data, names->n, flags, 0});
+	return 0;
+}
+
+int kvfs_ring_exists(struct kvfs_ring *r, const struct kvfs_names *names,
+		     uint32_t flags, uint64_t user_data)
+{
+	return find(r, names, flags, KVFS_IOC_EXISTS(0), user_data);
+}
+
+int kvfs_ring_touch(struct kvfs_ring *r, const struct kvfs_names *names,
+		    uint64_t user_data)
+{
+	return find(r, names, 0, KVFS_IOC_TOUCH(0), user_data);
+}
+
+int kvfs_ring_evict(struct kvfs_ring *r, const struct kvfs_names *names,
+		    uint64_t user_data)
+{
+	return find(r, names, 0, KVFS_IOC_EVICT(0), user_data);
+}
+
+int kvfs_ring_get(struct kvfs_ring *r, const struct kvfs_names *names,
+		  uint32_t flags, uint32_t deadline_ms, uint64_t user_data)
+{
+	struct kvfs_ioc_locate *q = request(r);
+	struct kvfs_ioc_names head;
+	size_t bytes;
+	int err;
+
+	if (!q)
+		return -EAGAIN;
+	if (flags & ~KVFS_FETCH)
+		return -EINVAL;
+	err = pack(r, names, sizeof(*q),
+		   sizeof(struct kvfs_ioc_located) +
+			   names->n * sizeof(struct kvfs_ioc_block),
+		   &head, (char *)q, &bytes);
+	if (err)
+		return err;
+	*q = (struct kvfs_ioc_locate){
+		.flags = flags ? KVFS_IOC_FETCH : 0,
+		.deadline_ms = flags ? deadline_ms : 0,
+		.names = head,
+	};
+	prepare(r, KVFS_IOC_LOCATE(0), bytes,
+		(struct asked){user_data, names->n, flags, 0});
+	return 0;
+}
+
+int kvfs_ring_put(struct kvfs_ring *r, struct kvfs_block *blocks, uint32_t n,
+		  uint64_t user_data)
+{
+	struct kvfs_ioc_pins *q = request(r);
+	struct kvfs_ioc_pin *pins = (struct kvfs_ioc_pin *)(q + 1);
+	uint32_t n_pins = 0;
+
+	if (!q)
+		return -EAGAIN;
+	if (n > (r->entry_bytes - sizeof(*q)) / sizeof(*pins))
+		return -E2BIG;
+	for (uint32_t i = 0; i < n; i++) {
+		struct kvfs_block *b = &blocks[i];
+
+		if (!b->error) {
+			gds_map_put(r->k, b->frame, b->epoch);
+			pins[n_pins++] =
+				(struct kvfs_ioc_pin){b->frame, b->epoch};
+		}
+		*b = (struct kvfs_block){.error = -ECANCELED};
+	}
+	*q = (struct kvfs_ioc_pins){.n = n_pins};
+	prepare(r, KVFS_IOC_UNPIN(0), sizeof(*q) + n_pins * sizeof(*pins),
+		(struct asked){.user_data = user_data});
+	return 0;
+}
+
+/* The daemon shows its flag, then looks at sq_tail once more: with a fence on
+ * both sides one of us sees what the other stored. */
+int kvfs_ring_submit(struct kvfs_ring *r)
+{
+	uint32_t n = r->sq_tail - r->shared->sq_tail.value;
+
+	if (!n)
+		return 0;
+	store(&r->shared->sq_tail, r->sq_tail);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (load(&r->shared->daemon) & KVFS_RING_NEED_WAKEUP)
+		eventfd_write(r->submit_fd, 1);
+	return (int)n;
+}
+
+/* -- answers -------------------------------------------------------------- */
+
+int kvfs_ring_peek(struct kvfs_ring *r, struct kvfs_done *done)
+{
+	const struct kvfs_ring_completion *c =
+		&r->cq[r->cq_head & (r->entries - 1)];
+	uint32_t i;
+
+	if (load(&r->shared->cq_tail) == r->cq_head)
+		return load(&r->shared->daemon) & KVFS_RING_STOPPED ? -EPIPE
+								    : 0;
+	i = (uint32_t)c->user_data & (r->entries - 1);
+	*done = (struct kvfs_done){
+		.user_data = r->asked[i].user_data,
+		.result = c->result < 0 ? c->result : 0,
+		.n = r->asked[i].n,
+		.answer = r->data + (size_t)i * r->entry_bytes,
+		.entry = i,
+	};
+	return 1;
+}
+
+void kvfs_ring_seen(struct kvfs_ring *r, const struct kvfs_done *done)
+{
+	r->asked[done->entry].next_free = r->free;
+	r->free = done->entry;
+	store(&r->shared->cq_head, ++r->cq_head);
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+int kvfs_ring_want_event(struct kvfs_ring *r, struct kvfs_done *done)
+{
+	eventfd_t counter;
+
+	(void)eventfd_read(r->complete_fd, &counter); /* of before */
+	store(&r->shared->client, KVFS_RING_WANT_EVENT);
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	return kvfs_ring_peek(r, done);
+}
+
+#define LOOK_MS 500 /* while it sleeps: a daemon that died says nothing */
+
+/* A dead daemon's ioctls fail; one that lives answers at once. */
+static int is_served(const struct kvfs_ring *r)
+{
+	struct kvfs_ioc_version v = {
+		.head = {.size = sizeof(v), .abi = KVFS_IOC_ABI},
+	};
+
+	return gds_call(r->k, KVFS_IOC_VERSION, &v);
+}
+
+int kvfs_ring_wait(struct kvfs_ring *r, int timeout_ms, struct kvfs_done *done)
+{
+	int64_t end = now_ms() + timeout_ms, left = timeout_ms;
+	int rc = kvfs_ring_peek(r, done);
+
+	while (!rc && left) {
+		struct pollfd p = {.fd = r->complete_fd, .events = POLLIN};
+
+		rc = kvfs_ring_want_event(r, done);
+		if (rc)
+			break;
+		if (timeout_ms < 0 || left > LOOK_MS)
+			left = LOOK_MS;
+		if (poll(&p, 1, (int)left) < 0 && errno != EINTR)
+			return -errno;
+		rc = kvfs_ring_peek(r, done);
+		if (!rc && !p.revents)
+			rc = is_served(r);
+		left = timeout_ms < 0 ? 1 : end - now_ms();
+		left = left < 0 ? 0 : left;
+	}
+	store(&r->shared->client, 0);
+	return rc;
+}
+
+int kvfs_done_found(const struct kvfs_done *done, uint8_t *bitmap,
+		    struct kvfs_found *found)
+{
+	const struct kvfs_ioc_found *f = done->answer;
+
+	if (done->result < 0)
+		return done->result;
+	*found = (struct kvfs_found){
+		.n_present = f->n_present,
+		.n_prefix = f->n_prefix,
+		.incomplete = f->flags & KVFS_IOC_INCOMPLETE,
+	};
+	if (bitmap)
+		memcpy(bitmap, f + 1, (done->n + 7) / 8);
+	return (int)f->n_present;
+}
+
+int kvfs_done_blocks(struct kvfs_ring *r, const struct kvfs_done *done,
+		     struct kvfs_block *blocks)
+{
+	const struct kvfs_ioc_located *located = done->answer;
+	int n = 0;
+
+	if (done->result < 0)
+		return done->result;
+	for (uint32_t i = 0; i < done->n; i++)
+		n += gds_block_take(r->k, &kvfs_ioc_blocks(located)[i],
+				    r->asked[done->entry].flags, &blocks[i]);
+	return n;
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: MIT
+/*
+ * libkvfs' ring by hand, names from stdin, one a line and one a call:
+ *
+ *      gds_ring DIR exists|touch|evict|get|fetch ENTRIES [poll]
+ *      gds_ring DIR rate SECONDS       exists, ring against ioctl
+ *      gds_ring DIR hold               get all, keep them until stdin's
+ *                                      second end, which a kill is
+ *      gds_ring DIR many N             rings of directories of their own
+ *
+ * The i-th block's bytes are the pattern of seed i. Prints how many were
+ * there, and how many bytes of them are not as they should be.
+ */
+#include <errno.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "gds/kvfs.h"
+#include "tests/helpers/pattern.h"
+
+#define LINES_MAX 20000
+
+static const char *lines[LINES_MAX];
+static uint32_t n_lines;
+static struct kvfs *k;
+static struct kvfs_ring *ring;
+static bool polls;
+
+static void must(int rc, const char *what)
+{
+	if (rc >= 0)
+		return;
+	printf("%s: %s\n", what, strerrorname_np(-rc));
+	exit(1);
+}
+
+static void read_lines(void)
+{
+	char line[1024];
+
+	while (n_lines < LINES_MAX && fgets(line, sizeof(line), stdin)) {
+		line[strcspn(line, "\n")] = 0;
+		lines[n_lines++] = strdup(line);
+	}
+}
+
+static int prepare(const char *what, uint32_t i)
+{
+	struct kvfs_names names = {.n = 1, .paths = &lines[i]};
+
+	if (!strcmp(what, "exists"))
+		return kvfs_ring_exists(ring, &names, 0, i);
+	if (!strcmp(what, "touch"))
+		return kvfs_ring_touch(ring, &names, i);
+	if (!strcmp(what, "evict"))
+		return kvfs_ring_evict(ring, &names, i);
+	return kvfs_ring_get(ring, &names,
+			     strcmp(what, "fetch") ? 0 : KVFS_FETCH, 0, i);
+}
+
+static int next(struct kvfs_done *done)
+{
+	int rc;
+
+	if (!polls)
+		return kvfs_ring_wait(ring, -1, done);
+	while (!(rc = kvfs_ring_peek(ring, done)))
+		;
+	return rc;
+}
+
+static unsigned n_there, n_wrong, n_done;
+
+/* user_data ~0: that of a put. */
+static void take(const char *what, const struct kvfs_done *done,
+		 struct kvfs_block *b)
+{
+	struct kvfs_found found;
+
+	b->error = -ECANCELED;
+	if (done->user_data == ~0ull)
+		must(done->result, "put");
+	else if (*what == 'g' || *what == 'f')
+		must(kvfs_done_blocks(ring, done, b), what);
+	else
+		must(kvfs_done_found(done, NULL, &found), what);
+	if (done->user_data == ~0ull)
+		return;
+	n_done++;
+	if (*what != 'g' && *what != 'f') {
+		n_there += found.n_present;
+	} else if (!b->error) {
+		n_there++;
+		n_wrong += pattern_differs(b->data, done->user_data, 0,
+					   b->bytes) >= 0;
+	}
+}
+
+static void run(const char *what)
+{
+	struct kvfs_block b;
+	struct kvfs_done done;
+	uint32_t sent = 0, puts = 0;
+
+	while (n_done < n_lines || puts) {
+		int rc = 0;
+
+		while (sent < n_lines && !(rc = prepare(what, sent)))
+			sent++;
+		if (rc != -EAGAIN)
+			must(rc, "prepare");
+		kvfs_ring_submit(ring);
+		must(next(&done), "wait");
+		puts -= done.user_data == ~0ull;
+		take(what, &done, &b);
+		kvfs_ring_seen(ring, &done);
+		if (b.error)
+			continue;
+		must(kvfs_ring_put(ring, &b, 1, ~0ull), "put");
+		puts++;
+	}
+	printf("%u %u\n", n_there, n_wrong);
+}
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static double rate_of_ioctl(double seconds)
+{
+	struct kvfs_names names = {.n = 1, .paths = lines};
+	struct kvfs_found found;
+	double end = now() + seconds;
+	unsigned n = 0;
+
+	for (; now() < end; n++)
+		must(kvfs_exists(k, &names, 0, NULL, &found), "exists");
+	return n / seconds;
+}
+
+static double rate_of_ring(double seconds)
+{
+	struct kvfs_names names = {.n = 1, .paths = lines};
+	struct kvfs_done done;
+	double end = now() + seconds;
+	unsigned n = 0, before = 0;
+
+	for (; now() < end; before = n) {
+		while (!kvfs_ring_exists(ring, &names, 0, 0))
+			;
+		kvfs_ring_submit(ring);
+		while (kvfs_ring_peek(ring, &done) == 1) {
+			kvfs_ring_seen(ring, &done);
+			n++;
+		}
+		if (n == before)
+			sched_yield(); /* the daemon may need this processor */
+	}
+	return n / seconds;
+}
+
+static void hold(void)
+{
+	struct kvfs_block b;
+	struct kvfs_done done;
+
+	for (uint32_t i = 0; i < n_lines; i++) {
+		must(prepare("get", i), "get");
+		kvfs_ring_submit(ring);
+		must(kvfs_ring_wait(ring, -1, &done), "wait");
+		take("get", &done, &b);
+		kvfs_ring_seen(ring, &done);
+	}
+	printf("%u %u\n", n_there, n_wrong);
+	fflush(stdout);
+	pause();
+}
+
+static void many(const char *dir, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		must(kvfs_open(dir, &k), "open");
+		must(kvfs_ring_open(k, 64, 4096, &ring), "ring");
+		run("exists");
+		n_there = n_done = 0;
+	}
+}
+
+int main(int argc, char **argv)
+{
+	uint32_t entries = 64;
+
+	if (argc < 3)
+		return 2;
+	if (!strcmp(argv[2], "many")) {
+		read_lines();
+		many(argv[1], (unsigned)atoi(argv[3]));
+		return 0;
+	}
+	must(kvfs_open(argv[1], &k), "open");
+	if (argc > 3 && strcmp(argv[2], "rate"))
+		entries = (uint32_t)atoi(argv[3]);
+	if (!strcmp(argv[2], "rate"))
+		entries = 1024;
+	must(kvfs_ring_open(k, entries, 8192, &ring), "ring");
+	polls = argc > 4;
+	read_lines();
+	if (!strcmp(argv[2], "rate"))
+		printf("%.0f %.0f\n", rate_of_ioctl(atof(argv[3])),
+		       rate_of_ring(atof(argv[3])));
+	else if (!strcmp(argv[2], "hold"))
+		hold();
+	else
+		run(argv[2]);
+	kvfs_ring_close(ring);
+	kvfs_close(k);
+	return 0;
+}

@@ -1,0 +1,186 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Rings: ioctls through shared memory, by libkvfs and by hand.
+# shellcheck source=tests/mount/lib.sh
+. "$(dirname "$0")/lib.sh" || exit 99
+on_each_rung "$@"
+kvfs_mount
+mkdir -p "$KV/n/d" "$KV/p"
+
+_ring() { "$HELPERS/gds_ring" "$KV/n" "$@"; }
+_hand() { "$HELPERS/ring" "$KV/n" "$@"; }
+_daemon() { cat "$S/pid"; }
+_shared() { grep -c 'memfd:\(kvfs-\)\?ring' "/proc/$(_daemon)/maps"; }
+_fds() { find "/proc/$(_daemon)/fd" -lname '*eventfd*' | wc -l; }
+# shellcheck disable=SC2034
+FDS=$(_fds)
+_nothing_left() {
+	wait_for '[ "$(stat_of kvfs_rings)" = 0 ]'
+	expect 'bytes' "$(stat_of kvfs_ring_bytes)" 0
+	wait_for '[ "$(_shared)" = 0 ]'
+	wait_for '[ "$(_fds)" = "$FDS" ]'
+	wait_for '[ "$(stat_of kvfs_lent_frames)" = 0 ]'
+}
+_works() { # the daemon, for others
+	expect 'works' "$(echo d/ok | _ring exists 2)" '1 0'
+	expect 'file' "$(cat "$KV/n/d/ok")" ok
+}
+
+for i in $(seq 0 99); do
+	put_tmp "$KV/n/b$i" $((i * 211 + 1)) "$i"
+done
+echo ok >"$KV/n/d/ok.tmp" && mv "$KV/n/d/ok.tmp" "$KV/n/d/ok"
+seq -f 'b%.0f' 0 199 >"$T/names" # a half of them is there
+
+answers_are_those_of_the_ioctl_sleeping_and_polling() {
+	local entries how
+	expect 'the ioctl' "$("$HELPERS/ioctl" "$KV/n" exists - <"$T/names" |
+		awk '{ print $3 }')" 100
+	for entries in 1 4 64 4096; do
+		for how in '' poll; do
+			# shellcheck disable=SC2086
+			for what in exists touch get; do
+				expect "$what $entries $how" \
+					"$(_ring $what $entries $how <"$T/names")" '100 0'
+			done
+		done
+	done
+	[ "$(stat_of kvfs_ring_calls_total)" -ge 5600 ]
+	_nothing_left
+}
+
+two_processes_do_not_meet() {
+	_ring get 64 <"$T/names" >"$T/one" &
+	_ring exists 8 poll <"$T/names" >"$T/two" &
+	wait
+	expect 'one' "$(cat "$T/one")" '100 0'
+	expect 'two' "$(cat "$T/two")" '100 0'
+	_nothing_left
+}
+
+a_block_is_evicted_but_not_while_it_is_pinned() {
+	put_tmp "$KV/n/e" 100 0
+	expect 'evicted' "$(echo e | _ring evict 1)" '1 0'
+	expect 'gone' "$(echo e | _ring exists 1)" '0 0'
+	put_tmp "$KV/n/e" 100 0
+	"$HELPERS/gds_ring" "$KV/n" hold <<<e >"$T/held" &
+	wait_for '[ -s "$T/held" ]'
+	expect 'pinned' "$(echo e | _ring evict 1)" '0 0'
+	kill -9 $!
+	wait_for '[ "$(stat_of kvfs_lent_frames)" = 0 ]'
+	expect 'evicted' "$(echo e | _ring evict 1)" '1 0'
+	_nothing_left
+}
+
+a_ring_has_the_rights_of_who_made_it() {
+	put_tmp "$KV/p/mine" 100 0
+	chmod 600 "$KV/p/mine"
+	put_tmp "$KV/p/all" 100 1
+	chmod 644 "$KV/p/all"
+	expect 'nobody' "$(printf 'mine\nall\n' |
+		as_nobody "$HELPERS/gds_ring" "$KV/p" get 4)" '1 0'
+	expect 'root' "$(printf 'mine\nall\n' |
+		"$HELPERS/gds_ring" "$KV/p" get 4)" '2 0'
+	_nothing_left
+}
+
+what_is_no_ring_is_refused() {
+	expect 'refused' "$(_hand refused)" 'flags EINVAL
+reserved EINVAL
+size EINVAL
+abi EPROTONOSUPPORT
+no-entries EINVAL
+odd-entries EINVAL
+many-entries EINVAL
+no-data EINVAL
+much-data EINVAL
+more-than-there-is EINVAL
+no-such-fd EBADF
+negative-fd EBADF
+eventfd-as-memory EINVAL
+memory-as-eventfd EINVAL
+directory-as-eventfd EINVAL
+null-as-eventfd EINVAL
+unsealed EPERM
+read-only EPERM
+no-complete-fd ok
+first ok
+second EBUSY'
+	_nothing_left
+	_works
+}
+
+garbage_is_an_error_or_stops_that_ring_alone() {
+	expect 'garbage' "$(_hand garbage)" 'right ok
+command-0 EINVAL
+command-ring EINVAL
+command-register EINVAL
+command-large EINVAL
+flags EINVAL
+at-the-end EINVAL
+at-far EINVAL
+at-last-byte EINVAL
+no-bytes EINVAL
+few-bytes EINVAL
+many-bytes EINVAL
+over-the-most EINVAL
+the-most ok
+no-room EMSGSIZE
+little-room EMSGSIZE
+head EINVAL
+name EINVAL
+right ok
+right ok
+index EPIPE
+right ok
+seen stopped'
+	_nothing_left
+	_works
+}
+
+a_client_that_writes_anywhere_meanwhile_harms_nobody() {
+	local seed
+	for seed in 1 2 3; do
+		_hand hostile "$seed" 1000 &
+	done
+	_works
+	expect 'meanwhile' "$(_ring get 64 <"$T/names")" '100 0'
+	wait
+	_nothing_left
+	_works
+}
+
+an_eventfd_that_is_full_stops_nobody() {
+	expect 'full' "$(_hand full | sort | uniq -c | xargs)" '10 full ok'
+	_works
+	_nothing_left
+}
+
+a_client_that_is_killed_leaves_nothing() {
+	local i pid
+	for i in $(seq 20); do
+		"$HELPERS/ring" "$KV/n" hostile "$i" 60000 &
+		pid=$!
+		sleep "0.0$((i % 10))" # it may be anywhere
+		kill -9 "$pid"
+		wait "$pid" || true
+	done
+	for i in $(seq 10); do
+		"$HELPERS/gds_ring" "$KV/n" hold <"$T/names" >"$T/held" &
+		pid=$!
+		[ $((i % 2)) = 0 ] || wait_for '[ -s "$T/held" ]'
+		kill -9 "$pid"
+		wait "$pid" || true
+	done
+	_nothing_left
+	_works
+}
+
+users_have_64_rings_and_no_more() {
+	expect '64' "$(_ring many 64 </dev/null | sort -u)" '0 0'
+	_nothing_left
+	expect '65' "$(_ring many 65 </dev/null | tail -1)" 'ring: EDQUOT'
+	_nothing_left
+}
+
+run_tests
