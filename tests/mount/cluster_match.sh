@@ -103,6 +103,21 @@ blocks_of_other_nodes_are_fetched_when_they_are_located() {
 	expect 'held' "$(_count 2 lent_frames)" 0
 }
 
+and_through_a_ring() {
+	local i
+	mkdir "$(kv 1)/n/ring"
+	for i in $(seq 0 19); do
+		put_published "$(kv 1)/n/ring/r$i" $((5000 + i * 40000)) "$i"
+	done
+	seq -f 'r%.0f' 0 29 >"$T/ring" # 10 of them are nowhere
+	wait_for '[ "$("$HELPERS/gds_ring" "$(kv 2)/n/ring" fetch 8 \
+		<"$T/ring")" = "20 0" ]'
+	expect 'here' "$("$HELPERS/gds_ring" "$(kv 2)/n/ring" get 8 \
+		<"$T/ring")" '20 0'
+	wait_for '[ "$(_count 2 rings)" = 0 ]'
+	wait_for '[ "$(_count 2 lent_frames)" = 0 ]'
+}
+
 what_does_not_come_by_the_deadline_is_said_to_be_late() {
 	mkdir "$(kv 1)/n/late"
 	_stored 1 n/late 0 2
