@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "fs/gate.h"
 
+#include <dlfcn.h>
 #include <liburing.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -24,6 +25,10 @@
  * gate while it runs handlers (it holds libfuse's lock then, and so answers
  * from its own thread need no gate), so the order is always gate, then
  * libfuse's lock.
+ *
+ * Nor may anybody answer once libfuse has freed its rings, which it does at
+ * the end of its loop, before anybody else hears of it: its call of
+ * io_uring_queue_exit comes here, too, and waits until all have their answers.
  */
 
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
@@ -42,6 +47,27 @@ int io_uring_submit_and_wait(struct io_uring *ring, unsigned wait_nr)
 		return submitted;
 	err = io_uring_wait_cqe_nr(ring, &cqe, wait_nr);
 	return err < 0 ? err : submitted;
+}
+
+static _Thread_local void (*at_end)(void *arg);
+static _Thread_local void *at_end_arg;
+
+void gate_at_end(void (*fn)(void *arg), void *arg)
+{
+	at_end = fn;
+	at_end_arg = arg;
+}
+
+void io_uring_queue_exit(struct io_uring *ring)
+{
+	void (*fn)(void *arg) = at_end;
+	void (*next)(struct io_uring *);
+
+	at_end = NULL;
+	if (fn)
+		fn(at_end_arg);
+	*(void **)&next = dlsym(RTLD_NEXT, "io_uring_queue_exit");
+	next(ring);
 }
 
 void gate_enter(void)

@@ -11,6 +11,10 @@
 void gate_enter(void);
 void gate_leave(void);
 
+/** gate_at_end - called once, before libfuse frees its rings on this thread;
+ *  NULL: not any more. */
+void gate_at_end(void (*fn)(void *arg), void *arg);
+
 /** gate_engaged - does libfuse wait through our io_uring_submit_and_wait? */
 bool gate_engaged(void);
 

@@ -15,6 +15,7 @@
 #include "fs/call.h"
 #include "fs/dispatch.h"
 #include "fs/fs.h"
+#include "fs/gate.h"
 #include "fs/locks.h"
 #include "fs/order.h"
 #include "fs/remote.h"
@@ -234,6 +235,21 @@ int session_mount(struct fs *fs)
 	return -EIO;
 }
 
+/* Whoever waits is answered, while there is somebody to be answered. */
+static void quiesce(void *arg)
+{
+	static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
+	struct fs *fs = arg;
+	scoped_lock(&one);
+
+	atomic_store(&fs->stopping, true);
+	locks_quiesce(fs->locks);
+	workers_drain(fs->workers);
+	remote_quiesce(fs);
+	kv_quiesce(fs->kv);
+	ckpt_quiesce(fs->ckpt);
+}
+
 /*
  * SIGTERM, SIGINT, SIGHUP: answer what is under way, refuse the rest, leave.
  * Blocked everywhere else, so this thread alone sees them.
@@ -257,11 +273,7 @@ static void *watch_signals(void *arg)
 	if (umount2(fs->config.mountpoint, UMOUNT_NOFOLLOW) == 0)
 		return NULL; /* nobody used it: the loop ends by itself */
 	umount2(fs->config.mountpoint, MNT_DETACH | UMOUNT_NOFOLLOW);
-	atomic_store(&fs->stopping, true);
-	locks_quiesce(fs->locks);
-	workers_drain(fs->workers);
-	remote_quiesce(fs);
-	kv_quiesce(fs->kv);
+	quiesce(fs);
 	fuse_session_exit(fs->session);
 	return NULL;
 }
@@ -296,7 +308,10 @@ int session_serve(struct fs *fs)
 	fuse_loop_cfg_set_clone_fd(loop, 1);
 	fuse_loop_cfg_set_max_threads(loop, LOOP_THREADS);
 	fuse_loop_cfg_set_idle_threads(loop, LOOP_THREADS);
+	gate_at_end(quiesce, fs); /* without io_uring it comes below */
 	err = fuse_session_loop_mt(fs->session, loop);
+	gate_at_end(NULL, NULL);
+	quiesce(fs);
 	fuse_loop_cfg_destroy(loop);
 	pthread_kill(watcher, SIGUSR2);
 	pthread_join(watcher, NULL);

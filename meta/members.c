@@ -97,7 +97,8 @@ static int table_copy(struct table *to, const struct table *from)
 
 	if (!e)
 		return -ENOMEM;
-	memcpy(e, from->entries, from->n * sizeof(*e));
+	if (from->n)
+		memcpy(e, from->entries, from->n * sizeof(*e));
 	free(to->entries);
 	*to = (struct table){e, from->n};
 	return 0;

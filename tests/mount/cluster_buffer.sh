@@ -177,6 +177,32 @@ a_node_that_goes_ends_what_it_fetches() {
 	all_know 2
 }
 
+# The same, and nobody is there any more to be answered.
+a_mount_that_is_aborted_ends_what_it_fetches() {
+	local client reader pid
+	_store j 16000000 150 2
+	node_stops_at 1 8
+	wait_for '[ -e "$(kv 2)/n/j0" ] && [ -e "$(kv 2)/n/j1" ]' 20
+	_with get=1:0:16000000:0:0:j0 >"$T/out" 2>&1 &
+	client=$!
+	cat "$(kv 2)/n/j1" >"$T/bytes" 2>&1 &
+	reader=$!
+	wait_for 'node_is_stopped 1' 30
+	wait_for '[ "$(node_status 2 .remote.n_fetching)" = 2 ]'
+	pid=$(node_pid 2)
+	_abort_connections "$(mnt 2)"
+	wait_for "gone $pid" 30
+	wait $client || :
+	grep -q / "$T/out" && fail "it got what was not sent: $(cat "$T/out")"
+	! wait $reader || fail 'it read what was not sent'
+	grep -q 'was aborted: unmounting' "$KVFS_CLUSTER/node-2/state/kvfs.log"
+	grep -qi 'sanitizer\|assert' "$KVFS_CLUSTER/node-2/state/kvfs.log" &&
+		fail 'it did not end well'
+	node_cont 1
+	node_mount 2
+	all_know 2
+}
+
 # Ends with node 1 gone.
 a_holder_that_dies_ends_the_call() {
 	local client

@@ -197,10 +197,10 @@ redis_stop() { # NAME
 #
 # A daemon that was killed may not end while one of its threads waits in the
 # kernel for a client that waits for the daemon: aborting ends both.
-_abort_connections() {
+_abort_connections() { # [PREFIX of the mount points]
 	local dev dir=/sys/fs/fuse/connections
 	mountpoint -q $dir || mount -t fusectl none $dir 2>/dev/null || return 0
-	for dev in $(awk -v t="$T/" 'index($5, t) == 1 && / - fuse/ {
+	for dev in $(awk -v t="${1:-$T/}" 'index($5, t) == 1 && / - fuse/ {
 			sub(/.*:/, "", $3); print $3 }' /proc/self/mountinfo); do
 		[ ! -e "$dir/$dev/abort" ] || echo 1 >"$dir/$dev/abort"
 	done
