@@ -135,6 +135,7 @@ permissions_hold_on_every_node() {
 
 mmap_and_pread_work_on_a_fetched_block() {
 	put_published "$(kv 1)/n/mapped" 2000000 10
+	wait_for '[ -e "$(kv 2)/n/mapped" ] && [ -e "$(kv 3)/n/mapped" ]'
 	hand_start
 	hand open 0 r "$(kv 2)/n/mapped"
 	hand check 0 0 10 2000000

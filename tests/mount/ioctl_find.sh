@@ -19,8 +19,8 @@ EOPNOTSUPP='Operation not supported'
 EMSGSIZE='Message too long'
 
 the_version_is_told_on_every_directory() {
-	local features=1
-	[ "$KVFS_RUNG" != direct ] || features=0
+	local features=5 # passthrough, rings
+	[ "$KVFS_RUNG" != direct ] || features=4
 	for dir in "$M" "$CTL" "$KV" "$KV/n/sub" "$CKPT"; do
 		expect "$dir" "$(_ioctl "$dir" version)" \
 			"$features 16383 2000 $("$KVFS" --version | cut -d' ' -f2)"
