@@ -19,7 +19,7 @@ _cont() { kill -CONT "$(redis_pid "$SOCK")"; }
 
 what_is_stored_is_published() {
 	_clean
-	[ "$(_records)" -ge 50 ] || fail "Redis has $(_records) names of 50"
+	wait_for '[ "$(_records)" -ge 50 ]'
 }
 
 a_paused_redis_stops_no_local_hit_and_no_store() {
@@ -36,8 +36,7 @@ a_paused_redis_stops_no_local_hit_and_no_store() {
 	done
 	_cont
 	_clean
-	[ "$(_records)" -ge $((50 + n * 5)) ] ||
-		fail "$(_records) of $((50 + n * 5)) names were published"
+	wait_for '[ "$(_records)" -ge '$((50 + n * 5))' ]'
 }
 
 a_slow_redis_delays_checkpoints_and_fails_nothing() {
