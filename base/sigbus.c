@@ -23,20 +23,30 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 void sigbus_init(void)
 {
 	struct sigaction sa = {.sa_sigaction = on_sigbus,
-			       .sa_flags = SA_SIGINFO | SA_NODEFER};
+			       .sa_flags = SA_SIGINFO};
 
 	sigemptyset(&sa.sa_mask);
 	sigaction(SIGBUS, &sa, NULL);
+}
+
+/* The handler did not return. */
+static void unblock(void)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGBUS);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
 int sigbus_try(void (*fn)(void *arg), void *arg)
 {
 	sigjmp_buf here;
 
-	/* Without the mask, which would be a system call: SA_NODEFER leaves the
-	 * signal open when the handler does not return. */
+	/* Without the mask, which would be a system call each time. */
 	if (sigsetjmp(here, 0)) {
 		way_out = NULL;
+		unblock();
 		return -EFAULT;
 	}
 	way_out = &here;
