@@ -249,7 +249,7 @@ static void take_name(struct buffer *b)
 static int make(struct buffer *b, uid_t uid, int fd,
 		const struct kvfs_ioc_register *in, int64_t deadline)
 {
-	uint64_t from;
+	uint64_t from = 0;
 	int err = check_memfd(fd, b);
 
 	if (!err)

@@ -33,12 +33,19 @@ void ring_queue_init(struct ring_queue *q, void *map, uint32_t entries,
 
 static uint32_t load(const struct kvfs_ring_word *word)
 {
-	return __atomic_load_n(&word->value, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&word->value, __ATOMIC_SEQ_CST);
 }
 
 static void store(struct kvfs_ring_word *word, uint32_t value)
 {
 	__atomic_store_n(&word->value, value, __ATOMIC_RELEASE);
+}
+
+/* Before a look at what the other side stores before it looks at this: all
+ * four in one order, so one of us sees what the other stored. */
+static void store_and_look(struct kvfs_ring_word *word, uint32_t value)
+{
+	__atomic_store_n(&word->value, value, __ATOMIC_SEQ_CST);
 }
 
 /* -- what the client wants ------------------------------------------------ */
@@ -145,15 +152,14 @@ static void complete(void *arg)
 {
 	struct completion *c = arg;
 	struct ring_queue *q = c->q;
-	uint32_t *client = &q->shared->client.value;
+	struct kvfs_ring_word *client = &q->shared->client;
 
 	q->cq[q->cq_tail & (q->entries - 1)] = c->c;
-	store(&q->shared->cq_tail, q->cq_tail + 1);
-	/* The client sets its flag, then looks at cq_tail once more: with a
-	 * fence on both sides one of us sees what the other stored. */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (__atomic_load_n(client, __ATOMIC_RELAXED) & KVFS_RING_WANT_EVENT)
-		c->rc = __atomic_exchange_n(client, 0, __ATOMIC_RELAXED) &
+	/* The client sets its flag, then looks at cq_tail once more. */
+	store_and_look(&q->shared->cq_tail, q->cq_tail + 1);
+	if (load(client) & KVFS_RING_WANT_EVENT)
+		c->rc = __atomic_exchange_n(&client->value, 0,
+					    __ATOMIC_RELAXED) &
 			KVFS_RING_WANT_EVENT;
 }
 
@@ -173,8 +179,7 @@ static void show(void *arg)
 {
 	struct ring_queue *q = arg;
 
-	store(&q->shared->daemon, q->flags);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	store_and_look(&q->shared->daemon, q->flags);
 }
 
 int ring_queue_flag(struct ring_queue *q, uint32_t flag, bool on)

@@ -44,12 +44,19 @@ struct kvfs_ring {
 
 static uint32_t load(const struct kvfs_ring_word *word)
 {
-	return __atomic_load_n(&word->value, __ATOMIC_ACQUIRE);
+	return __atomic_load_n(&word->value, __ATOMIC_SEQ_CST);
 }
 
 static void store(struct kvfs_ring_word *word, uint32_t value)
 {
 	__atomic_store_n(&word->value, value, __ATOMIC_RELEASE);
+}
+
+/* Before a look at what the other side stores before it looks at this: all
+ * four in one order, so one of us sees what the other stored. */
+static void store_and_look(struct kvfs_ring_word *word, uint32_t value)
+{
+	__atomic_store_n(&word->value, value, __ATOMIC_SEQ_CST);
 }
 
 /* -- beginning and end ---------------------------------------------------- */
@@ -293,16 +300,14 @@ int kvfs_ring_put(struct kvfs_ring *r, struct kvfs_block *blocks, uint32_t n,
 	return 0;
 }
 
-/* The daemon shows its flag, then looks at sq_tail once more: with a fence on
- * both sides one of us sees what the other stored. */
+/* The daemon shows its flag, then looks at sq_tail once more. */
 int kvfs_ring_submit(struct kvfs_ring *r)
 {
 	uint32_t n = r->sq_tail - r->shared->sq_tail.value;
 
 	if (!n)
 		return 0;
-	store(&r->shared->sq_tail, r->sq_tail);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	store_and_look(&r->shared->sq_tail, r->sq_tail);
 	if (load(&r->shared->daemon) & KVFS_RING_NEED_WAKEUP)
 		eventfd_write(r->submit_fd, 1);
 	return (int)n;
@@ -350,8 +355,7 @@ int kvfs_ring_want_event(struct kvfs_ring *r, struct kvfs_done *done)
 	eventfd_t counter;
 
 	(void)eventfd_read(r->complete_fd, &counter); /* of before */
-	store(&r->shared->client, KVFS_RING_WANT_EVENT);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	store_and_look(&r->shared->client, KVFS_RING_WANT_EVENT);
 	return kvfs_ring_peek(r, done);
 }
 

@@ -40,7 +40,7 @@ struct fast {
 	uint8_t digests[BENCH_NAMES * DIGEST];
 	char names[BENCH_NAMES][2 * DIGEST + 1]; /* of them */
 	const char *paths[MANY];		 /* names too */
-	char text[MANY][8];
+	char text[MANY][16];
 	struct kvfs_block blocks[MANY];
 	struct kvfs_frame frame;
 	unsigned next; /* counts operations */
