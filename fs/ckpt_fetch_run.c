@@ -349,7 +349,8 @@ static void note_failure(struct shard *s, uint32_t incarnation, int err)
 			 n ? ", " : "", name, strerror(-err));
 }
 
-/* Each once. -ENOENT: they all say so. */
+/* Each once. -ENOENT: they all say so. -EAGAIN: one of them has it, and has it
+ * open for writing. */
 static int from_any(struct shard *s)
 {
 	int all = -ENOENT, err;
@@ -360,13 +361,13 @@ static int from_any(struct shard *s)
 		err = from_holder(s, who);
 		if (is_final(err) || s->n_bad > BAD_MAX)
 			return err;
-		if (err != -ENOENT)
+		if (err != -ENOENT && all != -EAGAIN)
 			all = err;
 		note_failure(s, who, err);
 		if (atomic_load(&s->ckpt->fetch_stopping))
 			return -ECANCELED;
 		if (clock_now_ns() >= s->until)
-			return -ETIMEDOUT;
+			return all == -EAGAIN ? all : -ETIMEDOUT;
 	}
 	return all;
 }
@@ -401,6 +402,12 @@ static int complain(struct shard *s, int err)
 
 	atomic_fetch_add(&s->ckpt->fs->counters.shard_failed, 1);
 	cfetch_name(s->ckpt, m->ino, file, sizeof(file));
+	if (err == -EAGAIN) {
+		log_warn("ckpt: %s: shard %" PRIu64 " cannot be had while the "
+			 "file is open for writing where it is (%s)",
+			 file, s->index, s->tried);
+		return -EBUSY;
+	}
 	if (is_final(err)) {
 		log_error("ckpt: %s: cannot keep shard %" PRIu64
 			  " in the state directory: %s",
