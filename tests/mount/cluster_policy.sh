@@ -122,10 +122,10 @@ checkpoints_are_prefetched_and_replicated_whole() {
 	expect 'again' "$("$KVFS" pin "$two/c/f")" '0 pinned, 1 needed nothing'
 	expect 'said' "$("$KVFS" replicate -n 3 "$one/c/f")" '1 replicated'
 	expect 'elsewhere' "$(_state "$three/c/f")" published
+	wait_for '[ "$(_holders "$three/c/f")" = "node-1 node-2 node-3" ]'
 	expect 'again' "$("$KVFS" replicate -n 3 "$one/c/f")" '0 replicated, 1 needed nothing'
 	"$KVFS" replicate -n 4 "$one/c/f" >/dev/null 2>"$T/err" && fail 'on four nodes?'
 	grep -q '^kvfs replicate: .*not enough other nodes' "$T/err" || fail "$(cat "$T/err")"
-	wait_for '[ "$(_holders "$three/c/f")" = "node-1 node-2 node-3" ]'
 	rm -r "$one/c"
 }
 
