@@ -10,7 +10,7 @@
  *      bench_place.c   where: kvfs, two tmpfs, a kvfs by direct_io
  *      bench_op.c      what: one table of operations
  *      bench_run.c     how: rounds of short slices, threads, samples
- *      bench_cpu.c     what a read costs the daemon
+ *      bench_cpu.c     what a read costs the daemon; whose processor
  *      bench_report.c  the table and the JSON
  *      bench_remote.h  --remote: between two nodes
  *      bench_publish.h --publish: into Redis
@@ -164,6 +164,11 @@ extern volatile int bench_stopped;
 void *bench_buffer(size_t bytes);
 
 /* -- what it costs the daemon ------------------------------------------- */
+
+/** bench_pin - this thread has the i-th processor, as an engine's threads do:
+ *  one that the scheduler moves to an idle processor after each answer pays for
+ *  waking that, and the comparison would be of schedulers. */
+void bench_pin(unsigned i);
 
 /**
  * bench_daemon_cpu - CPU time of the daemon for one open, read, close of a

@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,22 @@
  * nanoseconds on the CPU.
  */
 #define READS 1000
+
+void bench_pin(unsigned i)
+{
+	cpu_set_t all, one;
+	int cpu = -1;
+
+	if (sched_getaffinity(0, sizeof(all), &all))
+		return;
+	i %= (unsigned)CPU_COUNT(&all);
+	do
+		cpu++;
+	while (!CPU_ISSET(cpu, &all) || i--);
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	sched_setaffinity(0, sizeof(one), &one);
+}
 
 static uint64_t thread_cpu_ns(pid_t pid, const char *tid)
 {

@@ -469,6 +469,7 @@ int bench_fast(const struct bench_plan *plan, const struct target *at)
 		f->to = bench_buffer(LARGE);
 		err = f->source && f->to ? 0 : -ENOMEM;
 	}
+	bench_pin(0);
 	if (!err)
 		failed = run_and_report(f, plan, at->mountpoint);
 	else

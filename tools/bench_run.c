@@ -96,33 +96,12 @@ static void slice_run(struct hand *h, unsigned i)
 		op->end(t);
 }
 
-/*
- * Each hand has a processor of its own, as an engine's threads do: one that
- * the scheduler moves to an idle processor after each answer pays for waking
- * that, and the comparison would be of schedulers.
- */
-static void hand_pin(unsigned i)
-{
-	cpu_set_t all, one;
-	int cpu = -1;
-
-	if (sched_getaffinity(0, sizeof(all), &all))
-		return;
-	i %= (unsigned)CPU_COUNT(&all);
-	do
-		cpu++;
-	while (!CPU_ISSET(cpu, &all) || i--);
-	CPU_ZERO(&one);
-	CPU_SET(cpu, &one);
-	sched_setaffinity(0, sizeof(one), &one);
-}
-
 static void *hand_main(void *arg)
 {
 	struct hand *h = arg;
 	struct crew *c = h->crew;
 
-	hand_pin((unsigned)(h - c->hands));
+	bench_pin((unsigned)(h - c->hands));
 	for (;;) {
 		pthread_barrier_wait(&c->start);
 		if (c->current == c->group->n_cases)
