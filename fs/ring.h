@@ -72,7 +72,7 @@ struct rings {
 	struct fs *fs;
 	struct bell *bell; /* NULL: no rings here */
 	pthread_t thread;
-	bool running;
+	atomic_bool running;
 	int epoll_fd, wake_fd;
 	char *request; /* the thread's: KVFS_RING_BYTES_MAX */
 	struct list served;
@@ -82,6 +82,7 @@ struct rings {
 	pthread_mutex_t lock; /* guards all below */
 	struct list arrived;
 	bool stop;
+	bool ended; /* no call of any ring is under way any more */
 	uid_t uids[RINGS_MAX];
 	uint32_t n;
 };
@@ -89,7 +90,8 @@ struct rings {
 /** rings_open - Returns: 0 or -errno; where the kernel lacks something, there
  *  are none. */
 int rings_open(struct rings **all, struct fs *fs);
-/** rings_stop - nothing is taken any more; waits for what was begun. */
+/** rings_stop - nothing is taken any more; waits for what was begun, and
+ *  answers the RELEASEs that waited for that: while the session is served. */
 void rings_stop(struct rings *all);
 /** rings_close - stopped, and no request of the kernel comes any more. */
 void rings_close(struct rings *all);

@@ -41,7 +41,7 @@ static int start(struct rings *all)
 	err = watch(all, EPOLL_CTL_ADD, all->wake_fd);
 	if (!err)
 		err = -pthread_create(&all->thread, NULL, rings_run, all);
-	all->running = !err;
+	atomic_store(&all->running, !err);
 	if (!err)
 		pthread_setname_np(all->thread, "kvfs-ring");
 	return err;
@@ -71,7 +71,7 @@ int rings_open(struct rings **out, struct fs *fs)
 
 bool rings_offered(const struct rings *all)
 {
-	return all->running;
+	return atomic_load(&all->running);
 }
 
 static bool has_calls(struct ring *ring)
@@ -92,26 +92,32 @@ static void wait_calls(struct rings *all)
 /* Their directories were closed, and the thread did not come to it any more. */
 static void end_closed(struct rings *all)
 {
-	list_for_each_safe (l, &all->served) {
-		struct ring *ring = container_of(l, struct ring, link);
+	struct list closed, *l;
 
-		if (!atomic_load(&ring->closing))
+	list_init(&closed);
+	pthread_mutex_lock(&all->lock);
+	all->ended = true;
+	list_for_each_safe (k, &all->served) {
+		if (!atomic_load(&container_of(k, struct ring, link)->closing))
 			continue;
-		list_remove(l);
-		ring_ended(ring);
+		list_remove(k);
+		list_push_back(&closed, k);
 	}
+	pthread_mutex_unlock(&all->lock);
+	while ((l = list_pop_front(&closed)))
+		ring_ended(container_of(l, struct ring, link));
 }
 
 void rings_stop(struct rings *all)
 {
-	if (!all || !all->running)
+	if (!all || !atomic_load(&all->running))
 		return;
 	pthread_mutex_lock(&all->lock);
 	all->stop = true;
 	pthread_mutex_unlock(&all->lock);
 	rings_wake(all);
 	pthread_join(all->thread, NULL);
-	all->running = false;
+	atomic_store(&all->running, false);
 	wait_calls(all);
 	end_closed(all);
 	workers_drain(all->fs->workers);
@@ -280,7 +286,7 @@ bool ring_release(struct ring *ring, const struct call *c, call_fn released)
 	struct rings *all = ring->all;
 
 	pthread_mutex_lock(&all->lock);
-	if (all->stop) {
+	if (all->ended) {
 		pthread_mutex_unlock(&all->lock);
 		return false;
 	}

@@ -19,6 +19,7 @@
 #include "fs/locks.h"
 #include "fs/order.h"
 #include "fs/remote.h"
+#include "fs/ring.h"
 
 /*
  * The FUSE session and the ladder. Which rung is in use is decided in two
@@ -246,6 +247,7 @@ static void quiesce(void *arg)
 	locks_quiesce(fs->locks);
 	workers_drain(fs->workers);
 	remote_quiesce(fs);
+	rings_stop(fs->rings);
 	kv_quiesce(fs->kv);
 	ckpt_quiesce(fs->ckpt);
 }
