@@ -222,7 +222,6 @@ static void garbage(void)
 	WRONG("name", data[sizeof(struct kvfs_ioc_find)] = 0);
 	WRONG("right", (void)0);
 	shared->sq_head.value = 77; /* the daemon's, which it does not read */
-	shared->cq_tail.value += 0;
 	WRONG("right", (void)0);
 	shared->sq_tail.value += ENTRIES + 1;
 	eventfd_write(submit_fd, 1);
