@@ -26,7 +26,9 @@
 #define AT_ONCE_BYTES (128u << 10) /* copied on the ring's thread */
 #define LET_GO_NS (20 * NS_PER_MS)
 #define LET_GO_STEP_US 20 /* at first */
-#define RESERVE_MAX (KVFS_IOC_ROOM_MAX / sizeof(struct kvfs_ioc_pin))
+#define RESERVE_MAX                                           \
+	((KVFS_IOC_ROOM_MAX - sizeof(struct kvfs_ioc_pins)) / \
+	 sizeof(struct kvfs_ioc_pin)) /* a ring has room for more */
 
 /* -- RESERVE, ABORT ----------------------------------------------------- */
 
@@ -119,7 +121,8 @@ void ioctl_do_reserve(struct call *c)
 	else if (c->fs->config.read_only)
 		call_reply_err(c, EROFS);
 	else if (in.n > (c->room - sizeof(struct kvfs_ioc_pins)) /
-				sizeof(struct kvfs_ioc_pin))
+				 sizeof(struct kvfs_ioc_pin) ||
+		 in.n > RESERVE_MAX)
 		call_reply_err(c, EMSGSIZE);
 	else
 		reserve_all(c);

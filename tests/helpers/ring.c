@@ -185,6 +185,22 @@ static struct kvfs_ring_submission exists(const char *name, uint64_t at)
 	};
 }
 
+static struct kvfs_ring_submission reserve(uint32_t n)
+{
+	struct kvfs_ioc_reserve q = {
+		.head = {sizeof(q), KVFS_IOC_ABI},
+		.n = n,
+		.length = 1,
+	};
+
+	memcpy(data, &q, sizeof(q));
+	return (struct kvfs_ring_submission){
+		.command = _IOC_NR(KVFS_IOC_RESERVE(0)),
+		.bytes = sizeof(q),
+		.room = KVFS_RING_BYTES_MAX,
+	};
+}
+
 static void told(const char *what, int result)
 {
 	printf("%s %s\n", what, result < 0 ? strerrorname_np(-result) : "ok");
@@ -218,6 +234,8 @@ static void garbage(void)
 	WRONG("the-most", s.room = KVFS_RING_BYTES_MAX);
 	WRONG("no-room", s.room = 0);
 	WRONG("little-room", s.room = 8);
+	WRONG("many-frames", s = reserve(3000));
+	WRONG("all-frames", s = reserve(~0u));
 	WRONG("head", data[0]++);
 	WRONG("name", data[sizeof(struct kvfs_ioc_find)] = 0);
 	WRONG("right", (void)0);

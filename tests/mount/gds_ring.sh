@@ -127,6 +127,8 @@ over-the-most EINVAL
 the-most ok
 no-room EMSGSIZE
 little-room EMSGSIZE
+many-frames EMSGSIZE
+all-frames EMSGSIZE
 head EINVAL
 name EINVAL
 right ok
