@@ -10,9 +10,6 @@
  * tells what it holds from its own first name on.
  */
 
-/* A node a holder of the first name, and ourselves. */
-#define NODES_MAX 17
-
 union request {
 	struct kvfs_ioc_find find;
 	struct kvfs_ioc_found found;
@@ -22,7 +19,7 @@ union request {
 static size_t answer_bytes(uint32_t n)
 {
 	return sizeof(struct kvfs_ioc_found) +
-	       NODES_MAX * sizeof(struct kvfs_ioc_node) + (n + 7) / 8;
+	       GDS_NODES_MAX * sizeof(struct kvfs_ioc_node) + (n + 7) / 8;
 }
 
 /* The names from first on, as many as fit; how many those are, or -errno. */
@@ -132,11 +129,11 @@ static const struct kvfs_ioc_node *node_of(const struct kvfs_ioc_found *f,
 	return NULL;
 }
 
-static uint32_t first_holders(const struct kvfs_ioc_found *f,
-			      struct kvfs_holder *holders)
+uint32_t gds_holders_take(const struct kvfs_ioc_found *f,
+			  struct kvfs_holder *holders, uint32_t room)
 {
 	const struct kvfs_ioc_node *nodes = kvfs_ioc_nodes(f);
-	uint32_t n = f->n_nodes < NODES_MAX ? f->n_nodes : NODES_MAX;
+	uint32_t n = f->n_nodes < room ? f->n_nodes : room;
 
 	for (uint32_t i = 0; i < n; i++) {
 		struct kvfs_holder *h = &holders[i];
@@ -182,7 +179,7 @@ int kvfs_match(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
 	       struct kvfs_holder *holders, uint32_t room,
 	       struct kvfs_found *found)
 {
-	struct kvfs_holder all[NODES_MAX];
+	struct kvfs_holder all[GDS_NODES_MAX];
 	struct kvfs_found sum = {0};
 	uint32_t n_all = 0;
 	union request r;
@@ -194,7 +191,7 @@ int kvfs_match(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
 			return n;
 		add(&sum, i, &r.found);
 		if (!i)
-			n_all = first_holders(&r.found, all);
+			n_all = gds_holders_take(&r.found, all, GDS_NODES_MAX);
 		more = i ? go_on(all, n_all, i, &r.found)
 			 : n_all && all[0].n_prefix == (uint32_t)n;
 		more |= sum.n_prefix == i + (uint32_t)n;

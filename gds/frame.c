@@ -33,24 +33,36 @@ static void unmap(struct kvfs_frame *f)
 	f->data = NULL;
 }
 
-/* n are at most PINS_MAX. Nothing is mapped. */
-static int end(struct kvfs *k, const struct kvfs_frame *frames, uint32_t n)
+uint32_t gds_frames_unmap(struct kvfs_frame *frames, uint32_t n,
+			  struct kvfs_ioc_pin *pins)
+{
+	uint32_t n_pins = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		struct kvfs_frame *f = &frames[i];
+
+		unmap(f);
+		if (f->epoch)
+			pins[n_pins++] =
+				(struct kvfs_ioc_pin){f->frame, f->epoch};
+		f->epoch = 0;
+	}
+	return n_pins;
+}
+
+/* n are at most PINS_MAX. */
+static int abort_some(struct kvfs *k, struct kvfs_frame *frames, uint32_t n)
 {
 	union request r;
-	struct kvfs_ioc_pin *pins = (struct kvfs_ioc_pin *)(&r.pins + 1);
 	size_t bytes;
-	uint32_t m = 0;
 
-	for (uint32_t i = 0; i < n; i++)
-		if (frames[i].epoch)
-			pins[m++] = (struct kvfs_ioc_pin){frames[i].frame,
-							  frames[i].epoch};
-	bytes = sizeof(r.pins) + m * sizeof(*pins);
+	n = gds_frames_unmap(frames, n, (struct kvfs_ioc_pin *)(&r.pins + 1));
+	bytes = sizeof(r.pins) + n * sizeof(struct kvfs_ioc_pin);
 	r.pins = (struct kvfs_ioc_pins){
 		.head = {(uint32_t)bytes, KVFS_IOC_ABI},
-		.n = m,
+		.n = n,
 	};
-	return m ? gds_call(k, KVFS_IOC_ABORT(bytes), &r) : 0;
+	return n ? gds_call(k, KVFS_IOC_ABORT(bytes), &r) : 0;
 }
 
 int kvfs_abort(struct kvfs *k, struct kvfs_frame *frames, uint32_t n)
@@ -59,12 +71,8 @@ int kvfs_abort(struct kvfs *k, struct kvfs_frame *frames, uint32_t n)
 
 	for (uint32_t i = 0, some; i < n; i += some) {
 		some = n - i < PINS_MAX ? n - i : (uint32_t)PINS_MAX;
-		for (uint32_t at = 0; at < some; at++)
-			unmap(&frames[i + at]);
-		e = end(k, frames + i, some);
+		e = abort_some(k, frames + i, some);
 		err = err ? err : e;
-		for (uint32_t at = 0; at < some; at++)
-			frames[i + at].epoch = 0;
 	}
 	return err;
 }
@@ -85,12 +93,33 @@ static int reserve(struct kvfs *k, uint32_t n, uint64_t bytes, union request *r)
 	return gds_call(k, KVFS_IOC_RESERVE(room), r);
 }
 
+void gds_frames_begin(struct kvfs_frame *frames, uint32_t n, uint64_t bytes)
+{
+	for (uint32_t i = 0; i < n; i++)
+		frames[i] =
+			(struct kvfs_frame){.bytes = bytes, .length = bytes};
+}
+
+int gds_frames_take(struct kvfs *k, const struct kvfs_ioc_pin *pins, uint32_t n,
+		    struct kvfs_frame *frames)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		frames[i].frame = pins[i].frame;
+		frames[i].epoch = pins[i].epoch;
+	}
+	for (uint32_t i = 0; i < n && !err; i++)
+		err = gds_map_new(k, frames[i].frame, frames[i].bytes,
+				  &frames[i].data, &frames[i].is_copy);
+	return err;
+}
+
 /* n are at most PINS_MAX. */
 static int reserve_some(struct kvfs *k, uint32_t n, uint64_t bytes,
 			struct kvfs_frame *frames)
 {
 	union request r;
-	const struct kvfs_ioc_pin *pins;
 	int err = reserve(k, n, bytes, &r);
 
 	/* Frames that we only kept mapped may be what is too much. */
@@ -102,15 +131,8 @@ static int reserve_some(struct kvfs *k, uint32_t n, uint64_t bytes,
 		}
 	if (err)
 		return err;
-	pins = (const struct kvfs_ioc_pin *)(&r.pins + 1);
-	for (uint32_t i = 0; i < n; i++) {
-		frames[i].frame = pins[i].frame;
-		frames[i].epoch = pins[i].epoch;
-	}
-	for (uint32_t i = 0; i < n && !err; i++)
-		err = gds_map_new(k, frames[i].frame, bytes, &frames[i].data,
-				  &frames[i].is_copy);
-	return err;
+	return gds_frames_take(k, (const struct kvfs_ioc_pin *)(&r.pins + 1), n,
+			       frames);
 }
 
 int kvfs_reserve(struct kvfs *k, uint32_t n, uint64_t bytes,
@@ -118,9 +140,7 @@ int kvfs_reserve(struct kvfs *k, uint32_t n, uint64_t bytes,
 {
 	int err = 0;
 
-	for (uint32_t i = 0; i < n; i++)
-		frames[i] =
-			(struct kvfs_frame){.bytes = bytes, .length = bytes};
+	gds_frames_begin(frames, n, bytes);
 	for (uint32_t i = 0, some; i < n && !err; i += some) {
 		some = n - i < PINS_MAX ? n - i : (uint32_t)PINS_MAX;
 		err = reserve_some(k, some, bytes, frames + i);
@@ -132,7 +152,6 @@ int kvfs_reserve(struct kvfs *k, uint32_t n, uint64_t bytes,
 
 /* -- COMMIT --------------------------------------------------------------- */
 
-/* All bytes are where the daemon finds them. */
 static int settle(struct kvfs *k, struct kvfs_frame *f, uint32_t flags)
 {
 	int err = 0;
@@ -146,33 +165,54 @@ static int settle(struct kvfs *k, struct kvfs_frame *f, uint32_t flags)
 	return err;
 }
 
-static size_t append(union request *r, const struct gds_packed *p,
-		     const struct kvfs_frame *frames)
+int gds_frames_settle(struct kvfs *k, struct kvfs_frame *frames, uint32_t n,
+		      uint32_t flags)
 {
-	char *at = r->bytes + sizeof(r->commit);
-	size_t bytes;
+	int err = 0;
 
-	for (uint32_t i = 0; i < p->n; i++) {
+	for (uint32_t i = 0; !err && i < n; i++)
+		err = settle(k, &frames[i], flags);
+	return err;
+}
+
+char *gds_frames_put(char *to, const struct kvfs_frame *frames, uint32_t n)
+{
+	for (uint32_t i = 0; i < n; i++) {
 		struct kvfs_ioc_store store = {
 			.pin = {frames[i].frame, frames[i].epoch},
 			.length = frames[i].length,
 		};
 
-		at = mempcpy(at, &store, sizeof(store));
+		to = mempcpy(to, &store, sizeof(store));
 	}
+	return to;
+}
+
+static size_t append(union request *r, const struct gds_packed *p,
+		     const struct kvfs_frame *frames)
+{
+	char *at = gds_frames_put(r->bytes + sizeof(r->commit), frames, p->n);
+	size_t bytes;
+
 	at = mempcpy(at, p->names, p->bytes);
 	bytes = (size_t)(at - r->bytes);
 	r->commit.head = (struct kvfs_ioc_head){(uint32_t)bytes, KVFS_IOC_ABI};
 	return bytes;
 }
 
-static void take(struct kvfs_frame *f, const struct kvfs_ioc_stored *out)
+void gds_frame_stored(struct kvfs_frame *f, const struct kvfs_ioc_stored *out)
 {
 	f->error = -(int)out->error;
 	f->flags = (out->flags & KVFS_IOC_WAS_THERE ? KVFS_WAS_THERE : 0) |
 		   (out->flags & KVFS_IOC_UNSYNCED ? KVFS_UNSYNCED : 0);
 	if (!out->error && !(out->flags & KVFS_IOC_KEPT))
 		f->epoch = 0; /* it is the block now */
+}
+
+uint32_t gds_commit_flags(uint32_t flags)
+{
+	return (flags & KVFS_SYNC ? KVFS_IOC_SYNC : 0) |
+	       (flags & KVFS_KEEP ? 0 : KVFS_IOC_LET_GO);
 }
 
 /* From name `first` on, which belongs to the first of the frames. Each request
@@ -190,14 +230,13 @@ static int commit_some(struct kvfs *k, const struct kvfs_names *names,
 	int err = gds_names_fit(names, first - parent, parent, names->n - first,
 				sizeof(struct kvfs_ioc_store), &p);
 
-	for (uint32_t i = 0; !err && i < p.n; i++)
-		err = settle(k, &frames[i], flags);
+	if (!err)
+		err = gds_frames_settle(k, frames, p.n, flags);
 	if (err)
 		return err;
 	r.commit = (struct kvfs_ioc_commit){
-		.flags = (flags & KVFS_SYNC ? KVFS_IOC_SYNC : 0) |
-			 (parent ? KVFS_IOC_PARENT : 0) |
-			 (flags & KVFS_KEEP ? 0 : KVFS_IOC_LET_GO),
+		.flags = gds_commit_flags(flags) |
+			 (parent ? KVFS_IOC_PARENT : 0),
 		.n = p.n,
 		.mode = mode,
 		.names = p.head,
@@ -209,16 +248,21 @@ static int commit_some(struct kvfs *k, const struct kvfs_names *names,
 		return err;
 	out = (const struct kvfs_ioc_stored *)(&r.committed + 1);
 	for (uint32_t i = 0; i < p.n; i++)
-		take(&frames[i], &out[i]);
+		gds_frame_stored(&frames[i], &out[i]);
 	return (int)p.n;
 }
 
-static int check(const struct kvfs_frame *frames, uint32_t n)
+int gds_frames_check(struct kvfs_frame *frames, uint32_t n)
 {
-	for (uint32_t i = 0; i < n; i++)
+	int err = 0;
+
+	for (uint32_t i = 0; i < n; i++) {
+		frames[i].error = -ECANCELED;
+		frames[i].flags = 0;
 		if (!frames[i].data || frames[i].length > frames[i].bytes)
-			return -EINVAL;
-	return 0;
+			err = -EINVAL;
+	}
+	return err;
 }
 
 /* Returns: how many are there now, or -errno. */
@@ -244,17 +288,11 @@ int kvfs_commit(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
 		uint32_t mode, struct kvfs_frame *frames)
 {
 	uint32_t parent = flags & KVFS_PARENT ? 1 : 0;
-	int err = 0, n;
+	int err, n;
 
-	if (parent > names->n)
+	if (parent > names->n || flags & ~GDS_COMMIT_FLAGS)
 		return -EINVAL;
-	for (uint32_t i = 0; i < names->n - parent; i++) {
-		frames[i].error = -ECANCELED;
-		frames[i].flags = 0;
-	}
-	if (flags & ~(KVFS_SYNC | KVFS_PARENT | KVFS_KEEP))
-		return -EINVAL;
-	err = check(frames, names->n - parent);
+	err = gds_frames_check(frames, names->n - parent);
 	n = err ? err : commit_all(k, names, parent, flags, mode, frames);
 	if (!(flags & KVFS_KEEP))
 		err = kvfs_abort(k, frames, names->n - parent);

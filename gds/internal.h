@@ -4,7 +4,6 @@
 
 #include <pthread.h>
 #include <stdbool.h>
-#include <stdbool.h>
 
 #include "fs/kvfs_ioctl.h"
 #include "gds/cuda.h"
@@ -21,7 +20,7 @@
  *      frame.c    RESERVE, COMMIT and ABORT: blocks written in place
  *      buffer.c   REGISTER: memory of the caller's own
  *      move.c     GET and PUT: to it and from it
- *      ring.c     the same without system calls
+ *      ring.c     the same without system calls (ring.h, ring_*.c)
  *      stage.c    memory of a GPU: as such, or by way of the host's
  *      cuda.h     what is used of CUDA
  *      chain.c    names of blocks; needs no mount
@@ -88,6 +87,48 @@ int gds_store_some(struct kvfs *k, const struct kvfs_names *names,
 		   uint32_t first, uint32_t n, uint32_t flags, uint32_t mode,
 		   struct kvfs_move *moves);
 
+/** gds_moves_begin - nothing has come of them yet. Returns: 0, or -EINVAL a
+ *  buffer of another handle, or none. */
+int gds_moves_begin(const struct kvfs *k, struct kvfs_move *moves, uint32_t n);
+/** gds_moves_put - as a request has them. Returns: the end. */
+char *gds_moves_put(char *to, const struct kvfs_move *moves, uint32_t n);
+/** gds_move_got, gds_move_stored - what the daemon said of one. */
+void gds_move_got(struct kvfs_move *to, const struct kvfs_ioc_moved *from);
+void gds_move_stored(struct kvfs_move *to, const struct kvfs_ioc_stored *from);
+
+/** gds_holders_take - from the answer of MATCH; room of them at most. Returns:
+ *  how many. */
+uint32_t gds_holders_take(const struct kvfs_ioc_found *from,
+			  struct kvfs_holder *holders, uint32_t room);
+/* A node a holder of the first name, and ourselves. */
+#define GDS_NODES_MAX 17
+
+/** gds_frames_begin - they are not reserved yet. */
+void gds_frames_begin(struct kvfs_frame *frames, uint32_t n, uint64_t bytes);
+/** gds_frames_take - these were reserved, and are mapped. Returns: 0 or -errno
+ *  of open(2), mmap(2): some are. */
+int gds_frames_take(struct kvfs *k, const struct kvfs_ioc_pin *pins, uint32_t n,
+		    struct kvfs_frame *frames);
+#define GDS_COMMIT_FLAGS (KVFS_SYNC | KVFS_PARENT | KVFS_KEEP)
+/** gds_frames_check - nothing has come of them yet. Returns: 0, or -EINVAL one
+ *  has ended, or is shorter than its block. */
+int gds_frames_check(struct kvfs_frame *frames, uint32_t n);
+/** gds_frames_settle - all bytes are where the daemon finds them; without
+ *  KVFS_KEEP they are unmapped. Returns: 0 or -errno. */
+int gds_frames_settle(struct kvfs *k, struct kvfs_frame *frames, uint32_t n,
+		      uint32_t flags);
+/** gds_frames_put - as a COMMIT has them. Returns: the end. */
+char *gds_frames_put(char *to, const struct kvfs_frame *frames, uint32_t n);
+/** gds_frame_stored - what the daemon said of one. */
+void gds_frame_stored(struct kvfs_frame *to,
+		      const struct kvfs_ioc_stored *from);
+/** gds_frames_unmap - and as an ABORT has them: those that have not ended.
+ *  Returns: how many pins. */
+uint32_t gds_frames_unmap(struct kvfs_frame *frames, uint32_t n,
+			  struct kvfs_ioc_pin *pins);
+/** gds_commit_flags - of the ioctl, for those of kvfs_commit but the parent. */
+uint32_t gds_commit_flags(uint32_t flags);
+
 /** gds_stage_read, gds_stage_store - all n of them, of staged buffers; n, or
  *  -errno of the call that failed. */
 int gds_stage_read(struct kvfs *k, const struct kvfs_names *names,
@@ -118,6 +159,12 @@ int gds_call(const struct kvfs *k, unsigned long cmd, void *buffer);
 int gds_names_pack(const struct kvfs_names *names, uint32_t first,
 		   uint32_t most, struct kvfs_ioc_names *head, void *packed,
 		   size_t room, size_t *bytes);
+
+/** gds_names_pack_all - all of them, or none. Returns: 0, -E2BIG there is not
+ *  so much room, or more than a request takes; -EINVAL. */
+int gds_names_pack_all(const struct kvfs_names *names,
+		       struct kvfs_ioc_names *head, void *packed, size_t room,
+		       size_t *bytes);
 
 /* Names, and an entry for each but the first few of them. */
 struct gds_packed {

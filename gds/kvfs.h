@@ -538,7 +538,7 @@ int kvfs_abort(struct kvfs *k, struct kvfs_frame *frames, uint32_t n);
  *      kvfs_ring_exists, _get, …  ──▶ kvfs_ring_submit
  *                                            │
  *      kvfs_ring_seen ◀── kvfs_done_found, ◀─┴─ kvfs_ring_peek, _wait
- *                         kvfs_done_blocks
+ *                         kvfs_done_blocks, …
  *
  * Answers come in any order. One thread uses a ring at a time; others may use
  * its handle.
@@ -556,13 +556,13 @@ struct kvfs_ring;
  * @r:           set only on success; kvfs_ring_close ends it, before
  *               kvfs_close
  *
- * Shape:   of kvfs_ring_exists, 1,000 digests of 16 bytes need 16,072 bytes;
- *          of kvfs_ring_get, n blocks need 56 n + 24.
- * Returns: 0, -EINVAL, -EBUSY the handle had one, -EDQUOT this user has 64
- *          (all users 128), -EOPNOTSUPP the daemon has no rings, -EPERM the
- *          kernel does not let the daemon take descriptors, -ENOMEM, or as
- *          kvfs_open.
- * Threads: any.
+ * Shape:   of kvfs_ring_exists, 1,000 digests of 16 bytes need 16,024 bytes;
+ *          of kvfs_ring_get, n blocks need 56 n + 24; of kvfs_ring_match the
+ *          answer needs 2,072 and a bit a name; of the others an entry holds
+ * the names, and of each 32 bytes for a move, 16 for a frame. Returns: 0,
+ * -EINVAL, -EBUSY the handle had one, -EDQUOT this user has 64 (all users 128),
+ * -EOPNOTSUPP the daemon has no rings, -EPERM the kernel does not let the
+ * daemon take descriptors, -ENOMEM, or as kvfs_open. Threads: any.
  */
 int kvfs_ring_open(struct kvfs *k, uint32_t entries, uint32_t entry_bytes,
 		   struct kvfs_ring **r);
@@ -593,6 +593,49 @@ int kvfs_ring_touch(struct kvfs_ring *r, const struct kvfs_names *names,
 		    uint64_t user_data);
 int kvfs_ring_evict(struct kvfs_ring *r, const struct kvfs_names *names,
 		    uint64_t user_data);
+/** kvfs_ring_prefetch - a kvfs_prefetch. */
+int kvfs_ring_prefetch(struct kvfs_ring *r, const struct kvfs_names *names,
+		       uint64_t user_data);
+/** kvfs_ring_match - a kvfs_match; kvfs_done_holders has its answer. */
+int kvfs_ring_match(struct kvfs_ring *r, const struct kvfs_names *names,
+		    uint32_t flags, uint64_t user_data);
+
+/**
+ * kvfs_ring_read_into - prepare a kvfs_read_into
+ * @moves: names->n of them; kvfs_done_moves gets the same ones
+ *
+ * Returns: as kvfs_ring_exists; -EINVAL also for a buffer of another handle,
+ *          -EOPNOTSUPP for one that is staged: kvfs_read_into moves that.
+ */
+int kvfs_ring_read_into(struct kvfs_ring *r, const struct kvfs_names *names,
+			uint32_t flags, uint32_t deadline_ms,
+			struct kvfs_move *moves, uint64_t user_data);
+/** kvfs_ring_store_from - a kvfs_store_from, in the same way. */
+int kvfs_ring_store_from(struct kvfs_ring *r, const struct kvfs_names *names,
+			 uint32_t flags, uint32_t mode, struct kvfs_move *moves,
+			 uint64_t user_data);
+
+/** kvfs_ring_reserve - a kvfs_reserve of up to 2,045 frames. Of its answer
+ *  kvfs_done_reserved must be called, or they stay reserved until kvfs_close.
+ *  Returns: as kvfs_ring_exists. */
+int kvfs_ring_reserve(struct kvfs_ring *r, uint32_t n, uint64_t bytes,
+		      uint64_t user_data);
+
+/**
+ * kvfs_ring_commit - prepare a kvfs_commit
+ * @frames: as of kvfs_commit; kvfs_done_committed gets the same ones
+ *
+ * Shape:   without KVFS_KEEP the frames are unmapped by this call.
+ * Returns: as kvfs_ring_exists, and the frames are as they were; or what
+ *          writing their bytes failed with where the kernel does not map them,
+ *          and without KVFS_KEEP they have ended.
+ */
+int kvfs_ring_commit(struct kvfs_ring *r, const struct kvfs_names *names,
+		     uint32_t flags, uint32_t mode, struct kvfs_frame *frames,
+		     uint64_t user_data);
+/** kvfs_ring_abort - a kvfs_abort. The frames have ended from now on. */
+int kvfs_ring_abort(struct kvfs_ring *r, struct kvfs_frame *frames, uint32_t n,
+		    uint64_t user_data);
 
 /** kvfs_ring_submit - all that was prepared. Returns: how many. A system call
  *  only where the daemon sleeps. */
@@ -602,7 +645,7 @@ int kvfs_ring_submit(struct kvfs_ring *r);
 struct kvfs_done {
 	uint64_t user_data;
 	int result;	    /* 0, or a negative errno */
-	uint32_t n;	    /* names */
+	uint32_t n;	    /* names, frames, moves */
 	const void *answer; /* the library's, as is: */
 	uint32_t entry;
 };
@@ -640,15 +683,37 @@ int kvfs_ring_fd(const struct kvfs_ring *r);
  *  Returns: as kvfs_ring_peek; sleep only with 0. */
 int kvfs_ring_want_event(struct kvfs_ring *r, struct kvfs_done *done);
 
-/** kvfs_done_found - of kvfs_ring_exists, _touch, _evict. bitmap: or NULL.
- *  Returns: how many are there, or for how many it was done; or -errno. */
+/** kvfs_done_found - of kvfs_ring_exists, _touch, _evict, _prefetch; of _match
+ *  the bits. bitmap: or NULL. Returns: how many are there, or for how many it
+ *  was done; or -errno. */
 int kvfs_done_found(const struct kvfs_done *done, uint8_t *bitmap,
 		    struct kvfs_found *found);
+
+/** kvfs_done_holders - of kvfs_ring_match: as kvfs_match sets them. Returns:
+ *  how many, or -errno. */
+int kvfs_done_holders(const struct kvfs_done *done, struct kvfs_holder *holders,
+		      uint32_t room, struct kvfs_found *found);
 
 /** kvfs_done_blocks - of kvfs_ring_get: as many blocks as it had names.
  *  Returns: how many are there, or -errno: none of them was set. */
 int kvfs_done_blocks(struct kvfs_ring *r, const struct kvfs_done *done,
 		     struct kvfs_block *blocks);
+
+/** kvfs_done_moves - of kvfs_ring_read_into, _store_from: what came of each.
+ *  Returns: how many have no error, or -errno. */
+int kvfs_done_moves(struct kvfs_ring *r, const struct kvfs_done *done,
+		    struct kvfs_move *moves);
+
+/** kvfs_done_reserved - of kvfs_ring_reserve: as many frames as were asked for,
+ *  mapped. Returns: 0, or -errno: there are none. */
+int kvfs_done_reserved(struct kvfs_ring *r, const struct kvfs_done *done,
+		       struct kvfs_frame *frames);
+
+/** kvfs_done_committed - of kvfs_ring_commit: what came of each. Those that
+ *  did not become a block end here, by a system call, without KVFS_KEEP.
+ *  Returns: how many are there now, or -errno. */
+int kvfs_done_committed(struct kvfs_ring *r, const struct kvfs_done *done,
+			struct kvfs_frame *frames);
 
 #ifdef __cplusplus
 }

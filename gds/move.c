@@ -17,13 +17,9 @@ union request {
 	char bytes[KVFS_IOC_ROOM_MAX];
 };
 
-/* Behind the struct of so many bytes. Returns: the request's. */
-static size_t append(union request *r, size_t bytes, const struct gds_packed *p,
-		     const struct kvfs_move *moves)
+char *gds_moves_put(char *to, const struct kvfs_move *moves, uint32_t n)
 {
-	char *at = r->bytes + bytes;
-
-	for (uint32_t i = 0; i < p->n; i++) {
+	for (uint32_t i = 0; i < n; i++) {
 		struct kvfs_ioc_move m = {
 			.offset = moves[i].offset,
 			.length = moves[i].length,
@@ -31,8 +27,17 @@ static size_t append(union request *r, size_t bytes, const struct gds_packed *p,
 			.buffer = moves[i].buffer->name,
 		};
 
-		at = mempcpy(at, &m, sizeof(m));
+		to = mempcpy(to, &m, sizeof(m));
 	}
+	return to;
+}
+
+/* Behind the struct of so many bytes. Returns: the request's. */
+static size_t append(union request *r, size_t bytes, const struct gds_packed *p,
+		     const struct kvfs_move *moves)
+{
+	char *at = gds_moves_put(r->bytes + bytes, moves, p->n);
+
 	at = mempcpy(at, p->names, p->bytes);
 	bytes = (size_t)(at - r->bytes);
 	r->get.head = (struct kvfs_ioc_head){(uint32_t)bytes, KVFS_IOC_ABI};
@@ -44,18 +49,13 @@ static size_t room(size_t request, size_t answer)
 	return request > answer ? request : answer;
 }
 
-static void begin(struct kvfs_move *moves, uint32_t n)
+int gds_moves_begin(const struct kvfs *k, struct kvfs_move *moves, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++) {
 		moves[i].error = -ECANCELED;
 		moves[i].flags = 0;
 		moves[i].bytes = moves[i].size = 0;
 	}
-}
-
-static int check(const struct kvfs *k, const struct kvfs_move *moves,
-		 uint32_t n)
-{
 	for (uint32_t i = 0; i < n; i++)
 		if (!moves[i].buffer || moves[i].buffer->k != k)
 			return -EINVAL;
@@ -74,7 +74,7 @@ static uint32_t alike(const struct kvfs_move *moves, uint32_t most)
 
 /* -- GET ------------------------------------------------------------ */
 
-static void take_got(struct kvfs_move *to, const struct kvfs_ioc_moved *from)
+void gds_move_got(struct kvfs_move *to, const struct kvfs_ioc_moved *from)
 {
 	to->error = -(int)from->error;
 	to->flags = from->flags & KVFS_IOC_STRAIGHT ? KVFS_STRAIGHT : 0;
@@ -109,7 +109,7 @@ int gds_read_some(struct kvfs *k, const struct kvfs_names *names,
 	if (err)
 		return err;
 	for (uint32_t i = 0; i < p.n; i++)
-		take_got(&moves[i], &kvfs_ioc_moves(&r.got)[i]);
+		gds_move_got(&moves[i], &kvfs_ioc_moves(&r.got)[i]);
 	return (int)p.n;
 }
 
@@ -119,8 +119,7 @@ int kvfs_read_into(struct kvfs *k, const struct kvfs_names *names,
 {
 	int n_read = 0, n;
 
-	begin(moves, names->n);
-	if (flags & ~KVFS_FETCH || check(k, moves, names->n))
+	if (gds_moves_begin(k, moves, names->n) || flags & ~KVFS_FETCH)
 		return -EINVAL;
 	for (uint32_t i = 0; i < names->n; i += (uint32_t)n) {
 		uint32_t most = alike(moves + i, names->n - i);
@@ -137,8 +136,7 @@ int kvfs_read_into(struct kvfs *k, const struct kvfs_names *names,
 
 /* -- PUT ------------------------------------------------------------ */
 
-static void take_stored(struct kvfs_move *to,
-			const struct kvfs_ioc_stored *from)
+void gds_move_stored(struct kvfs_move *to, const struct kvfs_ioc_stored *from)
 {
 	to->error = -(int)from->error;
 	to->flags = (from->flags & KVFS_IOC_WAS_THERE ? KVFS_WAS_THERE : 0) |
@@ -178,7 +176,7 @@ int gds_store_some(struct kvfs *k, const struct kvfs_names *names,
 		return err;
 	out = (const struct kvfs_ioc_stored *)(&r.done + 1);
 	for (uint32_t i = 0; i < p.n; i++)
-		take_stored(&moves[i], &out[i]);
+		gds_move_stored(&moves[i], &out[i]);
 	return (int)p.n;
 }
 
@@ -191,8 +189,7 @@ int kvfs_store_from(struct kvfs *k, const struct kvfs_names *names,
 	if (flags & ~(KVFS_SYNC | KVFS_PARENT) || parent > names->n)
 		return -EINVAL;
 	n_moves = names->n - parent;
-	begin(moves, n_moves);
-	if (check(k, moves, n_moves))
+	if (gds_moves_begin(k, moves, n_moves))
 		return -EINVAL;
 	for (uint32_t i = 0; i < n_moves; i += (uint32_t)n) {
 		uint32_t most = alike(moves + i, n_moves - i);

@@ -13,6 +13,8 @@ static int pack_digests(const struct kvfs_names *names, uint32_t first,
 
 	if ((each != 16 && each != 20 && each != 32) || suffix > UINT8_MAX)
 		return -EINVAL;
+	if (suffix > room)
+		return 0;
 	if (n > (room - suffix) / each)
 		n = (uint32_t)((room - suffix) / each);
 	if (suffix)
@@ -43,19 +45,45 @@ static int pack_paths(const struct kvfs_names *names, uint32_t first,
 	}
 	*head = (struct kvfs_ioc_names){.n = n};
 	*bytes = used;
-	return n ? (int)n : -EINVAL;
+	return (int)n;
+}
+
+/* Returns: how many, 0 where not even one fits; or -EINVAL. */
+static int pack(const struct kvfs_names *names, uint32_t first, uint32_t most,
+		struct kvfs_ioc_names *head, void *packed, size_t room,
+		size_t *bytes)
+{
+	return names->paths ? pack_paths(names, first, most, head, packed, room,
+					 bytes)
+			    : pack_digests(names, first, most, head, packed,
+					   room, bytes);
 }
 
 int gds_names_pack(const struct kvfs_names *names, uint32_t first,
 		   uint32_t most, struct kvfs_ioc_names *head, void *packed,
 		   size_t room, size_t *bytes)
 {
+	int n;
+
 	if (most > names->n - first)
 		most = names->n - first;
-	return names->paths ? pack_paths(names, first, most, head, packed, room,
-					 bytes)
-			    : pack_digests(names, first, most, head, packed,
-					   room, bytes);
+	n = pack(names, first, most, head, packed, room, bytes);
+	return n ? n : -EINVAL;
+}
+
+int gds_names_pack_all(const struct kvfs_names *names,
+		       struct kvfs_ioc_names *head, void *packed, size_t room,
+		       size_t *bytes)
+{
+	int n = 0;
+
+	*head = (struct kvfs_ioc_names){0};
+	*bytes = 0;
+	if (names->n > KVFS_IOC_NAMES_MAX)
+		return -E2BIG;
+	if (names->n)
+		n = pack(names, 0, names->n, head, packed, room, bytes);
+	return n < 0 ? n : (uint32_t)n < names->n ? -E2BIG : 0;
 }
 
 static size_t size_of(const struct gds_packed *p, size_t each)

@@ -9,38 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "gds/internal.h"
-
-/*
- * The client's side of a ring (fs/kvfs_ioctl.h). Each entry has a part of the
- * data of its own, so that what is under way never needs memory, and its
- * number is what the daemon gets as user_data. An entry is free again when its
- * completion was seen, so there are never too many.
- */
-
-/* What was asked with an entry. */
-struct asked {
-	uint64_t user_data;
-	uint32_t n; /* names */
-	uint32_t flags;
-	uint32_t next_free;
-};
-
-struct kvfs_ring {
-	struct kvfs *k;
-	int memory_fd, submit_fd, complete_fd;
-	struct kvfs_ring_shared *shared;
-	struct kvfs_ring_submission *sq;
-	const struct kvfs_ring_completion *cq;
-	char *data;
-	size_t map_bytes;
-	uint32_t entries, entry_bytes;
-	uint32_t sq_tail; /* of what was prepared; shared: of what was
-			     submitted */
-	uint32_t cq_head;
-	uint32_t free; /* entries: none */
-	struct asked *asked;
-};
+#include "gds/ring.h"
 
 static uint32_t load(const struct kvfs_ring_word *word)
 {
@@ -163,141 +132,45 @@ int kvfs_ring_fd(const struct kvfs_ring *r)
 
 /* -- asking --------------------------------------------------------------- */
 
-/* Of the entry that would be next; NULL: all are in use. */
-static void *request(const struct kvfs_ring *r)
+void *gds_ring_request(const struct kvfs_ring *r)
 {
 	if (r->free == r->entries)
 		return NULL;
 	return r->data + (size_t)r->free * r->entry_bytes;
 }
 
-static void prepare(struct kvfs_ring *r, unsigned cmd, size_t bytes,
-		    struct asked asked)
+int gds_ring_pack(const struct kvfs_ring *r, const struct kvfs_names *names,
+		  size_t size, size_t answer, struct kvfs_ioc_names *head,
+		  size_t *bytes)
 {
-	uint32_t i = r->free;
-	struct kvfs_ioc_head *head = request(r);
+	int err;
 
+	if (size > r->entry_bytes || answer > r->entry_bytes)
+		return -E2BIG;
+	err = gds_names_pack_all(names, head,
+				 (char *)gds_ring_request(r) + size,
+				 r->entry_bytes - size, bytes);
+	*bytes += size;
+	return err;
+}
+
+void gds_ring_prepare(struct kvfs_ring *r, unsigned cmd, size_t bytes,
+		      struct gds_asked asked)
+{
+	struct kvfs_ioc_head *head = gds_ring_request(r);
+	uint32_t i = r->free;
+
+	asked.command = _IOC_NR(cmd);
 	r->free = r->asked[i].next_free;
 	r->asked[i] = asked;
 	*head = (struct kvfs_ioc_head){(uint32_t)bytes, KVFS_IOC_ABI};
 	r->sq[r->sq_tail++ & (r->entries - 1)] = (struct kvfs_ring_submission){
-		.command = _IOC_NR(cmd),
+		.command = asked.command,
 		.user_data = i,
 		.at = (uint64_t)i * r->entry_bytes,
 		.bytes = (uint32_t)bytes,
 		.room = r->entry_bytes,
 	};
-}
-
-/* All names, behind a struct of so many bytes. */
-static int pack(const struct kvfs_ring *r, const struct kvfs_names *names,
-		size_t size, size_t answer, struct kvfs_ioc_names *head,
-		char *to, size_t *bytes)
-{
-	int n = 0;
-
-	*head = (struct kvfs_ioc_names){0};
-	*bytes = 0;
-	if (names->n > KVFS_IOC_NAMES_MAX || answer > r->entry_bytes)
-		return -E2BIG;
-	if (names->n)
-		n = gds_names_pack(names, 0, names->n, head, to + size,
-				   r->entry_bytes - size, bytes);
-	*bytes += size;
-	return n < 0 ? n : (uint32_t)n < names->n ? -E2BIG : 0;
-}
-
-static int find(struct kvfs_ring *r, const struct kvfs_names *names,
-		uint32_t flags, unsigned cmd, uint64_t user_data)
-{
-	struct kvfs_ioc_find *q = request(r);
-	struct kvfs_ioc_names head;
-	size_t bytes;
-	int err;
-
-	if (!q)
-		return -EAGAIN;
-	err = pack(r, names, sizeof(*q),
-		   sizeof(struct kvfs_ioc_found) + (names->n + 7) / 8, &head,
-		   (char *)q, &bytes);
-	if (err)
-		return err;
-	*q = (struct kvfs_ioc_find){.flags = flags, .names = head};
-	prepare(r, cmd, bytes, (struct asked){user_data, names->n, flags, 0});
-	return 0;
-}
-
-int kvfs_ring_exists(struct kvfs_ring *r, const struct kvfs_names *names,
-		     uint32_t flags, uint64_t user_data)
-{
-	return find(r, names, flags, KVFS_IOC_EXISTS(0), user_data);
-}
-
-int kvfs_ring_touch(struct kvfs_ring *r, const struct kvfs_names *names,
-		    uint64_t user_data)
-{
-	return find(r, names, 0, KVFS_IOC_TOUCH(0), user_data);
-}
-
-int kvfs_ring_evict(struct kvfs_ring *r, const struct kvfs_names *names,
-		    uint64_t user_data)
-{
-	return find(r, names, 0, KVFS_IOC_EVICT(0), user_data);
-}
-
-int kvfs_ring_get(struct kvfs_ring *r, const struct kvfs_names *names,
-		  uint32_t flags, uint32_t deadline_ms, uint64_t user_data)
-{
-	struct kvfs_ioc_locate *q = request(r);
-	struct kvfs_ioc_names head;
-	size_t bytes;
-	int err;
-
-	if (!q)
-		return -EAGAIN;
-	if (flags & ~KVFS_FETCH)
-		return -EINVAL;
-	err = pack(r, names, sizeof(*q),
-		   sizeof(struct kvfs_ioc_located) +
-			   names->n * sizeof(struct kvfs_ioc_block),
-		   &head, (char *)q, &bytes);
-	if (err)
-		return err;
-	*q = (struct kvfs_ioc_locate){
-		.flags = flags ? KVFS_IOC_FETCH : 0,
-		.deadline_ms = flags ? deadline_ms : 0,
-		.names = head,
-	};
-	prepare(r, KVFS_IOC_LOCATE(0), bytes,
-		(struct asked){user_data, names->n, flags, 0});
-	return 0;
-}
-
-int kvfs_ring_put(struct kvfs_ring *r, struct kvfs_block *blocks, uint32_t n,
-		  uint64_t user_data)
-{
-	struct kvfs_ioc_pins *q = request(r);
-	struct kvfs_ioc_pin *pins = (struct kvfs_ioc_pin *)(q + 1);
-	uint32_t n_pins = 0;
-
-	if (!q)
-		return -EAGAIN;
-	if (n > (r->entry_bytes - sizeof(*q)) / sizeof(*pins))
-		return -E2BIG;
-	for (uint32_t i = 0; i < n; i++) {
-		struct kvfs_block *b = &blocks[i];
-
-		if (!b->error) {
-			gds_map_put(r->k, b->frame, b->epoch);
-			pins[n_pins++] =
-				(struct kvfs_ioc_pin){b->frame, b->epoch};
-		}
-		*b = (struct kvfs_block){.error = -ECANCELED};
-	}
-	*q = (struct kvfs_ioc_pins){.n = n_pins};
-	prepare(r, KVFS_IOC_UNPIN(0), sizeof(*q) + n_pins * sizeof(*pins),
-		(struct asked){.user_data = user_data});
-	return 0;
 }
 
 /* The daemon shows its flag, then looks at sq_tail once more. */
@@ -394,35 +267,4 @@ int kvfs_ring_wait(struct kvfs_ring *r, int timeout_ms, struct kvfs_done *done)
 	}
 	store(&r->shared->client, 0);
 	return rc;
-}
-
-int kvfs_done_found(const struct kvfs_done *done, uint8_t *bitmap,
-		    struct kvfs_found *found)
-{
-	const struct kvfs_ioc_found *f = done->answer;
-
-	if (done->result < 0)
-		return done->result;
-	*found = (struct kvfs_found){
-		.n_present = f->n_present,
-		.n_prefix = f->n_prefix,
-		.incomplete = f->flags & KVFS_IOC_INCOMPLETE,
-	};
-	if (bitmap)
-		memcpy(bitmap, f + 1, (done->n + 7) / 8);
-	return (int)f->n_present;
-}
-
-int kvfs_done_blocks(struct kvfs_ring *r, const struct kvfs_done *done,
-		     struct kvfs_block *blocks)
-{
-	const struct kvfs_ioc_located *located = done->answer;
-	int n = 0;
-
-	if (done->result < 0)
-		return done->result;
-	for (uint32_t i = 0; i < done->n; i++)
-		n += gds_block_take(r->k, &kvfs_ioc_blocks(located)[i],
-				    r->asked[done->entry].flags, &blocks[i]);
-	return n;
 }

@@ -2,8 +2,9 @@
 /*
  * libkvfs by hand, names from stdin, one a line:
  *
- *      gds DIR exists|match|get [-l] [-f] [-d SUFFIX]
+ *      gds DIR exists|match|get [-r] [-l] [-f] [-d SUFFIX]
  *
+ *      -r   through a ring, but for get
  *      -l   KVFS_LOCAL
  *      -f   KVFS_FETCH
  *      -d   the lines are digests in hex, all of one length
@@ -23,25 +24,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "gds/kvfs.h"
+#include "tests/helpers/gds_calls.h"
+#include "tests/helpers/lines.h"
 
-#define LINES_MAX 20000
 #define HOLDERS_MAX 32
 
-static char *lines[LINES_MAX];
+static const struct gds_calls *call = &gds_by_ioctl;
 static uint8_t digests[LINES_MAX * KVFS_DIGEST_MAX];
-
-static uint32_t read_lines(void)
-{
-	char line[1024];
-	uint32_t n = 0;
-
-	while (n < LINES_MAX && fgets(line, sizeof(line), stdin)) {
-		line[strcspn(line, "\n")] = 0;
-		lines[n++] = strdup(line);
-	}
-	return n;
-}
 
 static void to_digests(struct kvfs_names *names)
 {
@@ -65,7 +54,7 @@ static int exists(struct kvfs *k, const struct kvfs_names *names,
 {
 	static uint8_t bitmap[LINES_MAX / 8 + 1];
 	struct kvfs_found f;
-	int err = kvfs_exists(k, names, flags, bitmap, &f);
+	int err = call->exists(k, names, flags, bitmap, &f);
 
 	if (err)
 		return failed(err);
@@ -80,7 +69,7 @@ static int match(struct kvfs *k, const struct kvfs_names *names, uint32_t flags)
 {
 	struct kvfs_holder holders[HOLDERS_MAX];
 	struct kvfs_found f;
-	int n = kvfs_match(k, names, flags, holders, HOLDERS_MAX, &f);
+	int n = call->match(k, names, flags, holders, HOLDERS_MAX, &f);
 
 	if (n < 0)
 		return failed(n);
@@ -129,16 +118,18 @@ static int get(struct kvfs *k, const struct kvfs_names *names, uint32_t flags)
 
 int main(int argc, char **argv)
 {
-	struct kvfs_names names = {.paths = (const char *const *)lines};
+	struct kvfs_names names = {.paths = lines};
 	struct kvfs *k;
 	uint32_t flags = 0;
 	bool hex = false;
 	int o, rc;
 
-	while ((o = getopt(argc, argv, "lfd:")) != -1) {
+	while ((o = getopt(argc, argv, "rlfd:")) != -1) {
 		if (o == '?')
 			return 2;
-		if (o == 'l')
+		if (o == 'r')
+			call = &gds_by_ring;
+		else if (o == 'l')
 			flags = KVFS_LOCAL;
 		else if (o == 'f')
 			flags = KVFS_FETCH;
@@ -147,7 +138,7 @@ int main(int argc, char **argv)
 	}
 	if (argc - optind != 2)
 		return 2;
-	names.n = read_lines();
+	names.n = lines_read();
 	if (hex)
 		to_digests(&names);
 	rc = kvfs_open(argv[optind], &k);

@@ -2,9 +2,11 @@
 /*
  * libkvfs' buffers by hand, names from stdin, one a line:
  *
- *      gds_buffer DIR read LENGTH [-f]          KVFS_FETCH
- *      gds_buffer DIR store LENGTH [-p] [-s]    KVFS_PARENT, KVFS_SYNC
- *      gds_buffer DIR errors                    no names: what is refused
+ *      gds_buffer DIR read LENGTH [-r] [-f]     KVFS_FETCH
+ *      gds_buffer DIR store LENGTH [-r] [-p] [-s]    KVFS_PARENT, KVFS_SYNC
+ *      gds_buffer DIR errors [-r]    no names: what is refused
+ *
+ *      -r   through a ring
  *
  * The i-th name's bytes are the pattern of seed i. read prints how many came,
  * how many of them straight, and how many are as they should be; store how
@@ -19,25 +21,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "gds/kvfs.h"
+#include "tests/helpers/gds_calls.h"
+#include "tests/helpers/lines.h"
 #include "tests/helpers/pattern.h"
 
-#define LINES_MAX 20000
-
-static char *lines[LINES_MAX];
+static const struct gds_calls *call = &gds_by_ioctl;
 static struct kvfs_move moves[LINES_MAX];
-
-static uint32_t read_lines(void)
-{
-	char line[1024];
-	uint32_t n = 0;
-
-	while (n < LINES_MAX && fgets(line, sizeof(line), stdin)) {
-		line[strcspn(line, "\n")] = 0;
-		lines[n++] = strdup(line);
-	}
-	return n;
-}
 
 static int failed(int err)
 {
@@ -45,7 +34,7 @@ static int failed(int err)
 	return 1;
 }
 
-static void print_errors(char **names, uint32_t n)
+static void print_errors(const char **names, uint32_t n)
 {
 	for (uint32_t i = 0; i < n; i++)
 		if (moves[i].error)
@@ -57,7 +46,7 @@ static int do_read(struct kvfs *k, const struct kvfs_names *names,
 		   uint32_t flags, const char *data)
 {
 	unsigned straight = 0, same = 0;
-	int n = kvfs_read_into(k, names, flags, 0, moves);
+	int n = call->read_into(k, names, flags, 0, moves);
 
 	if (n < 0)
 		return failed(n);
@@ -83,7 +72,7 @@ static int do_store(struct kvfs *k, const struct kvfs_names *names,
 
 	for (uint32_t i = 0; i < names->n; i++)
 		pattern_fill(data + moves[i].at, i, 0, moves[i].length);
-	n = kvfs_store_from(k, names, flags, 0644, moves);
+	n = call->store_from(k, names, flags, 0644, moves);
 	if (n < 0)
 		return failed(n);
 	for (uint32_t i = 0; i < names->n - parent; i++)
@@ -95,11 +84,11 @@ static int do_store(struct kvfs *k, const struct kvfs_names *names,
 
 static int move_all(struct kvfs *k, bool store, uint64_t length, uint32_t flags)
 {
-	struct kvfs_names names = {.paths = (const char *const *)lines};
+	struct kvfs_names names = {.paths = lines};
 	struct kvfs_buffer *b;
 	int err, rc;
 
-	names.n = read_lines();
+	names.n = lines_read();
 	err = kvfs_buffer_new(k, (names.n + 1) * length, 0, &b);
 	if (err)
 		return failed(err);
@@ -130,18 +119,18 @@ static int errors(struct kvfs *k, const char *dir)
 	say("flags", kvfs_buffer_new(k, 1, 4, &b));
 	say("new", kvfs_buffer_new(k, 1, 0, &b));
 	moves[0] = (struct kvfs_move){.length = 1};
-	say("no buffer", kvfs_read_into(k, &none, 0, 0, moves));
+	say("no buffer", call->read_into(k, &none, 0, 0, moves));
 	moves[0].buffer = b;
-	say("read", kvfs_read_into(k, &none, 0, 0, moves));
+	say("read", call->read_into(k, &none, 0, 0, moves));
 	say("its error", moves[0].error);
-	say("flags", kvfs_read_into(k, &none, KVFS_LOCAL, 0, moves));
-	say("flags", kvfs_store_from(k, &none, KVFS_FETCH, 0, moves));
-	say("mode", kvfs_store_from(k, &none, 0, 04755, moves));
+	say("flags", call->read_into(k, &none, KVFS_LOCAL, 0, moves));
+	say("flags", call->store_from(k, &none, KVFS_FETCH, 0, moves));
+	say("mode", call->store_from(k, &none, 0, 04755, moves));
+	say("none", call->read_into(k, &(struct kvfs_names){}, 0, 0, moves));
 	if (kvfs_open(dir, &other))
 		return 1;
-	say("another handle", kvfs_read_into(other, &none, 0, 0, moves));
+	say("another handle", call->read_into(other, &none, 0, 0, moves));
 	kvfs_close(other);
-	say("none", kvfs_read_into(k, &(struct kvfs_names){}, 0, 0, moves));
 	say("end", kvfs_unregister(b));
 	say("end of none", kvfs_unregister(NULL));
 	close(fd);
@@ -154,12 +143,15 @@ int main(int argc, char **argv)
 	uint32_t flags = 0;
 	int o, rc;
 
-	while ((o = getopt(argc, argv, "fps")) != -1) {
+	while ((o = getopt(argc, argv, "rfps")) != -1) {
 		if (o == '?')
 			return 2;
-		flags |= o == 'f'   ? KVFS_FETCH
-			 : o == 'p' ? KVFS_PARENT
-				    : KVFS_SYNC;
+		if (o == 'r')
+			call = &gds_by_ring;
+		else
+			flags |= o == 'f'   ? KVFS_FETCH
+				 : o == 'p' ? KVFS_PARENT
+					    : KVFS_SYNC;
 	}
 	argv += optind;
 	if (argc - optind < 2)

@@ -7,6 +7,7 @@
  *      gds_ring DIR hold               get all, keep them until stdin's
  *                                      second end, which a kill is
  *      gds_ring DIR many N             rings of directories of their own
+ *      gds_ring DIR small              entries of the least size
  *
  * The i-th block's bytes are the pattern of seed i. Prints how many were
  * there, and how many bytes of them are not as they should be.
@@ -21,11 +22,9 @@
 #include <unistd.h>
 
 #include "gds/kvfs.h"
+#include "tests/helpers/lines.h"
 #include "tests/helpers/pattern.h"
 
-#define LINES_MAX 20000
-
-static const char *lines[LINES_MAX];
 static uint32_t n_lines;
 static struct kvfs *k;
 static struct kvfs_ring *ring;
@@ -37,16 +36,6 @@ static void must(int rc, const char *what)
 		return;
 	printf("%s: %s\n", what, strerrorname_np(-rc));
 	exit(1);
-}
-
-static void read_lines(void)
-{
-	char line[1024];
-
-	while (n_lines < LINES_MAX && fgets(line, sizeof(line), stdin)) {
-		line[strcspn(line, "\n")] = 0;
-		lines[n_lines++] = strdup(line);
-	}
 }
 
 static int prepare(const char *what, uint32_t i)
@@ -199,6 +188,63 @@ static void many(const char *dir, unsigned n)
 	}
 }
 
+static void said(const char *what, int err)
+{
+	printf("%s %s\n", what, err < 0 ? strerrorname_np(-err) : "ok");
+}
+
+static void small_exists(const char *what, const struct kvfs_names *names)
+{
+	struct kvfs_done done;
+	int err = kvfs_ring_exists(ring, names, 0, 0);
+
+	if (!err) {
+		kvfs_ring_submit(ring);
+		must(kvfs_ring_wait(ring, -1, &done), "wait");
+		err = done.result;
+		kvfs_ring_seen(ring, &done);
+	}
+	said(what, err);
+}
+
+/* 64 bytes, of which the head and what every command has leave 40 at most. */
+static void small(void)
+{
+	static char text[] = "0123456789012345678901234567890123456789x";
+	const char *paths[] = {text, "b", "c", "d", "e", "f", "g"};
+	struct kvfs_names one = {.n = 1, .paths = paths + 1};
+	struct kvfs_names digest = {
+		.n = 1, .digests = text, .digest_bytes = 16};
+	struct kvfs_names many = {.n = 6, .paths = paths + 1};
+	struct kvfs_frame frames[7] = {0};
+	struct kvfs_block blocks[7] = {0};
+	struct kvfs_move moves[6] = {0};
+	struct kvfs_buffer *b;
+
+	must(kvfs_ring_open(k, 1, KVFS_RING_ENTRY_MIN, &ring), "ring");
+	must(kvfs_buffer_new(k, 1, 0, &b), "buffer");
+	for (uint32_t i = 0; i < many.n; i++) {
+		moves[i].buffer = b;
+		frames[i].data = text; /* never written */
+	}
+	small_exists("exists", &one);
+	small_exists("long-path", &(struct kvfs_names){.n = 1, .paths = paths});
+	small_exists("digest", &digest);
+	digest.suffix = text;
+	small_exists("long-suffix", &digest);
+	small_exists("many", &(struct kvfs_names){.n = 2001, .paths = paths});
+	said("match", kvfs_ring_match(ring, &one, 0, 0));
+	said("get", kvfs_ring_get(ring, &many, 0, 0, 0));
+	said("put", kvfs_ring_put(ring, blocks, 7, 0));
+	said("reserve", kvfs_ring_reserve(ring, 7, 1, 0));
+	said("abort", kvfs_ring_abort(ring, frames, 7, 0));
+	said("read", kvfs_ring_read_into(ring, &many, 0, 0, moves, 0));
+	said("store", kvfs_ring_store_from(ring, &one, 0, 0, moves, 0));
+	said("commit", kvfs_ring_commit(ring, &many, 0, 0, frames, 0));
+	small_exists("exists", &one);
+	kvfs_unregister(b);
+}
+
 int main(int argc, char **argv)
 {
 	uint32_t entries = 64;
@@ -206,7 +252,7 @@ int main(int argc, char **argv)
 	if (argc < 3)
 		return 2;
 	if (!strcmp(argv[2], "many")) {
-		read_lines();
+		n_lines = lines_read();
 		many(argv[1], (unsigned)atoi(argv[3]));
 		return 0;
 	}
@@ -215,9 +261,15 @@ int main(int argc, char **argv)
 		entries = (uint32_t)atoi(argv[3]);
 	if (!strcmp(argv[2], "rate"))
 		entries = 1024;
+	if (!strcmp(argv[2], "small")) {
+		small();
+		kvfs_ring_close(ring);
+		kvfs_close(k);
+		return 0;
+	}
 	must(kvfs_ring_open(k, entries, 8192, &ring), "ring");
 	polls = argc > 4;
-	read_lines();
+	n_lines = lines_read();
 	if (!strcmp(argv[2], "rate"))
 		printf("%.0f %.0f\n", rate_of_ioctl(atof(argv[3])),
 		       rate_of_ring(atof(argv[3])));

@@ -55,6 +55,8 @@ libkvfs_reads_them_in_any_number() {
 	# Where Redis is late some are not found: the next call finds them.
 	wait_for '"$HELPERS/gds_buffer" -f "$(kv 2)/n/lib" read 30000 \
 		<"$T/names" | grep -q "^400 400 400$"'
+	expect 'through a ring' "$("$HELPERS/gds_buffer" -r -f "$(kv 2)/n/lib" \
+		read 30000 <"$T/names")" '400 400 400'
 	expect 'kept' "$(_kept)" 0
 }
 

@@ -110,8 +110,12 @@ and_through_a_ring() {
 		put_published "$(kv 1)/n/ring/r$i" $((5000 + i * 40000)) "$i"
 	done
 	seq -f 'r%.0f' 0 29 >"$T/ring" # 10 of them are nowhere
+	wait_for '[ "$("$HELPERS/gds" -r "$(kv 2)/n/ring" match <"$T/ring")" = \
+		"20 20 0 node-1:20" ]'
 	wait_for '[ "$("$HELPERS/gds_ring" "$(kv 2)/n/ring" fetch 8 \
 		<"$T/ring")" = "20 0" ]'
+	expect 'match' "$("$HELPERS/gds" -r "$(kv 2)/n/ring" match <"$T/ring" |
+		xargs -n1 | sort | xargs)" '0 20 20 node-1:20 node-2:20:self'
 	expect 'here' "$("$HELPERS/gds_ring" "$(kv 2)/n/ring" get 8 \
 		<"$T/ring")" '20 0'
 	wait_for '[ "$(_count 2 rings)" = 0 ]'

@@ -63,8 +63,8 @@ its error ENOENT
 flags EINVAL
 flags EINVAL
 mode EINVAL
-another handle EINVAL
 none ok
+another handle EINVAL
 end ok
 end of none ok'
 	_nothing_left

@@ -4,6 +4,7 @@
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
 on_each_rung "$@"
+requires_cmd getfattr
 kvfs_mount
 mkdir -p "$KV/n/d" "$KV/p"
 
@@ -46,6 +47,141 @@ answers_are_those_of_the_ioctl_sleeping_and_polling() {
 		done
 	done
 	[ "$(stat_of kvfs_ring_calls_total)" -ge 5600 ]
+	_nothing_left
+}
+
+# Both by ioctl and by ring: what is said is the same.
+_same() { # WHAT HELPER ARGUMENTS; names from $T/in
+	local what=$1 helper=$2
+	shift 2
+	"$HELPERS/$helper" "$@" <"$T/in" >"$T/said" 2>&1 || :
+	"$HELPERS/$helper" -r "$@" <"$T/in" >"$T/said-r" 2>&1 || :
+	[ -s "$T/said" ] || fail "$what: nothing was said"
+	expect "$what" "$(cat "$T/said-r")" "$(cat "$T/said")"
+}
+names_are_found_as_by_ioctl() {
+	cp "$T/names" "$T/in"
+	_same exists gds "$KV/n" exists
+	_same local gds -l "$KV/n" exists
+	_same match gds "$KV/n" match
+	grep -q '100 100 0 .*:100:self' "$T/said" || fail "$(cat "$T/said")"
+	sed -i 1d "$T/in"
+	_same gap gds "$KV/n" match
+	: >"$T/in"
+	_same none gds "$KV/n" match
+	put_tmp "$KV/n/$(printf %032d 7).bin" 10 0
+	printf '%032d\n' 7 8 >"$T/in"
+	_same digests gds -d .bin "$KV/n" exists
+	_same digests gds -d .bin "$KV/n" match
+	_nothing_left
+}
+
+blocks_are_used_as_by_ioctl() {
+	local way
+	cp "$T/names" "$T/in"
+	_same touch gds_frame "$KV/n" touch
+	expect 'touched' "$(cat "$T/said")" 100
+	_same prefetch gds_frame "$KV/n" prefetch
+	expect 'here' "$(cat "$T/said")" 100
+	for way in '' -r; do
+		put_tmp "$KV/n/g" 100 0
+		# shellcheck disable=SC2086
+		expect 'evicted' "$(printf '%s\n' g none |
+			"$HELPERS/gds_frame" $way "$KV/n" evict)" 1
+		[ ! -e "$KV/n/g" ]
+	done
+	_nothing_left
+}
+
+_parents() { # DIRECTORY: of its blocks, without its name
+	(cd "$1" && { getfattr --absolute-names -n user.kvfs.parent ./* \
+		2>/dev/null || :; }) | sed "s|=\"${1#"$KV/n/"}/|=\"|"
+}
+# The helper's arguments come after the directory.
+_stored_alike() { # HELPER ARGUMENTS
+	local helper=$1 way
+	shift
+	for way in '' -r; do
+		mkdir "$KV/n/by$way"
+		put_tmp "$KV/n/by$way/root" 100 7
+		put_tmp "$KV/n/by$way/old" 100 8
+		# shellcheck disable=SC2086
+		"$HELPERS/$helper" $way "$KV/n/by$way" "$@" <"$T/in" \
+			>"$T/said$way"
+	done
+	expect "$helper $*" "$(cat "$T/said-r")" "$(cat "$T/said")"
+	expect "$helper $*" "$(cat "$T/said")" "$WANTED"
+	diff -r "$KV/n/by" "$KV/n/by-r" || fail "$helper $*: other bytes"
+	_parents "$KV/n/by" >"$T/parents"
+	_parents "$KV/n/by-r" | diff - "$T/parents" ||
+		fail "$helper $*: other parents"
+	[ "$(grep -c parent= "$T/parents")" -gt 25 ] || fail "$(cat "$T/parents")"
+	rm -r "$KV/n/by" "$KV/n/by-r"
+	_nothing_left
+}
+
+blocks_are_written_in_place_as_by_ioctl() {
+	local flags
+	{
+		seq -f 'c%.0f' 0 29
+		printf '%s\n' old x.tmp no/x
+	} >"$T/in"
+	WANTED='31 1
+x.tmp: EINVAL
+no/x: ENOENT'
+	for flags in '' -k -m '-k -m' -s; do
+		# shellcheck disable=SC2086
+		_stored_alike gds_frame store 3000 $flags
+	done
+	sed -i 1iroot "$T/in"
+	_stored_alike gds_frame store 3000 -p
+	for flags in '' -r; do
+		# shellcheck disable=SC2086
+		"$HELPERS/gds_frame" $flags "$KV/n" abort 70000 <"$T/in"
+		_nothing_left
+	done
+	: >"$T/in"
+	_same 'what is refused' gds_frame "$KV/n" errors
+	_nothing_left
+}
+
+blocks_are_moved_as_by_ioctl() {
+	{
+		seq -f 'c%.0f' 0 29
+		printf '%s\n' old x.tmp no/x
+	} >"$T/in"
+	WANTED='31 1
+x.tmp: EINVAL
+no/x: ENOENT'
+	_stored_alike gds_buffer store 3000
+	_stored_alike gds_buffer store 3000 -s
+	sed -i 1iroot "$T/in"
+	_stored_alike gds_buffer store 3000 -p
+	cp "$T/names" "$T/in"
+	_same whole gds_buffer "$KV/n" read 30000
+	expect 'read' "$(head -1 "$T/said")" '100 0 100'
+	_same parts gds_buffer "$KV/n" read 100
+	: >"$T/in"
+	_same 'what is refused' gds_buffer "$KV/n" errors
+	wait_for '[ "$(stat_of kvfs_buffers)" = 0 ]'
+	_nothing_left
+}
+
+what_no_entry_holds_is_refused_and_nothing_is_asked() {
+	expect 'small' "$(_ring small </dev/null)" 'exists ok
+long-path E2BIG
+digest ok
+long-suffix E2BIG
+many E2BIG
+match E2BIG
+get E2BIG
+put E2BIG
+reserve E2BIG
+abort E2BIG
+read E2BIG
+store E2BIG
+commit E2BIG
+exists ok'
 	_nothing_left
 }
 
