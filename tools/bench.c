@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -243,6 +244,30 @@ static int publish_run(const struct bench_plan *plan, char **operands)
 	return bench_publish(plan);
 }
 
+/* Of one mount, and between two. */
+static int fast_run(const struct bench_plan *plan, const struct target *at,
+		    char **operands)
+{
+	struct bench_plan between = {
+		.sizes = {4u << 20},
+		.n_sizes = 1,
+		.n_rounds = plan->n_rounds,
+		.ops = "get_registered",
+		.seconds = plan->seconds,
+		.json = plan->json,
+		.remote = true,
+	};
+	int status;
+
+	prepare();
+	status = bench_fast(plan, at);
+	if (!operands[0] || !operands[1] || bench_stopped)
+		return status;
+	if (!plan->json)
+		printf("\n");
+	return bench_remote(&between, operands) ? EXIT_TROUBLE : status;
+}
+
 static int bench_verb_run(void *args, char **operands)
 {
 	struct bench_plan plan;
@@ -256,15 +281,14 @@ static int bench_verb_run(void *args, char **operands)
 		return remote_run(&plan, operands);
 	if (plan.publish)
 		return publish_run(&plan, operands);
-	if (operands[0] && operands[1])
-		return verb_fail(EXIT_USAGE, "%s: two folders are for --remote",
+	if (operands[0] && operands[1] && !plan.fast)
+		return verb_fail(EXIT_USAGE,
+				 "%s: two folders are for --remote and --fast",
 				 operands[1]);
 	if (target_find(&at, "bench", operands[0], "bench"))
 		return EXIT_TROUBLE;
-	if (plan.fast) {
-		prepare();
-		return bench_fast(&plan, &at);
-	}
+	if (plan.fast)
+		return fast_run(&plan, &at, operands);
 	return bench_at(&b, &at);
 }
 
@@ -284,7 +308,8 @@ static const struct option_spec options[] = {
 	 "two sizes, one thread, ten seconds"},
 	{"remote", 'r', OPTION_FLAG, AT(remote), NULL,
 	 "between two nodes, against iperf3; --ops of engine_fetch,\n"
-	 "mount_fetch, chain; --threads: how many in flight"},
+	 "mount_fetch, chain, get_registered; --threads: how many in\n"
+	 "flight"},
 	{"publish", 'p', OPTION_FLAG, AT(publish), NULL,
 	 "new blocks a second into a redis-server of its own,\n"
 	 "without and with an append-only file"},
@@ -295,7 +320,8 @@ static const struct option_spec options[] = {
 
 const struct verb verb_bench = {
 	.name = "bench",
-	.operands = "[DIR] | --fast [DIR] | --remote [DIR-A DIR-B] | --publish",
+	.operands = "[DIR] | --fast [DIR [DIR-B]] | --remote [DIR-A DIR-B] | "
+		    "--publish",
 	.summary = "compare kvfs with memcpy, tmpfs and direct_io",
 	.about = "Measures in a namespace \"bench\" of the kvfs at DIR "
 		 "(default: "

@@ -37,7 +37,8 @@ static bool check_op(struct bench_plan *p, const char *word)
 {
 	if (p->remote)
 		return !strcmp(word, "engine_fetch") ||
-		       !strcmp(word, "mount_fetch") || !strcmp(word, "chain");
+		       !strcmp(word, "mount_fetch") || !strcmp(word, "chain") ||
+		       !strcmp(word, "get_registered");
 	for (const struct bench_op *op = bench_ops; op->name; op++)
 		if (!strcmp(op->name, word))
 			return true;

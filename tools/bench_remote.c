@@ -25,7 +25,8 @@ struct remote {
 	bool failed;
 };
 
-static const unsigned engine_in_flight[] = {1, 4, 8}, mount_readers[] = {1, 4};
+static const unsigned engine_in_flight[] = {1, 4, 8}, mount_readers[] = {1, 4},
+		      gets[] = {16};
 
 /* -- groups ------------------------------------------------------------- */
 
@@ -69,6 +70,10 @@ static unsigned cases_make(const struct remote *r, size_t bytes,
 	if (r->ends.mounts && r->plan->ops &&
 	    bench_plan_names(r->plan, "chain"))
 		n += chain_add(bytes, cases ? cases + n : NULL);
+	if (r->ends.mounts && r->plan->ops &&
+	    bench_plan_names(r->plan, "get_registered"))
+		n += cases_add(r, "get_registered", bytes, gets, 1,
+			       cases ? cases + n : NULL);
 	return n;
 }
 
@@ -165,8 +170,9 @@ int bench_remote(const struct bench_plan *plan, char **dirs)
 	if (!cases_make(&r, 1, NULL)) {
 		remote_ends_close(&r.ends);
 		return verb_fail(EXIT_USAGE,
-				 "mount_fetch and chain want two mounts: kvfs "
-				 "bench --remote DIR-A DIR-B");
+				 "%s: two mounts are wanted: kvfs "
+				 "bench --remote DIR-A DIR-B",
+				 plan->ops);
 	}
 	if (bench_plan_names(plan, "engine_fetch") &&
 	    remote_engines_open(&r.engines, &r.ends)) {

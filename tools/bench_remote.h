@@ -8,9 +8,11 @@
  *      bench_remote.c         what to measure, in which order
  *      bench_remote_ends.c    the two nodes, and where bytes go between them
  *      bench_remote_engine.c  engine_fetch: two engines in two processes
- *      bench_remote_mount.c   mount_fetch, chain: store through A, read through
- * B bench_remote_iperf.c   iperf3, one and two streams bench_remote_report.c
- * the table and the JSON
+ *      bench_remote_mount.c   mount_fetch, chain: store through A, read
+ *                             through B
+ *      bench_remote_get.c     get_registered: into a buffer of libkvfs
+ *      bench_remote_iperf.c   iperf3, one and two streams
+ *      bench_remote_report.c  the table and the JSON
  *
  * Bytes go from A to B. This process works in B's network namespace; what
  * belongs to A is a child in A's. All cases of one size take turns with iperf3,
@@ -63,6 +65,9 @@ int remote_end_enter(const struct remote_end *end);
  *  included; 0: it cannot be told. */
 uint64_t remote_cpu_ns(pid_t pid);
 
+/** remote_cpu_of - of both daemons and this process. */
+uint64_t remote_cpu_of(const struct remote_ends *e);
+
 /* -- cases -------------------------------------------------------------- */
 
 /* What one slice came to. */
@@ -103,13 +108,26 @@ void remote_engines_close(struct remote_engines *p);
 int remote_engines_slice(struct remote_engines *p, struct remote_case *k,
 			 int64_t slice_ns, struct remote_slice *s);
 
-/* -- mount_fetch -------------------------------------------------------- */
+/* -- mount_fetch, chain, get_registered --------------------------------- */
+
+#define REMOTE_NAME_BYTES 48
+
+/** remote_block_name - of the i-th block of a slice. */
+void remote_block_name(unsigned serial, unsigned i,
+		       char name[REMOTE_NAME_BYTES]);
+/** remote_block_mark - what it begins with: which one it is. */
+uint64_t remote_block_mark(unsigned serial, unsigned i);
 
 /** remote_mounts_slice - store blocks through A, read each once through B by
- *  k->n readers: last to first, or a chain (k->op) in order. Those that B did
- * not find are counted in *missed. */
+ *  k->n readers: last to first, or a chain (k->op) in order; or get_registered.
+ *  Those that B did not find are counted in *missed. */
 int remote_mounts_slice(const struct remote_ends *e, struct remote_case *k,
 			struct remote_slice *s, unsigned *missed);
+
+/** remote_get_all - get n_blocks that were stored, k->n at a time. */
+int remote_get_all(const struct remote_ends *e, struct remote_case *k,
+		   unsigned serial, unsigned n_blocks, struct remote_slice *s,
+		   unsigned *missed);
 
 /* -- iperf3 ------------------------------------------------------------- */
 

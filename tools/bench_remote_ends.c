@@ -28,6 +28,12 @@ uint64_t remote_cpu_ns(pid_t pid)
 		       : (uint64_t)clock_read_ns(clock);
 }
 
+uint64_t remote_cpu_of(const struct remote_ends *e)
+{
+	return remote_cpu_ns(e->a.daemon) + remote_cpu_ns(e->b.daemon) +
+	       remote_cpu_ns(getpid());
+}
+
 /* -- where a node is ---------------------------------------------------- */
 
 /* "10.0.0.1:7077" or "[fd00::1]:7077", "tcp:" before it or not: the host. */

@@ -18,14 +18,14 @@
  * which they were stored it would fetch ahead, and most reads would be of what
  * is there already. That is what a chain is for: more blocks, one reader, in
  * that order; chain_reversed is the same without anything fetched ahead.
+ * get_registered takes as many.
  */
 #define SLICE_BYTES (64ul << 20)
-#define CHAIN_BYTES (256ul << 20)
-#define CHAIN_BLOCKS 64
+#define MANY_BYTES (256ul << 20)
+#define MANY_BLOCKS 64
 #define BLOCKS_MIN 8
 #define BLOCKS_MAX 256
 #define PUBLISHED_WITHIN_S 20
-#define NAME_BYTES 48
 
 struct reader {
 	const struct remote_ends *ends;
@@ -42,24 +42,25 @@ struct reader {
 	int err;
 } __attribute__((aligned(64)));
 
-static void name_of(unsigned serial, unsigned i, char *name)
+void remote_block_name(unsigned serial, unsigned i,
+		       char name[REMOTE_NAME_BYTES])
 {
-	snprintf(name, NAME_BYTES, "r%d-%u-%04u", (int)getpid(), serial, i);
+	snprintf(name, REMOTE_NAME_BYTES, "r%d-%u-%04u", (int)getpid(), serial,
+		 i);
 }
 
-/* The mark that a block carries: which one it is. */
-static uint64_t mark_of(unsigned serial, unsigned i)
+uint64_t remote_block_mark(unsigned serial, unsigned i)
 {
 	return (uint64_t)serial << 32 | (i + 1);
 }
 
 static unsigned blocks_of(const struct remote_case *k)
 {
-	bool chain = !strncmp(k->op, "chain", 5);
-	size_t n = (chain ? CHAIN_BYTES : SLICE_BYTES) / k->bytes;
+	bool many = strcmp(k->op, "mount_fetch") != 0;
+	size_t n = (many ? MANY_BYTES : SLICE_BYTES) / k->bytes;
 
-	if (chain && n > CHAIN_BLOCKS)
-		n = CHAIN_BLOCKS;
+	if (many && n > MANY_BLOCKS)
+		n = MANY_BLOCKS;
 	return n < BLOCKS_MIN ? BLOCKS_MIN : n > BLOCKS_MAX ? BLOCKS_MAX : n;
 }
 
@@ -67,7 +68,7 @@ static unsigned blocks_of(const struct remote_case *k)
 
 static int store(int dir, const char *name, const char *buf, size_t bytes)
 {
-	char temporary[NAME_BYTES + 8];
+	char temporary[REMOTE_NAME_BYTES + 8];
 	size_t at = 0;
 	ssize_t n = 0;
 	int fd, err = 0;
@@ -118,18 +119,18 @@ static int wait_published(int dir, const char *name)
 static int store_all(int dir, unsigned serial, unsigned n, char *buf,
 		     size_t bytes)
 {
-	char name[NAME_BYTES];
+	char name[REMOTE_NAME_BYTES];
 	int err = 0;
 
 	for (unsigned i = 0; i < n && !err; i++) {
-		uint64_t mark = mark_of(serial, i);
+		uint64_t mark = remote_block_mark(serial, i);
 
 		memcpy(buf, &mark, sizeof(mark));
-		name_of(serial, i, name);
+		remote_block_name(serial, i, name);
 		err = store(dir, name, buf, bytes);
 	}
 	for (unsigned i = 0; i < n && !err; i++) {
-		name_of(serial, i, name);
+		remote_block_name(serial, i, name);
 		err = wait_published(dir, name);
 	}
 	return err;
@@ -137,10 +138,10 @@ static int store_all(int dir, unsigned serial, unsigned n, char *buf,
 
 static void remove_all(int dir, unsigned serial, unsigned n)
 {
-	char name[NAME_BYTES];
+	char name[REMOTE_NAME_BYTES];
 
 	for (unsigned i = 0; i < n; i++) {
-		name_of(serial, i, name);
+		remote_block_name(serial, i, name);
 		unlinkat(dir, name, 0);
 	}
 }
@@ -169,11 +170,11 @@ static int read_block(const struct reader *r, const char *name)
 static int read_timed(struct reader *r, unsigned i)
 {
 	int64_t start = clock_now_ns(), spent;
-	uint64_t mark = mark_of(r->serial, i);
-	char name[NAME_BYTES];
+	uint64_t mark = remote_block_mark(r->serial, i);
+	char name[REMOTE_NAME_BYTES];
 	int err;
 
-	name_of(r->serial, i, name);
+	remote_block_name(r->serial, i, name);
 	err = read_block(r, name);
 	spent = clock_now_ns() - start;
 	if (err == -ENOENT) {
@@ -198,17 +199,11 @@ static void *reader_main(void *arg)
 	return NULL;
 }
 
-static uint64_t cpu_of(const struct remote_ends *e)
-{
-	return remote_cpu_ns(e->a.daemon) + remote_cpu_ns(e->b.daemon) +
-	       remote_cpu_ns(getpid());
-}
-
 /* All readers, from the first's start to the last's end. */
 static int readers_run(const struct remote_ends *e, struct reader *readers,
 		       unsigned n, struct remote_slice *s)
 {
-	uint64_t cpu = cpu_of(e);
+	uint64_t cpu = remote_cpu_of(e);
 	int64_t start = clock_now_ns();
 	unsigned started = 0;
 	int err = 0;
@@ -219,7 +214,7 @@ static int readers_run(const struct remote_ends *e, struct reader *readers,
 	for (unsigned i = 0; i < started; i++)
 		pthread_join(readers[i].thread, NULL);
 	s->ns = clock_now_ns() - start;
-	s->cpu_s = (double)(cpu_of(e) - cpu) / 1e9;
+	s->cpu_s = (double)(remote_cpu_of(e) - cpu) / 1e9;
 	return err;
 }
 
@@ -264,7 +259,9 @@ int remote_mounts_slice(const struct remote_ends *e, struct remote_case *k,
 
 	free(buf);
 	if (!err)
-		err = read_all(e, k, serial, s, missed);
+		err = strcmp(k->op, "get_registered")
+			      ? read_all(e, k, serial, s, missed)
+			      : remote_get_all(e, k, serial, n, s, missed);
 	remove_all(e->a.dir, serial, n);
 	return err ? err : s->bytes ? 0 : -ENOENT;
 }

@@ -109,6 +109,8 @@ static struct promise {
 	{"chain of 4 MiB over a link with a delay or a limit, of itself last "
 	 "to first",
 	 "chain", 4 << 20, 1, 1, X_CHAIN, 2, -1},
+	{"get of 4 MiB into a registered buffer, 16 in flight, of iperf3",
+	 "get_registered", 4 << 20, 16, 16, X_IPERF3, 0.90, -1},
 };
 
 #define PROMISES (sizeof(promises) / sizeof(promises[0]))

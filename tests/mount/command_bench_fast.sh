@@ -20,16 +20,20 @@ every_operation_has_its_line() {
 locate_memcpy 1048576
 in_place_64 0
 exists_1000 0
+ring_exists 0
 reserve_commit 65536
-buffers_1000 4096'
-	jq -es 'all(.[] | select(.op != "buffers_1000"); .p50_us > 0 and
-		(.x_memcpy // .x_read // .x_tmpfs_stat // .x_create) > 0)' \
+buffers_1000 4096
+rings_64 4096'
+	jq -es 'all(.[] | select(.daemon_kib == null); .p50_us > 0 and
+		(.x_memcpy // .x_read // .x_tmpfs_stat // .x_ioctl //
+		.x_create) > 0)' \
 		"$T/lines" >/dev/null || fail "$(cat "$T/lines")"
 }
 
 nothing_is_left() {
 	wait_for '[ "$(stat_of kvfs_lent_frames)" = 0 ]'
 	wait_for '[ "$(stat_of kvfs_buffers)" = 0 ]'
+	wait_for '[ "$(stat_of kvfs_rings)" = 0 ]'
 	[ ! -e "$KV/bench" ]
 }
 

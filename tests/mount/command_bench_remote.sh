@@ -6,7 +6,7 @@
 . "$(dirname "$0")/cluster_lib.sh" || exit 99
 on_each_rung "$@"
 requires_memory 3000
-POOL=256M cluster_up 2
+POOL=512M cluster_up 2
 QUICK=(--quick --seconds 0.5 --sizes 64K)
 
 _bench() { timeout 100 "$KVFS" bench --remote "$@"; }
@@ -74,6 +74,22 @@ a_chain_is_read_in_order_and_reversed_and_nothing_is_left() {
 	[ ! -e "$(kv 1)/bench-remote" ] || fail "$(ls "$(kv 1)/bench-remote")"
 }
 
+a_buffer_gets_blocks_and_nothing_is_left() {
+	_bench "$(mnt 1)" "$(mnt 2)" --quick --seconds 0.5 --sizes 64K \
+		--threads 16 --ops get_registered --json >"$T/out"
+	_fields_are_there "$T/out"
+	_has "$T/out" get_registered 16
+	# Without iperf3, which takes its time.
+	timeout 100 env PATH="$T/nowhere" "$KVFS" bench --fast "$(mnt 1)" \
+		"$(mnt 2)" --quick --seconds 0.5 --json >"$T/out" 2>/dev/null || :
+	expect 'the last of --fast' "$(tail -1 "$T/out" |
+		jq -r '"\(.op) \(.bytes) \(.threads)"')" \
+		'get_registered 4194304 16'
+	[ ! -e "$(kv 1)/bench-remote" ] || fail "$(ls "$(kv 1)/bench-remote")"
+	wait_for 'grep -qx "kvfs_buffers 0" "$(mnt 2)/.kvfs/stats"'
+	wait_for 'grep -qx "kvfs_rings 0" "$(mnt 2)/.kvfs/stats"'
+}
+
 the_table_ends_with_the_targets() {
 	requires_cmd iperf3
 	_bench "${QUICK[@]}" --threads 8 >"$T/out"
@@ -88,6 +104,7 @@ wrong_arguments_are_refused() {
 	_wrong 2 'same mount' --remote "$(mnt 1)" "$(mnt 1)/kv"
 	_wrong 2 'two mounts' --remote --ops mount_fetch
 	_wrong 2 'two mounts' --remote --ops chain
+	_wrong 2 'two mounts' --remote --ops get_registered
 	_wrong 2 'kept_fd' --remote --ops kept_fd
 	_wrong 2 'engine_fetch' --ops engine_fetch "$(mnt 1)"
 	_wrong 2 "'0'" --remote --threads 0
