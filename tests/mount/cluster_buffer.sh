@@ -141,18 +141,15 @@ same'
 }
 
 clients_killed_in_the_middle_leave_nothing() {
-	local i client before
 	_store g 4000000 110 12
-	for ((i = 0; i < 10; i++)); do
-		before=$(_straight)
-		setsid bash -c 'while :; do "$0" "$1" memfd=67108864 \
-			register=0:67108864 "get=1:0:4000000:0:4000000:$2"; done' \
-			"$HELPERS/buffer" "$(kv 2)/n" "$(_names g 12)" \
-			>/dev/null 2>&1 &
-		client=$!
-		wait_for '[ "$(_straight)" -gt '"$before"' ]' 30
-		kill_session $client
-	done
+	cat >"$T/client" <<-END
+		while :; do
+			"$HELPERS/buffer" "$(kv 2)/n" memfd=67108864 \
+				register=0:67108864 \
+				get=1:0:4000000:0:4000000:$(_names g 12)
+		done
+	END
+	kill_clients 10 _straight "$T/client" 1
 	_nothing_left
 	wait_for '[ "$(node_status 1 .remote.pinned_bytes)" = 0 ]' 20
 	wait_for '[ "$(node_status 2 .remote.quarantined_bytes)" = 0 ]' 20

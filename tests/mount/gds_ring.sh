@@ -294,23 +294,19 @@ an_eventfd_that_is_full_stops_nobody() {
 	_nothing_left
 }
 
-a_client_that_is_killed_leaves_nothing() {
-	local i pid
-	for i in $(seq 20); do
-		"$HELPERS/ring" "$KV/n" hostile "$i" 60000 &
-		pid=$!
-		sleep "0.0$((i % 10))" # it may be anywhere
-		kill -9 "$pid"
-		wait "$pid" || true
-	done
-	for i in $(seq 10); do
-		"$HELPERS/gds_ring" "$KV/n" hold <"$T/names" >"$T/held" &
-		pid=$!
-		[ $((i % 2)) = 0 ] || wait_for '[ -s "$T/held" ]'
-		kill -9 "$pid"
-		wait "$pid" || true
-	done
+clients_killed_at_any_moment_leave_nothing() {
+	cat >"$T/client" <<-'END'
+		case $1 in
+		hold) exec "$HELPERS/gds_ring" "$KV/n" hold <"$T/names" ;;
+		hostile) exec "$HELPERS/ring" "$KV/n" hostile $RANDOM 600000 ;;
+		*) while :; do "$HELPERS/gds_frame" -r "$KV/n" store 3000 <"$T/names"; done ;;
+		esac
+	END
+	export KV T
+	kill_clients 20 'stat_of kvfs_ring_calls_total' "$T/client" \
+		hold hostile store
 	_nothing_left
+	wait_for '[ "$(status .pool.writing_bytes)" = 0 ]'
 	_works
 }
 

@@ -262,7 +262,6 @@ EFAULT'
 }
 
 clients_killed_at_any_moment_leave_nothing() {
-	local i p pids before
 	put_tmp "$KV/n/victim" 2000000 4
 	_nothing_left
 	cat >"$T/client" <<-'END'
@@ -271,21 +270,10 @@ clients_killed_at_any_moment_leave_nothing() {
 				get=0:0:2000000:0:2000000:victim,victim,victim \
 				put=0:300000:0:300000:"k$$-$i,j$$-$i" \
 				unregister again=20
-		done >/dev/null 2>&1
+		done
 	END
 	export KV
-	for ((i = 0; i < 25; i++)); do
-		pids=()
-		for p in 1 2; do
-			setsid bash "$T/client" &
-			pids+=($!)
-		done
-		before=$(stat_of kvfs_got_total)
-		wait_for '[ "$(stat_of kvfs_got_total)" -gt '"$before"' ]'
-		for p in "${pids[@]}"; do
-			kill_session "$p"
-		done
-	done
+	kill_clients 25 'stat_of kvfs_got_total' "$T/client" 1 2
 	_nothing_left
 	wait_for '[ "$(stat_of kvfs_lent_frames)" = 0 ]'
 	wait_for '[ "$(status .pool.writing_bytes)" = 0 ]'

@@ -185,7 +185,7 @@ what_was_touched_stays_and_what_is_told_to_goes() {
 }
 
 clients_killed_at_any_moment_leave_nothing() {
-	local i pids
+	local i
 	for ((i = 0; i < 8; i++)); do
 		put_tmp "$KV/n/k$i" 100000 $i
 	done
@@ -196,23 +196,10 @@ clients_killed_at_any_moment_leave_nothing() {
 					cat "$CTL/frames/${a%:*}" \
 						"$CTL/frames/${b%:*}"
 				done
-		done >/dev/null 2>&1
+		done
 	END
 	export KV CTL
-	for ((i = 0; i < 30; i++)); do
-		pids=()
-		for _ in 1 2; do
-			setsid bash "$T/client" &
-			pids+=($!)
-		done
-		# killed once they are at work, wherever that is
-		local before
-		before=$(stat_of kvfs_located_total)
-		wait_for '[ "$(stat_of kvfs_located_total)" -gt '"$before"' ]'
-		for p in "${pids[@]}"; do
-			kill_session "$p"
-		done
-	done
+	kill_clients 30 'stat_of kvfs_located_total' "$T/client" 1 2
 	wait_for '[ "$(_lent)" = 0 ]'
 	expect 'bytes' "$(stat_of kvfs_lent_bytes)" 0
 	rm "$KV"/n/k*

@@ -88,26 +88,15 @@ a_reservation_ends_by_abort_and_with_its_directory() {
 }
 
 writers_killed_at_any_moment_leave_nothing() {
-	local i p pids before
+	local p
 	cat >"$T/client" <<-'END'
 		for ((i = 0; ; i++)); do
-			"$HELPERS/ioctl" -M "$CTL/frames" ${1:-} "$KV/n" \
+			"$HELPERS/ioctl" -M "$CTL/frames" $1 "$KV/n" \
 				store 300000 "w$$-$i" "v$$-$i"
-		done >/dev/null 2>&1
+		done
 	END
 	export KV CTL
-	for ((i = 0; i < 25; i++)); do
-		pids=()
-		for p in -k ''; do
-			setsid bash "$T/client" $p &
-			pids+=($!)
-		done
-		before=$(stat_of kvfs_stores_total)
-		wait_for '[ "$(stat_of kvfs_stores_total)" -gt '"$before"' ]'
-		for p in "${pids[@]}"; do
-			kill_session "$p"
-		done
-	done
+	kill_clients 25 'stat_of kvfs_stores_total' "$T/client" -k ''
 	wait_for '[ "$(_lent)" = 0 ]'
 	expect 'bytes' "$(stat_of kvfs_lent_bytes)" 0
 	wait_for '[ "$(status .pool.writing_bytes)" = 0 ]'

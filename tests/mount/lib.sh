@@ -118,6 +118,29 @@ kill_session() { # PID
 	wait "$1" 2>/dev/null || :
 }
 
+# KVFS_TEST_ROUNDS is for who wants more of what happens at any moment.
+rounds() { say "${KVFS_TEST_ROUNDS:-$1}"; } # DEFAULT
+
+# Clients that are killed once one of them is at work, wherever that is: a bash
+# of SCRIPT for each ARGUMENT, as often as `rounds` says.
+kill_clients() { # DEFAULT COUNTER SCRIPT ARGUMENT...; COUNTER: a shell expression
+	local n counter=$2 script=$3 i p pids before
+	n=$(rounds "$1")
+	shift 3
+	for ((i = 0; i < n; i++)); do
+		pids=()
+		for p; do
+			setsid bash "$script" "$p" >/dev/null 2>&1 &
+			pids+=($!)
+		done
+		before=$(eval "$counter")
+		wait_for '[ "$('"$counter"')" -gt '"$before"' ]' 30
+		for p in "${pids[@]}"; do
+			kill_session "$p"
+		done
+	done
+}
+
 # Processes are found by the scratch directory: the daemon and most others
 # carry it in their command line, the private redis-server works in it.
 pids_of() { # EXE_PATTERN [TEXT]: pids whose executable matches
@@ -221,7 +244,7 @@ _cleanup() {
 	awk -v t="$T/" 'index($2, t) == 1 { print $2 }' /proc/self/mounts |
 		sort -r | while read -r m; do umount -l "$(printf %b "$m")"; done
 	if [ -e "$T/hung" ]; then
-		say "  it took 500 s: all daemons were killed"
+		say "  it took $HUNG_AFTER s: all daemons were killed"
 	elif [ -n "${WATCHDOG:-}" ]; then
 		kill -9 "$WATCHDOG" 2>/dev/null
 	fi
@@ -248,10 +271,11 @@ trap 'exit 1' INT TERM
 
 # A hung mount must not hang the suite: with the daemon gone every waiting
 # system call on the mount ends. Far beyond what a busy machine needs.
+HUNG_AFTER=$((${KVFS_TEST_LIMIT:-900} * 5 / 9))
 (
 	trap - EXIT
 	exec </dev/null >/dev/null 2>&1
-	read -rt 500 _ <>"$T/never"
+	read -rt $HUNG_AFTER _ <>"$T/never"
 	: >"$T/hung"
 	_kill_leftovers
 ) &

@@ -5,7 +5,7 @@
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
 on_each_rung "$@"
-ROUNDS=${KVFS_TEST_ROUNDS:-5}
+ROUNDS=$(rounds 5)
 SIZE=300001
 kvfs_mount
 mkdir "$KV/k"
