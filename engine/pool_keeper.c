@@ -127,13 +127,15 @@ static bool keeper_prepare(struct pool *p)
 }
 
 /* Memory that the pool once had it keeps: given back to the system it may come
- * back cold. */
+ * back cold. But not while a class lacks frames for which there is too little
+ * room: the next step would give it up for those, and so on for ever. */
 static bool keeper_refill(struct pool *p)
 {
-	unsigned cls = demand_fill(p);
+	unsigned cls = demand_fill(p), lacks;
 	uint32_t f;
 
-	if (!p->filled || books_room(p) < pool_class_pages(cls))
+	if (!p->filled || books_room(p) < pool_class_pages(cls) ||
+	    demand_short(p, &lacks))
 		return false;
 	f = slot_get(p, cls);
 	if (f == POOL_NO_FRAME || frame_prepare(p, f, cls, true))
