@@ -203,7 +203,12 @@ struct sample {
 	  REMOTE(pinned_bytes))                                                \
 	M(remote_quarantined_bytes, gauge,                                     \
 	  "frames that a holder given up might still write to",                \
-	  REMOTE(quarantined_bytes))
+	  REMOTE(quarantined_bytes))                                           \
+	M(remote_past_pool_total, counter,                                     \
+	  "blocks that were read though no frame was free", REMOTE(past_pool)) \
+	M(remote_scratch_bytes, gauge,                                         \
+	  "memory beside the pool that those are in while they are open",      \
+	  REMOTE(scratch_bytes))
 
 #define PRINT(name, type, help, value)                                         \
 	fprintf(f,                                                             \

@@ -278,6 +278,8 @@ static json_t *remote_object(struct fs *fs)
 	COUNT(n_serving);
 	COUNT(pinned_bytes);
 	COUNT(quarantined_bytes);
+	COUNT(past_pool);
+	COUNT(scratch_bytes);
 #undef COUNT
 	return o;
 }

@@ -342,14 +342,18 @@ void kv_do_release(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
 	struct kv_file *f = kv_file(kv_node(c->inode));
+	struct remote_parts *parts = NULL;
 
 	pthread_mutex_lock(&kv->lock);
 	f->opens--;
 	f->direct -= !!(c->fi.fh & KV_FH_DIRECT);
+	if (c->fi.fh & KV_FH_DIRECT)
+		parts = remote_node_closed(f);
 	if (c->fi.fh & KV_FH_WRITE)
 		writer_left(kv, f, c->fi.fh);
 	kv_let_go(kv, f);
 	pthread_mutex_unlock(&kv->lock);
+	remote_parts_put(parts);
 	locks_release(c);
 	call_reply_err(c, 0);
 }

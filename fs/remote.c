@@ -14,6 +14,7 @@
 #include "fs/ckpt_fetch.h"
 #include "fs/kv.h"
 #include "fs/remote_parts.h"
+#include "fs/remote_scratch.h"
 
 /*
  * Up and down, and who is who. A peer is known by its node's uuid: the
@@ -336,6 +337,7 @@ static void init(struct remote *r)
 	pthread_rwlock_init(&r->ckpt_lock, NULL);
 	list_init(&r->drops);
 	list_init(&r->wishes);
+	remote_scratch_open(r);
 	r->pool_bytes = r->fs->config.pool_bytes;
 }
 
@@ -444,6 +446,7 @@ void remote_close(struct fs *fs)
 	pthread_cond_destroy(&r->changed);
 	pthread_mutex_destroy(&r->lock);
 	pthread_rwlock_destroy(&r->ckpt_lock);
+	remote_scratch_close(r);
 	remote_late_free(r);
 	free(r);
 	fs->remote = NULL;

@@ -13,6 +13,7 @@
  *      remote_holders.c  whom it asks, and how often
  *      remote_try.c    one holder asked once; the watcher of those
  *      remote_parts.c  a large block, read while it comes
+ *      remote_scratch.c  a block that is read though no frame is free
  *      remote_serve.c  the owner: what peers ask for
  *      remote_list.c   names of other nodes in a listing
  *      remote_order.c  fetch, pin, replicate, drain: what users ask for
@@ -80,6 +81,7 @@ struct remote_counters {
 	_Atomic uint64_t moved_here; /* taken from others' offers */
 	_Atomic uint64_t n_fetching, n_serving;
 	_Atomic uint64_t pinned_bytes, quarantined_bytes;
+	_Atomic uint64_t past_pool, scratch_bytes; /* remote_scratch.h */
 	struct hist fetch;
 };
 
@@ -108,8 +110,13 @@ struct remote {
 	unsigned n_wishes, n_prefetching;
 	pthread_mutex_t try_lock; /* guards tries, parts */
 	pthread_cond_t try_begun;
-	struct list tries, parts; /* remote_parts.c: blocks in parts */
-	struct list serving;	  /* remote_serve.c; kv->lock */
+	struct list tries, parts;  /* remote_parts.c: blocks in parts */
+	struct list serving;	   /* remote_serve.c; kv->lock */
+	pthread_mutex_t room_lock; /* remote_scratch.c: guards roomless */
+	pthread_cond_t room_some;  /* scratch was given back */
+	struct list roomless;	   /* remote_fetch.job.link */
+	struct job room_job;
+	bool room_serving;
 	pthread_t watcher;
 	bool watch_idle, watch_stop;
 	pthread_rwlock_t ckpt_lock; /* guards ckpt: ckpt_fetch_serve.c */
@@ -123,7 +130,8 @@ struct kv_remote {
 	int64_t seen_ns;	    /* when Redis said so */
 	int64_t learned_ns;	    /* wall clock, at first: its times */
 	struct remote_fetch *fetch; /* under way */
-	struct remote_parts *parts; /* of a large block: what is here */
+	struct remote_parts *parts; /* of a large block, or of one that is read
+				       past the pool: what is here */
 	bool wished;		    /* remote_prefetch.c has it */
 };
 
@@ -193,6 +201,9 @@ void remote_node_learn(struct kv *kv, struct kv_dir *dir, const char *name,
 		       const struct meta_kv_found *found);
 /** remote_node_free - what hangs on a node that goes, or has become a block. */
 void remote_node_free(struct kv_file *f);
+/** remote_node_closed - nobody may have it open any more: what was only for
+ *  those is then the caller's to give back, or NULL (remote_parts_put). */
+struct remote_parts *remote_node_closed(struct kv_file *f);
 /** remote_node_forget - Redis knows no such name (any more). */
 void remote_node_forget(struct kv *kv, struct kv_node *node);
 void remote_node_stat(const struct kv_file *f, struct stat *st);
@@ -210,7 +221,9 @@ int remote_node_attr(struct kv *kv, struct kv_file *f, const char *name,
 
 /* remote_fetch.c */
 /** remote_fetch_then - fetch this KV_REMOTE node, then run `then` on the call
- *  as if it had always been here; ENOENT where nobody has it. No lock held. */
+ *  as if it had always been here; ENOENT where nobody has it, ENOSPC where
+ *  there is no room for it. kv_do_open may find it past the pool, KV_REMOTE
+ *  still. No lock held. */
 void remote_fetch_then(struct call *c, struct kv_file *f, call_fn then);
 /* Who waits for a fetch without a call of its own. */
 struct remote_watcher {

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "fs/kv.h"
 #include "fs/remote_fetch.h"
 #include "fs/remote_parts.h"
+#include "fs/remote_scratch.h"
 
 /*
  * From a holder into this pool. A node has at most one fetch; calls that need
@@ -22,6 +25,11 @@
  */
 
 #define VERIFY_AT_ONCE_BYTES (256u << 10) /* a thread of the engine may */
+
+static bool is_open(const struct call *c)
+{
+	return c->fn == kv_do_open;
+}
 
 /* -- a large one -------------------------------------------------------- */
 
@@ -41,7 +49,7 @@ static void first_part(struct remote_fetch *x)
 	list_for_each_safe (k, &x->waiters) {
 		struct call *c = container_of(k, struct call, job.link);
 
-		if (c->fn != kv_do_open)
+		if (!is_open(c))
 			continue;
 		list_remove(k);
 		list_push_back(&opens, k);
@@ -76,19 +84,35 @@ static const struct remote_parts_ops parts_ops = {.holder = remote_holder_next,
 						  .over = parts_over,
 						  .came = part_came};
 
-static int run_parts(struct remote_fetch *x)
+static int make_parts(struct remote_fetch *x)
+{
+	struct remote_msg m = remote_fetch_wanted(x);
+
+	return remote_parts_new(x->r, &m, x->target, &x->parts);
+}
+
+/* To those that open it. Where some have it open past the pool already they go
+ * on with that, and this fetch is one for others. */
+static void show_parts(struct remote_fetch *x)
 {
 	struct kv *kv = x->r->fs->kv;
-	struct remote_msg m = remote_fetch_wanted(x);
-	int err = remote_parts_new(x->r, &m, &x->parts);
+	scoped_lock(&kv->lock);
 
+	if (!x->f->remote->parts)
+		x->f->remote->parts = remote_parts_ref(x->parts);
+}
+
+static int run_parts(struct remote_fetch *x)
+{
+	int err = 0;
+
+	if (!x->target)
+		err = remote_target_new(x->r, x->found.size_bytes, &x->target);
+	if (!err)
+		err = make_parts(x);
 	if (err)
 		return err;
-	x->target = remote_parts_target(x->parts);
-	pthread_mutex_lock(&kv->lock);
-	remote_parts_put(x->f->remote->parts);
-	x->f->remote->parts = remote_parts_ref(x->parts);
-	pthread_mutex_unlock(&kv->lock);
+	show_parts(x);
 	return remote_parts_run(x->parts, &parts_ops, x);
 }
 
@@ -106,16 +130,40 @@ static int run(struct remote_fetch *x)
 
 /* -- the end of it ------------------------------------------------------ */
 
+/* A holder that failed may write there later: the next one gets another. Where
+ * a try ends only with its last byte it is the same for all. */
+static void renew_target(struct remote_fetch *x)
+{
+	if (x->into || x->scratch || is_large(x))
+		return;
+	remote_target_free(x->target);
+	x->target = NULL;
+}
+
 static void free_target(struct remote_fetch *x)
 {
-	if (x->into)
-		return; /* the same for all holders */
 	if (x->parts)
 		remote_parts_put(x->parts);
 	else
 		remote_target_free(x->target);
 	x->parts = NULL;
 	x->target = NULL;
+}
+
+/* No frame: it stays where it is while somebody has it open. */
+static int hold(struct remote_fetch *x)
+{
+	int err = x->parts ? 0 : make_parts(x);
+
+	if (err)
+		return err;
+	if (!is_large(x)) {
+		remote_parts_fill(x->parts);
+		show_parts(x);
+	}
+	x->held = true;
+	atomic_fetch_add(&x->r->counters.past_pool, 1);
+	return 0;
 }
 
 static int install(struct remote_fetch *x)
@@ -135,6 +183,12 @@ static int install(struct remote_fetch *x)
 		pool_trim(kv->fs->pool, frame);
 	free_target(x);
 	return err;
+}
+
+/* All of it is in the target, verified. */
+static int settle(struct remote_fetch *x)
+{
+	return x->into ? 0 : x->scratch ? hold(x) : install(x);
 }
 
 static void note(struct remote_fetch *x, int err)
@@ -171,7 +225,7 @@ static void detach(struct remote_fetch *x, struct list *waiters,
 	while ((l = list_pop_front(&x->watchers)) ||
 	       (l = list_pop_front(&x->peers)))
 		list_push_back(watchers, l);
-	if (f->node.state == KV_REMOTE && !f->node.unlinked)
+	if (f->node.state == KV_REMOTE && !f->node.unlinked && !x->held)
 		remote_node_forget(kv, &f->node);
 	if (f->node.state == KV_COMMITTED) {
 		f->ahead = x->marked;
@@ -195,10 +249,32 @@ static void finish_into(struct remote_fetch *x, int err)
 	atomic_fetch_sub(&c->n_fetching, 1);
 }
 
+/* Did it wait for room as far as it may? */
+static bool has_waited(const struct remote_fetch *x)
+{
+	return x->found_room || !remote_scratch_fits(x->found.size_bytes);
+}
+
+/* 0, or what this call hears. Of a fetch that was cancelled, or was not a
+ * reader's when it found no room, the kernel asks once more. */
+static int answer_of(const struct remote_fetch *x, const struct call *c,
+		     int err)
+{
+	if (!err)
+		return x->held && !is_open(c) ? -ENOSPC : 0;
+	if (err == -ECANCELED ||
+	    (err == -ENOSPC && is_open(c) && !has_waited(x)))
+		return -ESTALE;
+	return err == -ESTALE || err == -ENOMEM || err == -ENOSPC ? err
+								  : -ENOENT;
+}
+
 static void finish(struct remote_fetch *x, int err)
 {
 	struct kv *kv = x->r->fs->kv;
 	struct list waiters, watchers, *l;
+	struct remote_parts *parts;
+	int answer;
 
 	note(x, err);
 	if (x->into) {
@@ -211,29 +287,28 @@ static void finish(struct remote_fetch *x, int err)
 	while ((l = list_pop_front(&waiters))) {
 		struct call *c = container_of(l, struct call, job.link);
 
-		if (!err) {
+		answer = answer_of(x, c, err);
+		if (answer) {
+			call_reply_err(c, answer);
+		} else {
 			atomic_fetch_add(&x->r->counters.hits, 1);
 			c->fn(c);
-		} else {
-			/* Of a cancelled one the kernel asks once more. */
-			call_reply_err(c, err == -ECANCELED ? -ESTALE
-					  : err == -ESTALE || err == -ENOMEM
-						  ? err
-						  : -ENOENT);
 		}
 	}
 	while ((l = list_pop_front(&watchers))) {
 		struct remote_watcher *w =
 			container_of(l, struct remote_watcher, link);
 
-		w->done(w, err);
+		w->done(w, x->held ? -ENOSPC : err);
 	}
 	free_target(x);
 	pthread_mutex_lock(&kv->lock);
 	if (!err)
 		remote_node_publish(kv, x->f);
+	parts = remote_node_closed(x->f);
 	kv_unpin(kv, x->f);
 	pthread_mutex_unlock(&kv->lock);
+	remote_parts_put(parts);
 	atomic_fetch_sub(&x->r->counters.n_fetching, 1); /* all were told */
 	free(x);
 }
@@ -244,11 +319,10 @@ static int accept(struct remote_fetch *x)
 	struct remote_msg m = remote_fetch_wanted(x);
 	int err = remote_verify(x->r, x->target, &m, x->from);
 
-	if (!err)
-		return x->into ? 0 : install(x);
-	free_target(x);
-	return err;
+	return err ? err : settle(x);
 }
+
+static void end(struct remote_fetch *x, int err);
 
 /* A fetcher: what the first holder left to do. */
 static void go_on(struct job *job)
@@ -263,12 +337,12 @@ static void go_on(struct job *job)
 		x->tried = x->from;
 	}
 	if (err) {
-		free_target(x);
+		renew_target(x);
 		err = run(x);
-		if (!err && !x->into)
-			err = install(x);
+		if (!err)
+			err = settle(x);
 	}
-	finish(x, err);
+	end(x, err);
 }
 
 static void post(struct remote_fetch *x)
@@ -296,23 +370,86 @@ static void first_ended(void *ctx, int status)
 	post(x);
 }
 
-/* Asks the best holder and returns. Never waits. */
-static void start(struct remote_fetch *x)
+/* Asks the best holder for the target's bytes. */
+static int ask_first(struct remote_fetch *x)
 {
 	struct remote_msg m = remote_fetch_wanted(x);
-	int err = is_large(x) ? -ENOENT : 0;
 
-	if (!err && !x->into)
-		err = remote_target_new(x->r, m.size_bytes, &x->target);
-	if (!err && !remote_holder_next(x, NULL, 0))
-		err = -ENOENT;
+	if (is_large(x) || !remote_holder_next(x, NULL, 0))
+		return -ENOENT;
+	return remote_try_start(x->r, &m, x->from, x->target, x->deadline,
+				first_ended, x, &x->told);
+}
+
+/* Begins, and leaves what waits to a fetcher. */
+static void start(struct remote_fetch *x)
+{
+	int err = 0;
+
+	if (!x->into && !is_large(x))
+		err = remote_target_new(x->r, x->found.size_bytes, &x->target);
 	if (!err)
-		err = remote_try_start(x->r, &m, x->from, x->target,
-				       x->deadline, first_ended, x, &x->told);
+		err = ask_first(x);
 	if (!err)
 		return;
 	x->status = err;
 	post(x);
+}
+
+/* -- without a frame ----------------------------------------------------- */
+
+/* Peers are to look elsewhere: it will not be a block of this node. */
+static void set_scratch(struct remote_fetch *x)
+{
+	struct kv *kv = x->r->fs->kv;
+
+	pthread_mutex_lock(&kv->lock);
+	x->scratch = true;
+	pthread_mutex_unlock(&kv->lock);
+	remote_fetch_set_waits(x, true);
+}
+
+static void got_room(struct remote_fetch *x, int err)
+{
+	if (err) {
+		finish(x, err);
+		return;
+	}
+	if (remote_target_frame(x->target) == POOL_NO_FRAME)
+		set_scratch(x);
+	x->from = 0;
+	err = ask_first(x);
+	if (!err)
+		return;
+	x->status = err;
+	post(x);
+}
+
+static bool is_read(struct remote_fetch *x)
+{
+	struct kv *kv = x->r->fs->kv;
+	scoped_lock(&kv->lock);
+
+	list_for_each (l, &x->waiters)
+		if (is_open(container_of(l, struct call, job.link)))
+			return true;
+	return false;
+}
+
+/* Over, but for readers who found no frame. */
+static void end(struct remote_fetch *x, int err)
+{
+	if (err != -ENOSPC || !is_read(x)) {
+		finish(x, err);
+	} else if (remote_scratch_fits(x->found.size_bytes)) {
+		remote_room_wait(x, got_room);
+	} else {
+		log_warn("kv: %.*s: not read: all of the pool is in use, and "
+			 "%" PRIu64 " bytes are too many to be read past it; "
+			 "close files, or mount with a larger pool",
+			 x->path_len, x->path, x->found.size_bytes);
+		finish(x, err);
+	}
 }
 
 /* -- beginning ---------------------------------------------------------- */
@@ -379,7 +516,7 @@ bool remote_fetch_await(struct kv_file *f, struct remote_watcher *w)
 {
 	struct remote_fetch *x = f->remote->fetch;
 
-	if (!x || x->waits || x->n_peers == REMOTE_AWAIT_MAX)
+	if (!x || x->waits || x->scratch || x->n_peers == REMOTE_AWAIT_MAX)
 		return false;
 	x->n_peers++;
 	list_push_back(&x->peers, &w->link);
@@ -449,8 +586,8 @@ int remote_fetch_into(struct kv *kv, struct kv_file *f, int64_t deadline,
 	struct remote_fetch *x;
 	int err;
 
-	if (f->remote->fetch || !found->size_bytes ||
-	    found->size_bytes > into->room_bytes ||
+	if ((f->remote->fetch && !f->remote->fetch->scratch) ||
+	    !found->size_bytes || found->size_bytes > into->room_bytes ||
 	    found->size_bytes > REMOTE_PARTS_OVER)
 		return -EAGAIN;
 	x = fetch_new(kv, f, deadline);

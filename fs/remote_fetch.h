@@ -39,7 +39,10 @@ struct remote_fetch {
 	atomic_bool cancelled;
 	struct remote_ahead *ahead; /* told when it is over; kv->lock */
 	struct remote_target *target;
-	struct remote_parts *parts; /* large: the target is theirs */
+	bool scratch; /* which is none of the pool's; kv->lock */
+	bool held;    /* and those who have it open read it there */
+	void (*found_room)(struct remote_fetch *x, int err);
+	struct remote_parts *parts; /* large, or held: the target is theirs */
 	uint32_t from;		    /* the holder that had it, or is asked */
 	uint32_t tried; /* it was asked and failed: last next time */
 	int status;	/* of that try */
@@ -55,6 +58,10 @@ struct remote_fetch {
 struct remote_msg remote_fetch_wanted(const struct remote_fetch *x);
 /** remote_fetch_is_over - its deadline has passed, or the mount ends. */
 bool remote_fetch_is_over(const struct remote_fetch *x);
+
+/** remote_fetch_set_waits - it waits for another node's fetch, or will serve
+ *  nobody: peers that wait for it go. No lock held. */
+void remote_fetch_set_waits(struct remote_fetch *x, bool waits);
 
 /* remote_holders.c; fetchers only, remote_holder_next aside */
 /** remote_holder_next - the best that is not among those; then x->from.

@@ -159,7 +159,9 @@ struct remote_msg remote_fetch_wanted(const struct remote_fetch *x)
 		.checksum = {x->found.checksum[0], x->found.checksum[1]},
 		.priority = x->priority,
 		.flags = x->chain ? REMOTE_CHAIN : 0,
-		.holder = x->into ? 0 : meta_node_self(x->r->fs->meta),
+		.holder = x->into || x->scratch
+				  ? 0 /* others find nothing here */
+				  : meta_node_self(x->r->fs->meta),
 		.path = x->path,
 		.path_len = x->path_len,
 	};
@@ -174,7 +176,7 @@ static bool is_final(int err)
 
 /* Who waits for another's fetch is not waited for, and lets go of those that
  * do: or nodes whose holder gave out on all of them would wait in a ring. */
-static void set_waits(struct remote_fetch *x, bool waits)
+void remote_fetch_set_waits(struct remote_fetch *x, bool waits)
 {
 	struct kv *kv = x->r->fs->kv;
 	struct list peers, *l;
@@ -203,14 +205,15 @@ static int ask(struct remote_fetch *x, uint32_t from)
 
 	if (waits) {
 		m.flags |= REMOTE_WAIT;
-		set_waits(x, true);
+		remote_fetch_set_waits(x, true);
 	}
-	err = x->into ? remote_try_over(x->r, &m, from, x->deadline, x->target,
+	err = x->into || x->scratch
+		      ? remote_try_over(x->r, &m, from, x->deadline, x->target,
 					&told)
 		      : remote_try(x->r, &m, from, x->deadline, &x->target,
 				   &told);
 	if (waits)
-		set_waits(x, false);
+		remote_fetch_set_waits(x, false);
 	if (err && err != -EAGAIN)
 		forget_told(x, from);
 	if (told.fetching.n)

@@ -61,6 +61,17 @@ void remote_node_free(struct kv_file *f)
 	f->remote = NULL;
 }
 
+struct remote_parts *remote_node_closed(struct kv_file *f)
+{
+	struct remote_parts *parts;
+
+	if (f->direct || f->node.state != KV_REMOTE || f->remote->fetch)
+		return NULL;
+	parts = f->remote->parts;
+	f->remote->parts = NULL;
+	return parts;
+}
+
 void remote_node_forget(struct kv *kv, struct kv_node *node)
 {
 	struct kv_dir *dir = kv_dir(node->parent);

@@ -61,20 +61,13 @@ static void part_range(const struct remote_parts *p, unsigned i,
 }
 
 int remote_parts_new(struct remote *r, const struct remote_msg *m,
-		     struct remote_parts **parts)
+		     struct remote_target *target, struct remote_parts **parts)
 {
-	struct remote_target *target;
-	int err = remote_target_new(r, m->size_bytes, &target);
 	unsigned n = remote_parts_n(m->size_bytes);
-	struct remote_parts *p;
+	struct remote_parts *p = calloc(1, sizeof(*p) + n * sizeof(p->part[0]));
 
-	if (err)
-		return err;
-	p = calloc(1, sizeof(*p) + n * sizeof(p->part[0]));
-	if (!p) {
-		remote_target_free(target);
+	if (!p)
 		return -ENOMEM;
-	}
 	p->r = r;
 	p->target = target;
 	p->m = *m;
@@ -90,6 +83,16 @@ int remote_parts_new(struct remote *r, const struct remote_msg *m,
 	pthread_mutex_unlock(&r->try_lock);
 	*parts = p;
 	return 0;
+}
+
+void remote_parts_fill(struct remote_parts *p)
+{
+	scoped_lock(&p->lock);
+
+	for (unsigned i = 0; i < p->n_parts; i++)
+		p->part[i].state = PART_HERE;
+	p->n_here = p->n_parts;
+	p->over = true;
 }
 
 void remote_parts_put(struct remote_parts *p)
@@ -209,7 +212,7 @@ bool remote_parts_open(const struct kv_file *f)
 	if (!p)
 		return false;
 	scoped_lock(&p->lock);
-	return p->part[0].state == PART_HERE && !p->err;
+	return p->over ? !p->err : p->part[0].state == PART_HERE;
 }
 
 bool remote_parts_read(struct call *c, struct kv_file *f)

@@ -28,10 +28,13 @@
 struct remote_parts;
 struct remote_target;
 
-/** remote_parts_new - no part is here; a reference. 0 or -errno.
+/** remote_parts_new - no part is here; a reference. 0 or -ENOMEM.
+ *  @target: of the whole; theirs, unless this fails
  *  @m: copied; its path stays valid until remote_parts_run has returned */
 int remote_parts_new(struct remote *r, const struct remote_msg *m,
-		     struct remote_parts **parts);
+		     struct remote_target *target, struct remote_parts **parts);
+/** remote_parts_fill - all of it is in the target, verified. */
+void remote_parts_fill(struct remote_parts *p);
 void remote_parts_put(struct remote_parts *p); /* NULL is fine */
 /** remote_parts_stop - before the engine goes: those that open handles keep
  *  have no bytes any more. Nobody reads or fetches. */

@@ -17,6 +17,7 @@
 #include "base/sigbus.h"
 #include "engine/checksum.h"
 #include "fs/kv.h"
+#include "fs/remote_scratch.h"
 
 /*
  * A try lives until three have let go of it: who waits, the call, and the
@@ -45,39 +46,59 @@ struct remote_target {
 	const void *addr; /* a client's memory; NULL: the region is ours */
 	uint32_t frame;
 	int fd;
+	bool scratch; /* what fd is */
 };
 
 static void target_gone(void *ctx)
 {
 	struct remote_target *t = ctx;
 
-	if (t->fd >= 0)
+	if (t->scratch)
+		remote_scratch_put(t->r, t->size_bytes, t->fd);
+	else if (t->fd >= 0)
 		close(t->fd);
 	if (t->frame != POOL_NO_FRAME)
 		pool_put(t->r->fs->pool, t->frame);
 	free(t);
 }
 
-static int target_fill(struct remote_target *t)
+static int take_frame(struct remote_target *t)
 {
-	struct engine_mem mem = {.kind = ENGINE_MEM_FILE,
-				 .length_bytes = t->size_bytes};
 	struct pool *pool = t->r->fs->pool;
 	int backing, err;
 
 	err = pool_take(pool, t->size_bytes, &t->frame, &backing);
 	if (err)
 		return err;
-	mem.fd = t->fd = pool_fd(pool, t->frame, O_RDWR);
+	t->fd = pool_fd(pool, t->frame, O_RDWR);
 	if (t->fd < 0)
 		return t->fd;
-	if (ftruncate(t->fd, (off_t)t->size_bytes))
-		return -errno;
-	return t->size_bytes ? engine_region_add(t->r->engine, &mem, &t->region)
-			     : 0;
+	return ftruncate(t->fd, (off_t)t->size_bytes) ? -errno : 0;
 }
 
-int remote_target_new(struct remote *r, uint64_t size_bytes,
+static int take_scratch(struct remote_target *t)
+{
+	int err = remote_scratch_take(t->r, t->size_bytes, &t->fd);
+
+	t->scratch = !err;
+	return err;
+}
+
+static int target_fill(struct remote_target *t,
+		       int (*take)(struct remote_target *t))
+{
+	struct engine_mem mem = {.kind = ENGINE_MEM_FILE,
+				 .length_bytes = t->size_bytes};
+	int err = take(t);
+
+	if (err || !t->size_bytes)
+		return err;
+	mem.fd = t->fd;
+	return engine_region_add(t->r->engine, &mem, &t->region);
+}
+
+static int target_new(struct remote *r, uint64_t size_bytes,
+		      int (*take)(struct remote_target *t),
 		      struct remote_target **target)
 {
 	struct remote_target *t = calloc(1, sizeof(*t));
@@ -89,12 +110,24 @@ int remote_target_new(struct remote *r, uint64_t size_bytes,
 	t->fd = -1;
 	t->frame = POOL_NO_FRAME;
 	t->size_bytes = size_bytes;
-	err = target_fill(t);
+	err = target_fill(t, take);
 	if (err)
 		target_gone(t);
 	else
 		*target = t;
 	return err;
+}
+
+int remote_target_new(struct remote *r, uint64_t size_bytes,
+		      struct remote_target **target)
+{
+	return target_new(r, size_bytes, take_frame, target);
+}
+
+int remote_target_scratch(struct remote *r, uint64_t size_bytes,
+			  struct remote_target **target)
+{
+	return target_new(r, size_bytes, take_scratch, target);
 }
 
 int remote_target_over(struct remote *r, uint64_t region, uint64_t offset,
@@ -433,7 +466,7 @@ int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
 		t->done = done;
 		t->ctx = ctx;
 		t->told = told;
-		t->to_the_end = t->part || target->addr;
+		t->to_the_end = t->part || target->addr || target->scratch;
 		err = start(t, peer, m, target);
 	}
 	engine_peer_put(peer);

@@ -6,7 +6,8 @@
  * One holder asked for one block: remote_fetch.c's step.
  *
  *      remote_target_new    a frame with room for the block, or
- *      remote_target_over   memory of a client's
+ *      remote_target_over   memory of a client's, or
+ *      remote_target_scratch  memory beside the pool (remote_scratch.h)
  *      remote_try_start     a grant on it, and FETCH; returns at once
  *      done(ctx, status)    all bytes are there, or why not
  *      remote_verify        are they the ones that were published?
@@ -35,7 +36,12 @@ int remote_target_new(struct remote *r, uint64_t size_bytes,
 int remote_target_over(struct remote *r, uint64_t region, uint64_t offset,
 		       const void *addr, uint64_t size_bytes,
 		       struct remote_target **target);
-/** remote_target_frame - the frame, WRITING; the target's. */
+/** remote_target_scratch - the same in memory of our own.
+ *  Returns: 0, or as remote_scratch_take. */
+int remote_target_scratch(struct remote *r, uint64_t size_bytes,
+			  struct remote_target **target);
+/** remote_target_frame - the frame, WRITING; the target's. Of a target that is
+ *  none POOL_NO_FRAME. */
 uint32_t remote_target_frame(const struct remote_target *t);
 int remote_target_fd(const struct remote_target *t);
 /** remote_target_take - it is the caller's from now on. */
