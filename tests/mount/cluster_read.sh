@@ -31,6 +31,7 @@ what_one_node_stored_all_read_byte_for_byte() {
 an_empty_block_is_read_too() {
 	put_tmp "$(kv 1)/n/empty" 0 1
 	published "$(kv 1)/n/empty"
+	wait_for '[ -e "$(kv 2)/n/empty" ]'
 	expect 'its size' "$(stat -c %s "$(kv 2)/n/empty")" 0
 	expect 'its bytes' "$(wc -c <"$(kv 2)/n/empty")" 0
 }
