@@ -18,6 +18,7 @@ struct fault {
 };
 
 bool fault_armed;
+fault_hook_fn *_Atomic fault_hook;
 static struct fault faults[FAULTS_MAX];
 static int n_faults;
 

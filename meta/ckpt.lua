@@ -73,11 +73,15 @@ local XATTR_TOTAL, XATTR_EACH = 1048576, 32
 local LOG_MAX, RING = 1000000, 64
 local LOAD_LEASE_S = 3
 
--- The token of the life that those who keep the log agreed on, in this run of
--- the server. It is in the server's memory on purpose, not in its data: a
--- server that was started again, or another one that took its place, may have
--- lost the newest records, and answers nothing before they agreed anew.
-local blessed
+-- Tokens of the lives that those who keep the log agreed on, in this run of the
+-- server; one a tree. They are in the server's memory on purpose, not in its
+-- data: a server that was started again, or another one that took its place,
+-- may have lost the newest records, and answers nothing before they agreed anew.
+local blessed = {}
+
+-- Who may fill a tree, and the token of its load: of this run of the server
+-- too, which may have lost a part of any load before it.
+local loads = {}
 
 -- mode uid gid nlink, size rdev version, a-, m-, ctime, parent, writer shard
 -- (log2 of its bytes; 0: the default)
@@ -253,10 +257,14 @@ end
 --- the frame of every call ----------------------------------------------
 
 -- args: token, the newest seq in the caller's log. A store that is older than
--- its reader was rolled back.
-local function gate(base, token, seq)
-	local m = call('HMGET', base .. 'm', 'token', 'ready', 'seq', 'next')
-	if not m[1] or m[2] ~= '1' or m[1] ~= blessed then
+-- its reader was rolled back. set: the version of the keepers that the caller
+-- counts itself among: of what is done under another one its log may not be
+-- asked.
+local function gate(base, token, seq, set)
+	local m = call('HMGET', base .. 'm', 'token', 'ready', 'seq', 'next',
+		       'set')
+	if not m[1] or m[2] ~= '1' or not blessed[m[1]] or
+	   set and set ~= '0' and set ~= m[5] then
 		return UNREADY
 	end
 	if m[1] ~= token then
@@ -331,17 +339,19 @@ local function commit(t, status, result)
 	return answer(status, seq, record, result)
 end
 
--- args: token, seq, session, number of the call, incarnation, inodes that this
--- node lets go of (8 bytes each), then fn's own.
+-- args: token, seq, version of the keepers if the caller is one (else 0),
+-- session, number of the call, incarnation, inodes that this node lets go of (8
+-- bytes each), then fn's own.
 local function mutation(name, flags, fn)
 	register(name, flags, function(keys, args)
 		local t = session(keys[1])
-		local status, seq, next_ino = gate(t.base, args[1], args[2])
+		local status, seq, next_ino = gate(t.base, args[1], args[2],
+						   args[3])
 		if status ~= 0 then
 			return answer(status, 0, '', '')
 		end
-		local sid, count, free = args[3], tonumber(args[4]), args[6]
-		t.inc, t.seq, t.next_ino = args[5], seq, next_ino
+		local sid, count, free = args[4], tonumber(args[5]), args[7]
+		t.inc, t.seq, t.next_ino = args[6], seq, next_ino
 		local reply = answered(t, sid, count)
 		if reply then
 			return reply
@@ -350,7 +360,7 @@ local function mutation(name, flags, fn)
 			t:release(id((unpack_s('<I8', free, at))), t.inc)
 		end
 		local result
-		status, result = fn(t, unpack(args, 7))
+		status, result = fn(t, unpack(args, 8))
 		reply = commit(t, status, result or '')
 		if #t.ops > 0 then
 			remember(t, sid, count, reply)
@@ -1156,7 +1166,7 @@ local function store(base)
 		 prev = m[7] or '', loader = m[8] or '',
 		 load_at = tonumber(m[9] or '0'), set = tonumber(m[10] or '0'),
 		 clean = tonumber(m[11] or '-1'),
-		 live = m[3] == '1' and m[4] == blessed }
+		 live = m[3] == '1' and blessed[m[4]] or false }
 end
 
 -- tree, seq, whole, token, life, base, prev, may it be asked
@@ -1201,12 +1211,14 @@ end
 -- incarnation. From here on to load_end nobody else gets an answer.
 register('load_begin', { 'allow-oom' }, function(keys, args)
 	local m, s = keys[1] .. 'm', store(keys[1])
-	if s.tree ~= args[1] or s.live then
+	local load = loads[keys[1]]
+	if s.tree ~= args[1] or s.live or not load or load.inc ~= args[4] then
 		return FOREIGN
 	end
 	if is_loading(s, args[4]) then
 		return EBUSY
 	end
+	load.token = args[3]
 	call('HSET', m, 'tree', args[2], 'ready', '0', 'loading', args[3],
 	     'loader', args[4], 'load_at', call('TIME')[1])
 	return 0
@@ -1216,7 +1228,9 @@ local function loading(name, flags, fn)
 	register(name, flags, function(keys, args)
 		local m = keys[1] .. 'm'
 		local old = call('HMGET', m, 'loading', 'ready')
-		if old[1] ~= args[1] or old[2] ~= '0' then
+		local load = loads[keys[1]]
+		if old[1] ~= args[1] or old[2] ~= '0' or
+		   not load or load.token ~= args[1] then
 			return { tostring(EBUSY) }
 		end
 		call('HSET', m, 'load_at', call('TIME')[1])

@@ -112,6 +112,7 @@ static void add_offer(struct meta_ckpt *c, struct redis_cmd *cmd)
 	char members[CKPT_KEEPERS_MAX * (META_UUID_LEN + 1) + 1] = "";
 	bool member;
 
+	ckpt_log_seal(c->log); /* others go by what it has now */
 	ckpt_log_info(c->log, &info);
 	member = is_member(c, &info);
 	for (unsigned i = 0; i < k->n; i++)
@@ -302,13 +303,17 @@ static void say_given_up(struct meta_ckpt *c, const struct ckpt_store *s,
 }
 
 /* The store is live: go with it. */
-static int follow(struct meta_ckpt *c, const struct ckpt_store *s,
-		  const struct ckpt_log_info *info)
+static int follow(struct meta_ckpt *c, const struct ckpt_store *s)
 {
-	bool prefix = ckpt_is_prefix(c, s, info);
+	struct ckpt_log_info info;
+	bool prefix;
 
+	if (s->token != c->token)
+		ckpt_log_seal(c->log);
+	ckpt_log_info(c->log, &info);
+	prefix = ckpt_is_prefix(c, s, &info);
 	if (s->token != c->token) {
-		say_given_up(c, s, info);
+		say_given_up(c, s, &info);
 		c->keeper = false;
 	}
 	c->token = s->token;
@@ -335,7 +340,7 @@ static int attach(struct meta_ckpt *c)
 		if (!err)
 			err = check_tree(&s, &info);
 	}
-	return err ? err : follow(c, &s, &info);
+	return err ? err : follow(c, &s);
 }
 
 int ckpt_attach(struct meta_ckpt *c)

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "meta/ckpt_record.h"
 
@@ -79,13 +80,19 @@ void ckpt_cmd_begin(struct meta *m, struct redis_cmd *cmd, const char *fn)
 	meta_cmd_key(cmd, m, "c", "%s", "");
 }
 
-void ckpt_cmd_gate(struct meta_ckpt *c, struct redis_cmd *cmd)
+static void cmd_gate(struct meta_ckpt *c, struct redis_cmd *cmd, uint64_t token,
+		     bool keeper)
 {
 	struct ckpt_log_info info;
 
 	ckpt_log_info(c->log, &info);
-	redis_cmd_printf(cmd, "%016" PRIx64, c->token);
-	redis_cmd_uint(cmd, c->keeper ? info.seq : 0);
+	redis_cmd_printf(cmd, "%016" PRIx64, token);
+	redis_cmd_uint(cmd, keeper ? info.seq : 0);
+}
+
+void ckpt_cmd_gate(struct meta_ckpt *c, struct redis_cmd *cmd)
+{
+	cmd_gate(c, cmd, c->token, c->keeper);
 }
 
 static void cmd_append(struct redis_cmd *cmd, const struct redis_cmd *args)
@@ -145,8 +152,17 @@ static int64_t min64(int64_t a, int64_t b)
 	return a < b ? a : b;
 }
 
+/* What a call is sent with: as it was while the store was READY. */
+struct terms {
+	uint64_t token; /* of the life that was followed */
+	uint64_t epoch; /* of the log */
+	uint64_t set;	/* version of the keepers that this node was one of */
+	bool keeper;
+};
+
 /* A store that is being mended is waited for; its tree is no lie meanwhile. */
-static int wait_ready(struct meta_ckpt *c, int64_t deadline, bool write)
+static int wait_ready(struct meta_ckpt *c, int64_t deadline, bool write,
+		      struct terms *t)
 {
 	int64_t start = clock_now_ns();
 	scoped_lock(&c->lock);
@@ -162,6 +178,10 @@ static int wait_ready(struct meta_ckpt *c, int64_t deadline, bool write)
 								 : -EIO;
 		}
 	}
+	*t = (struct terms){.token = c->token,
+			    .epoch = ckpt_log_epoch(c->log),
+			    .keeper = c->keeper,
+			    .set = c->keeper ? c->keepers.version : 0};
 	return 0;
 }
 
@@ -173,31 +193,29 @@ void ckpt_doubt(struct meta_ckpt *c)
 	pthread_cond_broadcast(&c->cond);
 }
 
-/* How a try ended: final, or again with the same or another number. */
-enum again { DONE, AGAIN, AGAIN_NEW };
-
-static enum again judge(struct meta_ckpt *c, int *err,
-			const struct ckpt_answer *a, int64_t deadline)
+/* Is it to be sent again? */
+static bool judge(struct meta_ckpt *c, int *err, const struct ckpt_answer *a,
+		  int64_t deadline)
 {
 	if (*err == -ECONNRESET && clock_now_ns() < deadline)
-		return AGAIN;
+		return true;
 	if (*err) {
 		if (*err != -ENOMEM && *err != -ENOSPC)
 			*err = -EIO;
-		return DONE;
+		return false;
 	}
 	switch (a->status) {
 	case CKPT_BEHIND:
 	case CKPT_UNREADY:
 	case CKPT_FOREIGN:
 		ckpt_doubt(c);
-		return AGAIN;
+		return true;
 	case CKPT_OLD:
 		*err = -EIO;
-		return DONE;
+		return false;
 	default:
 		*err = -(int)a->status;
-		return DONE;
+		return false;
 	}
 }
 
@@ -216,19 +234,20 @@ int ckpt_read(struct meta *m, int64_t deadline, const char *fn,
 {
 	redis_cmd_auto struct redis_cmd cmd = {0};
 	struct meta_ckpt *c = m->ckpt;
+	struct terms t;
 	int err;
 
 	deadline = meta_deadline(m, deadline);
 	do {
-		err = wait_ready(c, deadline, false);
+		err = wait_ready(c, deadline, false, &t);
 		if (err)
 			return err;
 		redis_cmd_reset(&cmd);
 		ckpt_cmd_begin(m, &cmd, fn);
-		ckpt_cmd_gate(c, &cmd);
+		cmd_gate(c, &cmd, t.token, t.keeper);
 		cmd_append(&cmd, args);
 		err = call_once(m, deadline, fn, &cmd, a);
-	} while (judge(c, &err, a, deadline) != DONE);
+	} while (judge(c, &err, a, deadline));
 	return err;
 }
 
@@ -352,11 +371,11 @@ static int gap_wait(struct meta_ckpt *c, uint64_t seq, int64_t deadline)
 }
 
 /*
- * Returns: 0; -ESTALE the store has another history than the log since this
- *          call was made; -EIO.
+ * Returns: 0; -ESTALE the answer came too late: others were told meanwhile what
+ *          the log has, and Redis may go on without this one; -EIO.
  */
 static int log_answer(struct meta_ckpt *c, const struct ckpt_answer *a,
-		      int64_t deadline)
+		      const struct terms *t, int64_t deadline)
 {
 	uint64_t seen = c->seen_seq;
 	int err;
@@ -364,25 +383,25 @@ static int log_answer(struct meta_ckpt *c, const struct ckpt_answer *a,
 	while (seen < a->seq &&
 	       !atomic_compare_exchange_weak(&c->seen_seq, &seen, a->seq))
 		;
-	if (!c->keeper)
+	if (!t->keeper)
 		return 0;
-	while ((err = ckpt_log_append(c->log, a->seq, a->record,
+	while ((err = ckpt_log_append(c->log, t->epoch, a->seq, a->record,
 				      a->record_bytes)) == -ESRCH) {
 		if (clock_now_ns() > deadline)
 			break;
 		err = gap_wait(c, a->seq, deadline);
 		if (err == -ESRCH || err == -EAGAIN) {
 			ckpt_doubt(c);
-			err = wait_ready(c, deadline, true);
+			return -ESTALE;
 		}
-		if (err || !c->keeper)
+		if (err)
 			break;
 	}
-	if (err == -EEXIST) {
+	if (err == -EEXIST) { /* not the same history */
 		ckpt_doubt(c);
 		return -ESTALE;
 	}
-	return err ? -EIO : 0;
+	return err && err != -ESTALE ? -EIO : err;
 }
 
 uint64_t ckpt_number_take(struct meta_ckpt *c, int64_t deadline)
@@ -418,11 +437,12 @@ struct write {
 };
 
 static void write_cmd(struct meta_ckpt *c, struct redis_cmd *cmd,
-		      const struct write *w)
+		      const struct write *w, const struct terms *t)
 {
 	redis_cmd_reset(cmd);
 	ckpt_cmd_begin(c->m, cmd, w->fn);
-	ckpt_cmd_gate(c, cmd);
+	cmd_gate(c, cmd, t->token, t->keeper);
+	redis_cmd_uint(cmd, t->set);
 	redis_cmd_bin(cmd, c->session, sizeof(c->session));
 	redis_cmd_uint(cmd, w->number);
 	redis_cmd_uint(cmd, w->incarnation);
@@ -430,25 +450,27 @@ static void write_cmd(struct meta_ckpt *c, struct redis_cmd *cmd,
 	cmd_append(cmd, w->args);
 }
 
-static enum again write_once(struct meta_ckpt *c, int64_t deadline,
-			     const struct write *w, struct ckpt_answer *a,
-			     int *err)
+/* Is it to be sent again? */
+static bool write_once(struct meta_ckpt *c, int64_t deadline,
+		       const struct write *w, struct ckpt_answer *a, int *err)
 {
 	redis_cmd_auto struct redis_cmd cmd = {0};
-	enum again again;
+	struct terms t;
+	bool again;
 
-	*err = wait_ready(c, deadline, true);
+	*err = wait_ready(c, deadline, true, &t);
 	if (*err)
-		return DONE;
-	write_cmd(c, &cmd, w);
+		return false;
+	write_cmd(c, &cmd, w, &t);
 	writing(c, 1);
 	*err = call_once(c->m, deadline, w->fn, &cmd, a);
+	fault_pass("ckpt.answered");
 	again = judge(c, err, a, deadline);
-	if (again == DONE && a->reply && a->seq && a->status <= ERRNO_MAX) {
-		int logged = log_answer(c, a, deadline);
+	if (!again && a->reply && a->seq && a->status <= ERRNO_MAX) {
+		int logged = log_answer(c, a, &t, deadline);
 
 		if (logged == -ESTALE)
-			again = AGAIN_NEW;
+			again = true;
 		else if (logged)
 			*err = logged;
 	}
@@ -461,22 +483,16 @@ int ckpt_write(struct meta *m, int64_t deadline, const char *fn,
 {
 	struct meta_ckpt *c = m->ckpt;
 	struct write w = {.fn = fn, .args = args};
-	enum again again = AGAIN_NEW;
-	int err;
+	int err = -EIO;
 
 	deadline = meta_deadline(m, deadline);
 	w.incarnation = meta_node_self(m);
 	w.n_inos = letgo_take(c, w.inos);
-	while (again != DONE) {
-		if (again == AGAIN_NEW)
-			w.number = ckpt_number_take(c, deadline);
-		if (!w.number) {
-			err = -EIO;
-			break;
-		}
-		again = write_once(c, deadline, &w, a, &err);
-		if (again != AGAIN)
-			ckpt_number_give(c, w.number);
+	w.number = ckpt_number_take(c, deadline);
+	if (w.number) {
+		while (write_once(c, deadline, &w, a, &err))
+			;
+		ckpt_number_give(c, w.number);
 	}
 	if (w.n_inos)
 		letgo_end(c, w.inos, w.n_inos,

@@ -25,6 +25,13 @@
  * without some, the one with the highest number fills the store, if it lacks
  * anything, and a new life begins. A node that comes back from an older life
  * takes the tree that is there, unless its log is a part of it.
+ *
+ * What a node says of its log must stay true: it is sealed first. An answer of
+ * Redis that comes to it later is none, and the call is sent again: under its
+ * number, so that a store which still has it answers the same.
+ *
+ * A keeper's mutation names the version of the set in which it is one. Under
+ * another it is not done: nobody would wait for that log.
  */
 
 #include <pthread.h>

@@ -10,6 +10,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "meta/members.h"
 #include "meta/node.h"
@@ -75,6 +76,7 @@ static int keep(struct meta_ckpt *c, const char *what, bool whole,
 	uint64_t status;
 	int err;
 
+	fault_pass("ckpt.keep");
 	ckpt_log_info(c->log, &info);
 	ckpt_cmd_begin(c->m, &cmd, "keep");
 	redis_cmd_printf(&cmd, "%016" PRIx64, c->token);
@@ -158,8 +160,12 @@ static int log_complete(struct meta_ckpt *c, const struct ckpt_store *s,
 			bool prefix)
 {
 	struct ckpt_log_info info;
-	int err = prefix ? ckpt_catch_up(c, s->seq) : -ESRCH;
+	int err = -ESRCH;
 
+	if (prefix) {
+		ckpt_log_unseal(c->log);
+		err = ckpt_catch_up(c, s->seq);
+	}
 	ckpt_log_info(c->log, &info);
 	if (err == -EEXIST)
 		return refuse(&info);
@@ -168,7 +174,10 @@ static int log_complete(struct meta_ckpt *c, const struct ckpt_store *s,
 	if (err != -ESRCH)
 		return err;
 	err = ckpt_adopt(c, s, why_adopt(&info, prefix));
-	return err ? err : ckpt_catch_up(c, s->seq);
+	if (err)
+		return err;
+	ckpt_log_unseal(c->log);
+	return ckpt_catch_up(c, s->seq);
 }
 
 static int place_take(struct meta_ckpt *c, const struct ckpt_store *s,
@@ -333,6 +342,7 @@ static int tail_fetch(struct meta_ckpt *c, uint64_t seq)
 	ckpt_log_info(c->log, &info);
 	if (info.seq >= seq)
 		return 0;
+	fault_pass("ckpt.tail");
 	err = ckpt_catch_up(c, 0);
 	if (err == -ESRCH || err == -EEXIST)
 		ckpt_doubt(c);

@@ -3,16 +3,21 @@
 -- new or behind. Goes on in the scope of ckpt.lua.
 --
 --   keepers  hash: uuid -> incarnation, newest seq on its disk, state, the
---            version of this set that it knows, name.
+--            version of this set that it knows, when it last said so, name.
 --            State: k (keeper: its log is whole), j (joins: it has a place,
 --            takes a snapshot, and the others do not know it yet)
 --   elect    hash: uuid -> what a node says of its log while it is not agreed
 --            that the store is whole: the offers
 --   m        set (the version of keepers), elect_at (when the first offer came),
---            clean (seq when the last keeper left in good order)
+--            elect_run (of the server, that the offers were made to), clean (seq
+--            when the last keeper left in good order)
 
-local KEEPERS, LOG_KEEP, OFFER_MS = 3, 100000, 2000
+local KEEPERS, LOG_KEEP, OFFER_MS, SILENT_MS = 3, 100000, 2000, 5000
 local LIVE, WAIT, LOAD, NONE, EMPTY = '0', '1', '2', '3', '4'
+
+-- When this run of the server heard the first offer. Offers that came with its
+-- data are of another one: logs have grown since.
+local run
 
 local function now_ms()
 	local t = call('TIME')
@@ -24,13 +29,13 @@ end
 local function keepers(base)
 	local out, all = {}, call('HGETALL', base .. 'keepers')
 	for n = 1, #all, 2 do
-		local inc, seq, state, set, name =
+		local inc, seq, state, set, at, name =
 			string.match(all[n + 1],
-				     '^(%d+) (%d+) (%a) (%d+) (.*)$')
+				     '^(%d+) (%d+) (%a) (%d+) (%d+) (.*)$')
 		if inc then
 			out[all[n]] = { inc = inc, seq = tonumber(seq),
 					state = state, set = tonumber(set),
-					name = name }
+					at = tonumber(at), name = name }
 		end
 	end
 	return out
@@ -38,7 +43,7 @@ end
 
 local function keeper_set(base, uuid, k, state)
 	call('HSET', base .. 'keepers', uuid, k.inc .. ' ' .. id(k.seq) .. ' ' ..
-	     state .. ' ' .. id(k.set) .. ' ' .. k.name)
+	     state .. ' ' .. id(k.set) .. ' ' .. id(k.at) .. ' ' .. k.name)
 end
 
 local function count(set, state)
@@ -61,12 +66,15 @@ local function trim(base, set, seq)
 	end
 end
 
+-- Who is in no membership may only be slow to join that of a Redis which lost
+-- it: a keeper is gone once it is silent, too.
 local function drop_dead(base, set, me, dead)
-	local changed = false
+	local changed, now = false, now_ms()
 	for n = 1, #dead - 1, 2 do
 		local k = set[dead[n]]
 		-- The last whole log is better than none.
 		if k and k.inc == dead[n + 1] and dead[n] ~= me and
+		   now - k.at >= SILENT_MS and
 		   (k.state ~= 'k' or count(set, 'k') > 1) then
 			call('HDEL', base .. 'keepers', dead[n])
 			set[dead[n]], changed = nil, true
@@ -75,11 +83,21 @@ local function drop_dead(base, set, me, dead)
 	return changed
 end
 
+local function has_another(set, me)
+	local now = now_ms()
+	for uuid, k in pairs(set) do
+		if uuid ~= me and k.state == 'k' and now - k.at < SILENT_MS then
+			return true
+		end
+	end
+	return false
+end
+
 local function leave(base, set, me, seq)
 	if not set[me] then
 		return false
 	end
-	if set[me].state == 'k' and count(set, 'k') == 1 then
+	if set[me].state == 'k' and not has_another(set, me) then
 		call('HSET', base .. 'm', 'clean', id(seq))
 		return false
 	end
@@ -111,11 +129,11 @@ local function stay(set, a, dead, version)
 	end
 	if not me then -- the stream keeps what comes from now on
 		set[a.uuid] = { inc = a.inc, seq = a.newest, state = 'j',
-				set = version + 1, name = a.name }
+				set = version + 1, at = now_ms(), name = a.name }
 		return true
 	end
 	local state, from = me.state, me.set
-	me.inc, me.seq, me.name = a.inc, a.seq, a.name
+	me.inc, me.seq, me.at, me.name = a.inc, a.seq, now_ms(), a.name
 	if state == 'k' then
 		me.set = a.set
 	elseif a.whole and all_know(set, a.uuid, dead, from) then
@@ -268,7 +286,7 @@ local function bless(base, token, set, version)
 		call('UNLINK', base .. 'keepers')
 		for uuid in pairs(set) do
 			local o = list[uuid]
-			if o and now - o.at < OFFER_MS then
+			if o and now - o.at < SILENT_MS then
 				keeper_set(base, uuid, o, 'k')
 			end
 		end
@@ -277,7 +295,7 @@ local function bless(base, token, set, version)
 	call('UNLINK', base .. 'elect')
 	call('HDEL', base .. 'm', 'elect_at', 'loading', 'loader', 'load_at',
 	     'clean')
-	blessed = token
+	blessed[token], loads[base] = true, nil
 end
 
 -- The store is gone on with, although records may be missing.
@@ -299,7 +317,14 @@ local function contests(s, o)
 end
 
 local function put_offer(base, o)
-	local list, fresh = offers(base), false
+	local list, fresh = {}, false
+	if run and call('HGET', base .. 'm', 'elect_run') == run then
+		list = offers(base)
+	else
+		run = run or table.concat(call('TIME'), '.')
+		call('UNLINK', base .. 'elect')
+		call('HSET', base .. 'm', 'elect_run', run)
+	end
 	for _, other in pairs(list) do
 		fresh = fresh or o.at - other.at < OFFER_MS
 	end
@@ -377,6 +402,7 @@ local function elect(base, s, o, token, wait)
 		return WAIT, {}
 	end
 	if ahead(best, s) then
+		loads[base] = { inc = o.inc }
 		return LOAD, gone
 	end
 	if forced then
@@ -402,7 +428,7 @@ register('elect', { 'allow-oom' }, function(keys, args)
 	if s.live and not contests(s, o) then
 		return { '0', LIVE }
 	end
-	blessed = nil
+	blessed[s.token], blessed[o.token] = nil, nil
 	local what, gone = elect(base, s, o, args[12], tonumber(args[11]))
 	return { '0', what, unpack(gone) }
 end)

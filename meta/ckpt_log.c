@@ -402,6 +402,7 @@ int ckpt_log_start(struct ckpt_log *l, uint64_t tree, uint64_t base)
 {
 	scoped_lock(&l->lock);
 	l->info = (struct ckpt_log_info){.tree = tree, .seq = base};
+	l->sealed = false;
 	return ckpt_log_file_start(l, base);
 }
 
@@ -440,14 +441,35 @@ static int append_again(struct ckpt_log *l, uint64_t seq, const void *payload,
 	return sum && sum != ckpt_file_sum(seq, payload, n) ? -EEXIST : 0;
 }
 
-int ckpt_log_append(struct ckpt_log *l, uint64_t seq, const void *payload,
-		    size_t n)
+void ckpt_log_seal(struct ckpt_log *l)
+{
+	scoped_lock(&l->lock);
+	l->sealed = true;
+	l->epoch++;
+}
+
+void ckpt_log_unseal(struct ckpt_log *l)
+{
+	scoped_lock(&l->lock);
+	l->sealed = false;
+}
+
+uint64_t ckpt_log_epoch(struct ckpt_log *l)
+{
+	scoped_lock(&l->lock);
+	return l->epoch;
+}
+
+int ckpt_log_append(struct ckpt_log *l, uint64_t epoch, uint64_t seq,
+		    const void *payload, size_t n)
 {
 	int err;
 
 	scoped_lock(&l->lock);
 	if (l->fd < 0)
 		return -EBADF;
+	if (l->sealed || epoch != l->epoch)
+		return -ESTALE;
 	if (seq <= l->info.seq)
 		return append_again(l, seq, payload, n);
 	if (seq != l->info.seq + 1)

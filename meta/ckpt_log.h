@@ -56,11 +56,24 @@ int ckpt_log_start(struct ckpt_log *log, uint64_t tree, uint64_t base);
  *  they are about to be replaced, and have what nobody else does. */
 void ckpt_log_keep_old(struct ckpt_log *log);
 
+/**
+ * ckpt_log_seal, ckpt_log_unseal - the log is as it is, and is what others hear
+ *
+ * A record belongs to the epoch in which Redis was asked for it. A seal ends
+ * the epoch: who is on the way with a record of it comes too late, also when
+ * the log takes records again.
+ */
+void ckpt_log_seal(struct ckpt_log *log);
+void ckpt_log_unseal(struct ckpt_log *log);
+uint64_t ckpt_log_epoch(struct ckpt_log *log);
+
 /** ckpt_log_append - write the next record with write(2).
- *  Returns: 0 (a seq that is there already too), -ESRCH records before it are
- *  missing, -EEXIST that seq holds another record, -EIO, -ENOSPC. */
-int ckpt_log_append(struct ckpt_log *log, uint64_t seq, const void *payload,
-		    size_t payload_bytes);
+ *  @epoch: as it was before Redis was asked
+ *  Returns: 0 (a seq that is there already too), -ESTALE that epoch is over,
+ *  -ESRCH records before it are missing, -EEXIST that seq holds another
+ *  record, -EIO, -ENOSPC. */
+int ckpt_log_append(struct ckpt_log *log, uint64_t epoch, uint64_t seq,
+		    const void *payload, size_t payload_bytes);
 
 /** ckpt_log_sum - what a record is compared by; 0: not among the newest. */
 uint64_t ckpt_log_sum(struct ckpt_log *log, uint64_t seq);

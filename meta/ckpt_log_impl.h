@@ -29,6 +29,8 @@ struct ckpt_log {
 	int fd;	    /* ckpt.log, appended to; -1: none yet */
 	int old_fd; /* the log before it, until its snapshot; -1: none */
 	struct ckpt_log_info info;
+	uint64_t epoch;
+	bool sealed;
 	uint64_t base; /* of ckpt.log */
 	struct {
 		uint64_t seq, sum;

@@ -158,6 +158,9 @@ static int start(struct meta_ckpt *c)
 		err = ckpt_keepers_load(&c->keepers, c->m->state_dir);
 	if (!err)
 		err = attach_first(c);
+	if (!err) /* from here on calls wait for it where all is not well */
+		err = -pthread_create(&c->thread, NULL, run, c);
+	c->has_thread = !err;
 	if (!err)
 		err = ckpt_sweep(c);
 	if (!err)
@@ -166,9 +169,6 @@ static int start(struct meta_ckpt *c)
 		err = ckpt_replicas_open(c, c->m->replicas);
 	if (!err)
 		err = ckpt_tail_start(c);
-	if (!err)
-		err = -pthread_create(&c->thread, NULL, run, c);
-	c->has_thread = !err;
 	return err;
 }
 

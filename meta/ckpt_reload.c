@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "meta/ckpt_record.h"
 #include "meta/node.h"
@@ -47,6 +48,7 @@ static int load_flush(struct load *l)
 
 	if (!l->n_bytes)
 		return 0;
+	fault_pass("ckpt.load");
 	ckpt_cmd_begin(l->c->m, &cmd, "load");
 	redis_cmd_str(&cmd, l->token);
 	redis_cmd_bin(&cmd, l->buf, l->n_bytes);
@@ -129,6 +131,7 @@ static int load_end(struct load *l, uint64_t seq)
 	redis_cmd_auto struct redis_cmd cmd = {0};
 	redis_reply_auto struct redis_reply *r = NULL;
 
+	fault_pass("ckpt.load");
 	ckpt_cmd_begin(l->c->m, &cmd, "load_end");
 	redis_cmd_str(&cmd, l->token);
 	redis_cmd_uint(&cmd, seq);
@@ -198,13 +201,15 @@ int ckpt_tree_new(struct meta_ckpt *c)
 	size_t n = ckpt_record_root(payload, &root);
 	int err = ckpt_log_start(c->log, ckpt_random(), 0);
 
-	return err ? err : ckpt_log_append(c->log, 1, payload, n);
+	return err ? err
+		   : ckpt_log_append(c->log, ckpt_log_epoch(c->log), 1, payload,
+				     n);
 }
 
 /* --- store to log ------------------------------------------------------ */
 
-static int append_page(struct meta_ckpt *c, const struct redis_reply *r,
-		       uint64_t *next)
+static int append_page(struct meta_ckpt *c, uint64_t epoch,
+		       const struct redis_reply *r, uint64_t *next)
 {
 	for (size_t i = 1; i + 1 < redis_reply_count(r); i += 2) {
 		const char *p;
@@ -215,9 +220,9 @@ static int append_page(struct meta_ckpt *c, const struct redis_reply *r,
 		if (redis_reply_uint(redis_reply_at(r, i), &seq) ||
 		    redis_reply_str(redis_reply_at(r, i + 1), &p, &n))
 			return ckpt_malformed("since");
-		err = ckpt_log_append(c->log, seq, p, n);
+		err = ckpt_log_append(c->log, epoch, seq, p, n);
 		if (err)
-			return err;
+			return err == -ESTALE ? -EAGAIN : err;
 		*next = seq + 1;
 	}
 	return 0;
@@ -226,8 +231,8 @@ static int append_page(struct meta_ckpt *c, const struct redis_reply *r,
 /* The page begins with the log's last record, to see that it is the same. */
 int ckpt_catch_up(struct meta_ckpt *c, uint64_t want)
 {
+	uint64_t epoch = ckpt_log_epoch(c->log), life = c->token, next;
 	struct ckpt_log_info info;
-	uint64_t next;
 	int err;
 
 	ckpt_log_info(c->log, &info);
@@ -237,7 +242,7 @@ int ckpt_catch_up(struct meta_ckpt *c, uint64_t want)
 		redis_reply_auto struct redis_reply *r = NULL;
 
 		ckpt_cmd_begin(c->m, &cmd, "since");
-		redis_cmd_printf(&cmd, "%016" PRIx64, c->token);
+		redis_cmd_printf(&cmd, "%016" PRIx64, life);
 		redis_cmd_uint(&cmd, next);
 		redis_cmd_uint(&cmd, SINCE_RECORDS);
 		err = ckpt_page(c->m, &cmd, 1, &r);
@@ -245,7 +250,7 @@ int ckpt_catch_up(struct meta_ckpt *c, uint64_t want)
 			return err;
 		if (redis_reply_count(r) < 3)
 			break;
-		err = append_page(c, r, &next);
+		err = append_page(c, epoch, r, &next);
 	} while (!err && next <= want);
 	ckpt_log_info(c->log, &info);
 	return !err && info.seq < want ? -ESRCH : err;

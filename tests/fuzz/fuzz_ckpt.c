@@ -141,8 +141,8 @@ static void log_check(void)
 	bool more = first.tree && first.seq < UINT64_MAX;
 
 	if (more)
-		fuzz_must(
-			!ckpt_log_append(l, first.seq + 1, text, sizeof(text)));
+		fuzz_must(!ckpt_log_append(l, ckpt_log_epoch(l), first.seq + 1,
+					   text, sizeof(text)));
 	ckpt_log_close(l);
 
 	l = start(&next, &after);
@@ -240,7 +240,8 @@ static void append(struct ckpt_log *l, uint64_t from, uint64_t to)
 
 	for (uint64_t seq = from; seq <= to; seq++) {
 		memset(payload, (int)seq, sizeof(payload));
-		fuzz_must(!ckpt_log_append(l, seq, payload, seq * 7 % 200));
+		fuzz_must(!ckpt_log_append(l, ckpt_log_epoch(l), seq, payload,
+					   seq * 7 % 200));
 	}
 }
 

@@ -3,7 +3,6 @@
 #include <check.h>
 #include <errno.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,168 +10,9 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "meta/ckpt_call.h"
-#include "meta/internal.h"
-#include "meta/node.h"
-#include "meta_fixture.h"
+#include "keepers_fixture.h"
 
-#define ROOT CKPT_ROOT_INO
-#define NODES_MAX 4
 #define NAMES "redis had not the newest tree" /* filled by one of us */
-
-static struct node_under_test *node[NODES_MAX];
-static unsigned deadline_ms = 10000; /* of nodes that come up */
-static const char *const names[NODES_MAX] = {"a", "b", "c", "d"};
-
-static struct node_under_test *named(unsigned i)
-{
-	struct node_under_test *n = node_new(names[i], server_url());
-
-	n->config.node_name = names[i];
-	n->config.deadline_ms = deadline_ms;
-	return n;
-}
-
-static bool is_keeper(unsigned i)
-{
-	return node_stats(node[i]).ckpt_keeper;
-}
-
-static void nodes_up(unsigned n)
-{
-	for (unsigned i = 0; i < n; i++) {
-		node[i] = named(i);
-		ck_assert_int_eq(node_open(node[i]), 0);
-		WAIT_FOR(is_keeper(i) || i == 3);
-	}
-}
-
-static void down(unsigned i)
-{
-	if (node[i])
-		node_free(node[i]);
-	node[i] = NULL;
-}
-
-static void up(void)
-{
-	fixture_up();
-	server_start(NULL);
-}
-
-static void all_down(void)
-{
-	for (unsigned i = 0; i < NODES_MAX; i++)
-		down(i);
-	fixture_down();
-}
-
-/* As by kill -9: it tells nobody. */
-static void die(unsigned i)
-{
-	struct meta *m = node[i]->meta;
-
-	m->embedded = (void *)1;
-	meta_ckpt_stop(m);
-	meta_node_stop(m);
-	m->embedded = NULL;
-	m->ckpt->keeper = false; /* nor does it later */
-}
-
-static int run(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static int run(const char *fmt, ...)
-{
-	char cmd[600];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(cmd, sizeof(cmd), fmt, ap);
-	va_end(ap);
-	return system(cmd);
-}
-
-/* --- the tree ---------------------------------------------------------- */
-
-static int make_err(unsigned i, const char *name, int64_t deadline)
-{
-	struct ckpt_attr set = {.mode = S_IFREG | 0644}, attr;
-
-	return ckpt_create(node[i]->meta, deadline, ROOT, name, &set, NULL,
-			   &attr);
-}
-
-static void make(unsigned i, const char *name)
-{
-	ck_assert_int_eq(make_err(i, name, 0), 0);
-}
-
-static void drop(unsigned i, const char *name)
-{
-	ck_assert_int_eq(
-		ckpt_unlink(node[i]->meta, 0, ROOT, name, NULL, NULL, 1, NULL),
-		0);
-}
-
-static void move(unsigned i, const char *from, const char *to)
-{
-	ck_assert_int_eq(ckpt_rename(node[i]->meta, 0, ROOT, from, ROOT, to, 0,
-				     NULL, NULL, 1, NULL),
-			 0);
-}
-
-static int look(unsigned i, const char *name)
-{
-	struct ckpt_attr attr;
-
-	return ckpt_lookup(node[i]->meta, 0, ROOT, name, &attr);
-}
-
-static void name_put(void *arg, const char *name, const struct ckpt_attr *a)
-{
-	char *text = arg;
-	size_t n = strlen(text);
-
-	(void)a;
-	snprintf(text + n, 4096 - n, "%s ", name);
-}
-
-static int by_text(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* The names in the root, as this node sees them, in order. */
-static const char *tree(unsigned i)
-{
-	static char text[NODES_MAX][4096];
-	char all[4096] = "", *list[512];
-	uint64_t cursor = 0;
-	size_t n = 0;
-
-	while (ckpt_readdir(node[i]->meta, 0, ROOT, &cursor, name_put, all) ==
-	       1)
-		;
-	for (char *p = strtok(all, " "); p && n < 512; p = strtok(NULL, " "))
-		list[n++] = p;
-	if (n)
-		qsort(list, n, sizeof(*list), by_text);
-	text[i][0] = '\0';
-	for (size_t k = 0; k < n; k++)
-		name_put(text[i], list[k], NULL);
-	return text[i];
-}
-
-static uint64_t logged_seq(unsigned i)
-{
-	return node_stats(node[i]).ckpt_logged_seq;
-}
-
-static uint64_t store_seq(void)
-{
-	return (uint64_t)server_int("HGET kvfs:{c}:m seq");
-}
-
-#define KEEPS_ALL(i) WAIT_FOR(is_keeper(i) && logged_seq(i) == store_seq())
 
 /* What each of three nodes did, on names of its own and of the others. */
 static void change_all(void)
@@ -604,7 +444,7 @@ int main(void)
 		puts("skipped: no redis-server");
 		return 77;
 	}
-	tcase_add_checked_fixture(t, up, all_down);
+	tcase_add_checked_fixture(t, keepers_up, keepers_down);
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(
 		t, a_flushed_redis_has_what_all_did_and_nothing_that_is_gone, 0,
