@@ -8,6 +8,7 @@
 #include "fs/fs.h"
 #include "fs/locks.h"
 #include "fs/remote.h"
+#include "fs/ring.h"
 #include "meta/meta.h"
 
 /*
@@ -61,6 +62,9 @@ struct sample {
 	M(rings, gauge, "rings that clients have", FS(rings))                  \
 	M(ring_bytes, gauge, "bytes of memory shared with them",               \
 	  FS(ring_bytes))                                                      \
+	M(ring_held_bytes, gauge,                                              \
+	  "requests and answers of calls under way through them",              \
+	  (double)rings_held_bytes(s->fs->rings))                              \
 	M(ring_calls_total, counter, "calls that came through rings",          \
 	  FS(ring_calls))                                                      \
 	M(got_total, counter, "blocks read into buffers", FS(got))             \

@@ -95,6 +95,8 @@ int rings_open(struct rings **all, struct fs *fs);
 void rings_stop(struct rings *all);
 /** rings_close - stopped, and no request of the kernel comes any more. */
 void rings_close(struct rings *all);
+/** rings_held_bytes - requests and answers of what is under way. */
+uint64_t rings_held_bytes(const struct rings *all);
 /** rings_offered - are there rings here? */
 bool rings_offered(const struct rings *all);
 

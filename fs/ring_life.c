@@ -69,6 +69,11 @@ int rings_open(struct rings **out, struct fs *fs)
 	return 0;
 }
 
+uint64_t rings_held_bytes(const struct rings *all)
+{
+	return atomic_load(&all->held_bytes);
+}
+
 bool rings_offered(const struct rings *all)
 {
 	return atomic_load(&all->running);

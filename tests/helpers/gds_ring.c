@@ -2,12 +2,14 @@
 /*
  * libkvfs' ring by hand, names from stdin, one a line and one a call:
  *
- *      gds_ring DIR exists|touch|evict|get|fetch ENTRIES [poll]
+ *      gds_ring DIR exists|touch|evict|get|fetch ENTRIES [poll|large]
  *      gds_ring DIR rate SECONDS       exists, ring against ioctl
  *      gds_ring DIR hold               get all, keep them until stdin's
  *                                      second end, which a kill is
- *      gds_ring DIR many N             rings of directories of their own
+ *      gds_ring DIR many N [hold]      rings of directories of their own
  *      gds_ring DIR small              entries of the least size
+ *
+ *      large: the entries are as large as they may be
  *
  * The i-th block's bytes are the pattern of seed i. Prints how many were
  * there, and how many bytes of them are not as they should be.
@@ -247,13 +249,17 @@ static void small(void)
 
 int main(int argc, char **argv)
 {
-	uint32_t entries = 64;
+	uint32_t entries = 64, entry_bytes = 8192;
 
 	if (argc < 3)
 		return 2;
 	if (!strcmp(argv[2], "many")) {
 		n_lines = lines_read();
 		many(argv[1], (unsigned)atoi(argv[3]));
+		if (argc > 4) {
+			fflush(stdout);
+			pause();
+		}
 		return 0;
 	}
 	must(kvfs_open(argv[1], &k), "open");
@@ -267,8 +273,10 @@ int main(int argc, char **argv)
 		kvfs_close(k);
 		return 0;
 	}
-	must(kvfs_ring_open(k, entries, 8192, &ring), "ring");
-	polls = argc > 4;
+	if (argc > 4 && !strcmp(argv[4], "large"))
+		entry_bytes = 512u << 10;
+	must(kvfs_ring_open(k, entries, entry_bytes, &ring), "ring");
+	polls = argc > 4 && !strcmp(argv[4], "poll");
 	n_lines = lines_read();
 	if (!strcmp(argv[2], "rate"))
 		printf("%.0f %.0f\n", rate_of_ioctl(atof(argv[3])),

@@ -310,11 +310,25 @@ clients_killed_at_any_moment_leave_nothing() {
 	_works
 }
 
-users_have_64_rings_and_no_more() {
+a_user_has_64_rings_and_all_have_128() {
+	local i pids=()
 	expect '64' "$(_ring many 64 </dev/null | sort -u)" '0 0'
 	_nothing_left
-	expect '65' "$(_ring many 65 </dev/null | tail -1)" 'ring: EDQUOT'
+	expect '65' "$({ _ring many 65 </dev/null || :; } | tail -1)" 'ring: EDQUOT'
 	_nothing_left
+	"$HELPERS/gds_ring" "$KV/n" many 64 hold </dev/null >"$T/root" &
+	pids+=($!)
+	setpriv --reuid=65534 --clear-groups -- \
+		"$HELPERS/gds_ring" "$KV/n" many 64 hold </dev/null >"$T/nobody" &
+	pids+=($!)
+	for i in root nobody; do
+		wait_for '[ "$(wc -l <"$T/'$i'")" = 64 ]'
+	done
+	expect 'the 129th' "$({ setpriv --reuid=65533 --clear-groups -- \
+		"$HELPERS/gds_ring" "$KV/n" many 1 </dev/null || :; })" 'ring: EDQUOT'
+	{ kill -9 "${pids[@]}" && wait "${pids[@]}"; } 2>/dev/null || :
+	_nothing_left
+	_works
 }
 
 run_tests
