@@ -55,7 +55,8 @@ static void run(const struct remote_end *where, int out, char *const argv[])
 	_exit(127);
 }
 
-/* What `iperf3 -c` printed, or NULL. */
+/* What `iperf3 -c` printed, or NULL: a server that is busy may let it end well
+ * with nothing received. */
 static json_t *client_run(struct remote_iperf *i, const char *streams)
 {
 	char port[16], address[REMOTE_ADDRESS_BYTES];
@@ -82,7 +83,8 @@ static json_t *client_run(struct remote_iperf *i, const char *streams)
 		fclose(f);
 	else
 		close(pipes[0]);
-	if (pid > 0 && waitpid(pid, &status, 0) == pid && !status)
+	if (pid > 0 && waitpid(pid, &status, 0) == pid && !status &&
+	    json_u64(json, "end.sum_received.bytes", 0))
 		return json;
 	json_decref(json);
 	return NULL;
