@@ -11,6 +11,7 @@
 #include "fs/kv_access.h"
 #include "fs/kv_lend.h"
 #include "fs/locks.h"
+#include "fs/remote.h"
 
 /*
  * The view .kvfs/frames: frames that are lent (kv_lend.h), by their numbers,
@@ -214,6 +215,7 @@ static void open_with_groups(struct call *c)
 {
 	cleanup_free struct kv_caller *who = kv_caller_new(c);
 
+	remote_dirs_ask(c->fs);
 	reply_open(c, who ? open_as(c, who) : -ENOMEM);
 }
 

@@ -118,6 +118,10 @@ void ioctl_text_fini(struct ioctl_text *t);
 int ioctl_dir_path(struct call *c, const struct ioctl_text *t,
 		   char path[POOL_PATH_MAX + 1]);
 
+/** ioctl_dirs_ask - see that this caller is judged by the directories of these
+ *  names as other nodes have them now; waits a moment for Redis if need be. */
+void ioctl_dirs_ask(struct call *c, const struct ioctl_names *names);
+
 /* ioctl_locate.c */
 /** ioctl_learn_names - ask Redis for all these names, so that what others hold
  *  is in the tree. Waits. Returns: 0 or -errno. */

@@ -192,6 +192,8 @@ static void find_on_worker(struct call *c, bool nodes_too)
 	int err = find_init(&q, c);
 
 	if (!err)
+		ioctl_dirs_ask(c, &q.names);
+	if (!err)
 		err = ask(c, &q, !nodes_too, bits, &a);
 	if (err) {
 		call_reply_err(c, err);

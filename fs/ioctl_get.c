@@ -528,6 +528,7 @@ void ioctl_get_start(struct call *c, struct kv_caller *who, ioctl_done_fn done)
 	}
 	g->own_who = who;
 	g->done = done;
+	ioctl_dirs_ask(c, &g->names);
 	err = look_all_up(g);
 	if (!err && g->missing && g->flags & KVFS_IOC_FETCH &&
 	    remote_active(c->fs))

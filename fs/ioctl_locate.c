@@ -383,6 +383,7 @@ static void locate_on_worker(struct call *c)
 		call_reply_err(c, err);
 		return;
 	}
+	ioctl_dirs_ask(c, &q.names);
 	err = pin_all(&q);
 	if (!err && q.far && q.flags & KVFS_IOC_FETCH && remote_active(c->fs)) {
 		unpin_all(&q);

@@ -8,6 +8,8 @@
 #include "engine/pool.h"
 #include "fs/ioctl.h"
 #include "fs/kv.h"
+#include "fs/kv_access.h"
+#include "fs/remote.h"
 
 /* Names come from whoever can open a directory. */
 
@@ -153,4 +155,29 @@ int ioctl_dir_path(struct call *c, const struct ioctl_text *t,
 		if (len + 1u + t->names[i].len > POOL_PATH_MAX)
 			return -EINVAL;
 	return len;
+}
+
+#define LOCK_STEP 64 /* names under one hold of kv->lock */
+
+void ioctl_dirs_ask(struct call *c, const struct ioctl_names *from)
+{
+	const struct kv_caller who = kv_caller_of(c);
+	struct kv_dir *dir = kv_dir(kv_node(c->inode));
+	struct ioctl_names names = *from;
+	struct kv *kv = c->fs->kv;
+	struct kv_node *node;
+	struct kv_name name;
+	bool more = c->fs->remote && who.uid;
+
+	while (more) {
+		scoped_lock(&kv->lock);
+		kv_may_pass(&who, dir);
+		for (int i = 0; more && i < LOCK_STEP; i++) {
+			more = ioctl_names_next(&names, &name);
+			if (more)
+				kv_walk(kv, &who, dir, name.text, name.len,
+					&node);
+		}
+	}
+	remote_dirs_ask(c->fs);
 }

@@ -120,6 +120,8 @@ static void prefetch_on_worker(struct call *c)
 
 	p.who = who;
 	if (!err)
+		ioctl_dirs_ask(c, &p.names);
+	if (!err)
 		err = who ? run(&p) : -ENOMEM;
 	found.n = p.names.left;
 	if (err)

@@ -534,6 +534,8 @@ static void commit_on_worker(struct call *c)
 	int err = store_init(&s, c);
 
 	if (!err)
+		ioctl_dirs_ask(c, &s.names);
+	if (!err)
 		err = commit(&s, who);
 	if (err)
 		call_reply_err(c, err);

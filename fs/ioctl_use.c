@@ -107,6 +107,8 @@ static int run(struct call *c, const struct kv_caller *who)
 					 c->size - sizeof(in));
 	if (!err && sizeof(found) + (in.names.n + 7) / 8 > c->room)
 		err = -EMSGSIZE;
+	if (!err && !who->no_groups)
+		ioctl_dirs_ask(c, &names);
 	if (!err)
 		err = use_all(c, who, names, bits, use_of(c));
 	found.n = in.names.n;

@@ -88,6 +88,11 @@ struct kv_dir {
 	uint64_t ino;
 	uint32_t mode, uid, gid;
 	int64_t mtime_ns, atime_ns, ctime_ns;
+	/* Of a KV_DIR, remote_dir.c: when its record was last asked for, and
+	 * when it was last changed here; monotonic */
+	int64_t heard_ns, changed_ns;
+	bool learnt;	 /* from that record, not made here */
+	struct list ask; /* remote->dirs: to be asked for; pinned then */
 };
 
 /* The newest block of one writer. */
@@ -107,6 +112,7 @@ enum kv_kind {
 
 struct kv_ns {
 	struct kv_dir dir;
+	struct kv *kv;
 	struct list all; /* kv->namespaces */
 	/* committed files, least recently used first (KV_MOVED: nearly) */
 	struct list uses[KV_KINDS];
@@ -276,8 +282,8 @@ bool kv_dir_is_empty(const struct kv_dir *dir); /* kv_dir.c */
 
 /* kv_attr.c — with kv->lock held */
 void kv_fill_attr(struct kv *kv, struct kv_node *node, struct stat *st);
-double kv_attr_timeout(const struct kv_node *node);
-double kv_entry_timeout(const struct kv_node *node);
+double kv_attr_timeout(struct kv *kv, struct kv_node *node);
+double kv_entry_timeout(struct kv *kv, struct kv_node *node);
 
 /* kv_commit.c */
 /** kv_commit_frame - the frame becomes the block of a name, if it may: the

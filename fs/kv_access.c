@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fs/kv.h"
+#include "fs/remote.h"
 
 struct kv_caller kv_caller_of(const struct call *c)
 {
@@ -69,18 +70,29 @@ int kv_may(const struct kv_caller *who, uint32_t mode, uid_t uid, gid_t gid,
 	return (mode & want) == want ? 0 : -EACCES;
 }
 
-int kv_may_search(const struct kv_caller *who, const struct kv_dir *dir)
+int kv_may_search(const struct kv_caller *who, struct kv_dir *dir)
 {
+	if (who->no_groups && who->uid && dir->node.type == KV_DIR &&
+	    remote_dir_is_stale(dir->ns->kv, dir)) {
+		remote_dir_want(dir->ns->kv, dir);
+		return -EAGAIN;
+	}
 	return kv_may(who, dir->mode, dir->uid, dir->gid, KV_MAY_SEARCH);
+}
+
+/* One that may not be searched decides, whatever is not known of others. */
+static int both(int a, int b)
+{
+	return a == -EACCES || b == -EACCES ? -EACCES : a ? a : b;
 }
 
 int kv_may_pass(const struct kv_caller *who, struct kv_dir *dir)
 {
 	int err = kv_may_search(who, dir);
 
-	while (!err && dir->node.type != KV_ROOT) {
+	while (err != -EACCES && dir->node.type != KV_ROOT) {
 		dir = kv_dir(dir->node.parent);
-		err = kv_may_search(who, dir);
+		err = both(err, kv_may_search(who, dir));
 	}
 	return err;
 }
@@ -94,7 +106,7 @@ int kv_walk(struct kv *kv, const struct kv_caller *who, struct kv_dir *dir,
 	    const char *path, size_t len, struct kv_node **node)
 {
 	const char *end = path + len, *slash;
-	int err;
+	int err = 0;
 
 	*node = NULL;
 	while ((slash = memchr(path, '/', (size_t)(end - path)))) {
@@ -102,13 +114,15 @@ int kv_walk(struct kv *kv, const struct kv_caller *who, struct kv_dir *dir,
 			kv_find_part(kv, dir, path, (size_t)(slash - path));
 
 		if (!next || !kv_is_dir(next))
-			return 0;
+			return err;
 		dir = kv_dir(next);
-		err = kv_may_search(who, dir);
-		if (err)
+		err = both(err, kv_may_search(who, dir));
+		if (err == -EACCES)
 			return err;
 		path = slash + 1;
 	}
+	if (err)
+		return err;
 	*node = kv_find_part(kv, dir, path, (size_t)(end - path));
 	return 0;
 }

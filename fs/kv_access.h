@@ -25,7 +25,8 @@ struct kv_node;
 struct kv_caller {
 	uid_t uid;
 	gid_t gid;
-	bool no_groups; /* they were not asked for */
+	bool no_groups; /* they were not asked for, nor was Redis for what
+			   directories are on other nodes now */
 	unsigned n_groups;
 	gid_t groups[]; /* supplementary */
 };
@@ -48,10 +49,11 @@ struct kv_caller kv_caller_of(const struct call *c);
 int kv_may(const struct kv_caller *who, uint32_t mode, uid_t uid, gid_t gid,
 	   unsigned want);
 
-/* With kv->lock held; returns as kv_may: */
+/* With kv->lock held; returns as kv_may. For a caller at once also -EAGAIN
+ * where Redis is to be asked what a directory is now: remote_dirs_ask does. */
 
 /** kv_may_search - this directory alone */
-int kv_may_search(const struct kv_caller *who, const struct kv_dir *dir);
+int kv_may_search(const struct kv_caller *who, struct kv_dir *dir);
 /** kv_may_pass - this directory and all above it */
 int kv_may_pass(const struct kv_caller *who, struct kv_dir *dir);
 /** kv_may_reach - the same; -ENOENT: it was removed. */

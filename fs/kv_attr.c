@@ -19,16 +19,19 @@
  * be another file.
  */
 
-double kv_attr_timeout(const struct kv_node *node)
+double kv_attr_timeout(struct kv *kv, struct kv_node *node)
 {
-	if (kv_is_dir(node) || node->state == KV_COMMITTED)
-		return KV_ENTRY_TIMEOUT;
-	return KV_WRITTEN_TIMEOUT;
+	if (kv_is_dir(node))
+		return remote_dir_timeout(kv, kv_dir(node));
+	return node->state == KV_COMMITTED ? KV_ENTRY_TIMEOUT
+					   : KV_WRITTEN_TIMEOUT;
 }
 
-double kv_entry_timeout(const struct kv_node *node)
+double kv_entry_timeout(struct kv *kv, struct kv_node *node)
 {
-	if (kv_is_dir(node) || node->state == KV_COMMITTED)
+	if (kv_is_dir(node))
+		return remote_dir_timeout(kv, kv_dir(node));
+	if (node->state == KV_COMMITTED)
 		return KV_ENTRY_TIMEOUT;
 	return node->state == KV_REMOTE ? KV_MISS_TIMEOUT : 0;
 }
@@ -113,9 +116,15 @@ void kv_do_getattr(struct call *c)
 	bool stale;
 
 	pthread_mutex_lock(&kv->lock);
+	if (!(c->flags & REMOTE_ASKED) && kv_is_dir(node) &&
+	    remote_dir_is_stale(kv, kv_dir(node))) {
+		pthread_mutex_unlock(&kv->lock);
+		remote_getattr(c);
+		return;
+	}
 	stale = is_stale(node);
 	kv_fill_attr(kv, node, &st);
-	timeout = kv_attr_timeout(node);
+	timeout = kv_attr_timeout(kv, node);
 	pthread_mutex_unlock(&kv->lock);
 	if (stale)
 		call_reply_err(c, ESTALE);
@@ -240,7 +249,7 @@ static void setattr_here(struct call *c)
 	else
 		err = set_file(kv, c, kv_file(node));
 	kv_fill_attr(kv, node, &st);
-	timeout = kv_attr_timeout(node);
+	timeout = kv_attr_timeout(kv, node);
 	pthread_mutex_unlock(&kv->lock);
 	if (err)
 		call_reply_err(c, err);
@@ -267,6 +276,45 @@ static void setattr_namespace(struct call *c)
 		setattr_here(c);
 }
 
+static unsigned dir_set(const struct call *c)
+{
+	return (c->to_set & FUSE_SET_ATTR_MODE ? META_DIR_MODE : 0) |
+	       (c->to_set & FUSE_SET_ATTR_UID ? META_DIR_UID : 0) |
+	       (c->to_set & FUSE_SET_ATTR_GID ? META_DIR_GID : 0);
+}
+
+/* So do those of a directory that other nodes may know: first there. */
+static void setattr_dir(struct call *c)
+{
+	struct kv *kv = c->fs->kv;
+	struct kv_dir *dir = kv_dir(kv_node(c->inode));
+	int64_t sent = clock_now_ns();
+	char path[POOL_PATH_MAX + 1];
+	uint32_t mode, uid, gid;
+	int len, err;
+
+	pthread_mutex_lock(&kv->lock);
+	mode = dir->mode;
+	uid = dir->uid;
+	gid = dir->gid;
+	len = dir->node.unlinked
+		      ? -ENOENT
+		      : kv_path(kv_dir(dir->node.parent), dir->node.name, path);
+	pthread_mutex_unlock(&kv->lock);
+	set_owner(c, &mode, &uid, &gid);
+	err = len < 0 ? len
+		      : meta_kv_dir_set(c->fs->meta, path, (uint16_t)len,
+					dir_set(c), &mode, &uid, &gid);
+	if (err && err != -ENOENT) {
+		call_reply_err(c, err);
+		return;
+	}
+	pthread_mutex_lock(&kv->lock);
+	remote_dir_changed(dir, mode, uid, gid, sent);
+	pthread_mutex_unlock(&kv->lock);
+	setattr_here(c);
+}
+
 static bool is_remote(struct kv *kv, struct kv_node *node)
 {
 	scoped_lock(&kv->lock);
@@ -280,6 +328,9 @@ void kv_do_setattr(struct call *c)
 
 	if (kv_node(c->inode)->type == KV_NAMESPACE && (c->to_set & own))
 		call_defer(c, setattr_namespace);
+	else if (kv_node(c->inode)->type == KV_DIR && c->fs->remote &&
+		 (c->to_set & own))
+		call_defer(c, setattr_dir);
 	else if (is_remote(c->fs->kv, kv_node(c->inode)))
 		remote_fetch_then(c, kv_file(kv_node(c->inode)), setattr_here);
 	else

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "base/clock.h"
 #include "fs/kv.h"
 #include "fs/remote.h"
 
@@ -14,7 +15,8 @@
 
 enum reach {
 	REACH_NOT,     /* no such directory, or it may not be searched */
-	REACH_UNKNOWN, /* a directory of other nodes, perhaps */
+	REACH_UNKNOWN, /* a directory of other nodes, perhaps; or one that they
+			  may have changed */
 	REACH_THERE,
 };
 
@@ -31,6 +33,7 @@ struct batch {
 	struct kv *kv;
 	bool others;  /* another node may hold what is not here */
 	bool missing; /* Redis did not answer for a directory */
+	bool asked;   /* it was, for all that are not known for sure */
 	char *text;   /* of the paths */
 	struct path *paths;
 	struct path *dirs; /* to be asked for; KV_EXISTS_MAX at most */
@@ -63,6 +66,11 @@ static struct kv_dir *walk(struct batch *b, struct path *p)
 		if (!node || !kv_is_dir(node))
 			return NULL;
 		dir = kv_dir(node);
+		if (b->others && !b->asked && b->e->who->uid &&
+		    remote_dir_is_stale(b->kv, dir)) {
+			p->reach = REACH_UNKNOWN;
+			return NULL;
+		}
 		at = slash + 1;
 	}
 	return NULL;
@@ -164,7 +172,7 @@ static void sort_dirs(struct batch *b)
 }
 
 /* Lock held. */
-static void learn(struct batch *b, const struct meta_kv_ask *a)
+static void learn(struct batch *b, const struct meta_kv_ask *a, int64_t asked)
 {
 	const char *slash = memrchr(a->path, '/', a->path_len);
 	struct kv_node *parent;
@@ -177,12 +185,17 @@ static void learn(struct batch *b, const struct meta_kv_ask *a)
 		return;
 	memcpy(name, slash + 1, n);
 	name[n] = 0;
-	remote_node_learn(b->kv, kv_dir(parent), name, &a->found);
+	if (a->err)
+		remote_dir_missing(b->kv, kv_dir(parent), name, asked);
+	else
+		remote_node_learn(b->kv, kv_dir(parent), name, &a->found,
+				  asked);
 }
 
 /* One round trip; those that are there are in the tree afterwards. */
 static void ask_for_dirs(struct batch *b)
 {
+	int64_t asked = clock_now_ns();
 	unsigned n = 0;
 
 	sort_dirs(b);
@@ -194,9 +207,11 @@ static void ask_for_dirs(struct batch *b)
 	for (unsigned i = 0; i < n;) {
 		scoped_lock(&b->kv->lock);
 		for (unsigned end = i + LOCK_STEP; i < n && i < end; i++)
-			if (!b->asks[i].err && b->asks[i].found.is_dir)
-				learn(b, &b->asks[i]);
+			if (b->asks[i].err == -ENOENT ||
+			    (!b->asks[i].err && b->asks[i].found.is_dir))
+				learn(b, &b->asks[i], asked);
 	}
+	b->asked = true;
 }
 
 /* -- the names ---------------------------------------------------------- */
@@ -266,7 +281,7 @@ static void learn_names(struct batch *b, unsigned n)
 		scoped_lock(&b->kv->lock);
 		for (unsigned end = i + LOCK_STEP; i < n && i < end; i++)
 			if (!b->asks[i].err && !b->asks[i].found.is_dir)
-				learn(b, &b->asks[i]);
+				learn(b, &b->asks[i], 0);
 	}
 }
 

@@ -141,6 +141,8 @@ static void make_dir(struct call *c, bool heard)
 	else
 		made = kv_dir_new(kv, dir, c->name, c->mode, c->uid, c->gid);
 	if (made) {
+		remote_dir_changed(made, made->mode, made->uid, made->gid,
+				   clock_now_ns());
 		kv_dirs_note(kv, made, false);
 		kv_entry(kv, &made->node, &e);
 	}
@@ -234,6 +236,23 @@ static void rmdir_here(struct call *c)
 	call_reply_err(c, err);
 }
 
+/* For all nodes; where Redis is away it comes back with it, as a block. */
+static void remove_subdir(struct call *c)
+{
+	struct kv *kv = c->fs->kv;
+	struct kv_dir *dir = kv_dir(kv_node(c->inode));
+	char path[POOL_PATH_MAX + 1];
+	int len, err;
+
+	pthread_mutex_lock(&kv->lock);
+	len = kv_path(dir, c->name, path);
+	err = remove_dir(kv, dir, c->name);
+	pthread_mutex_unlock(&kv->lock);
+	if (!err && len > 0 && meta_up(c->fs->meta))
+		meta_kv_dir_drop(c->fs->meta, path, (uint16_t)len);
+	call_reply_err(c, err);
+}
+
 static void remove_namespace(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
@@ -256,6 +275,8 @@ void kv_do_rmdir(struct call *c)
 {
 	if (kv_node(c->inode)->type == KV_ROOT)
 		call_defer(c, remove_namespace);
+	else if (c->fs->remote)
+		call_defer(c, remove_subdir);
 	else
 		rmdir_here(c);
 }

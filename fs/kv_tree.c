@@ -235,6 +235,7 @@ static void init_dir(struct kv *kv, struct kv_dir *dir, uint32_t mode,
 		     uint32_t uid, uint32_t gid)
 {
 	list_init(&dir->children);
+	list_init(&dir->ask);
 	dir->ino = KV_INO(++kv->last_ino);
 	dir->mode = mode & 07777;
 	dir->uid = uid;
@@ -264,6 +265,7 @@ struct kv_dir *kv_dir_new(struct kv *kv, struct kv_dir *parent,
 		struct kv_ns *ns = kv_ns(dir);
 
 		dir->ns = ns;
+		ns->kv = kv;
 		ns->checksum = true;
 		for (int i = 0; i < KV_KINDS; i++)
 			list_init(&ns->uses[i]);
@@ -340,8 +342,8 @@ void kv_entry(struct kv *kv, struct kv_node *node, struct fuse_entry_param *e)
 	memset(e, 0, sizeof(*e));
 	e->ino = inode_fuse(kv->fs, &node->head);
 	e->generation = 1;
-	e->entry_timeout = kv_entry_timeout(node);
-	e->attr_timeout = kv_attr_timeout(node);
+	e->entry_timeout = kv_entry_timeout(kv, node);
+	e->attr_timeout = kv_attr_timeout(kv, node);
 	kv_fill_attr(kv, node, &e->attr);
 	node->nlookup++;
 }

@@ -337,6 +337,8 @@ static void init(struct remote *r)
 	pthread_rwlock_init(&r->ckpt_lock, NULL);
 	list_init(&r->drops);
 	list_init(&r->wishes);
+	list_init(&r->dirs);
+	pthread_mutex_init(&r->dirs_lock, NULL);
 	remote_scratch_open(r);
 	r->pool_bytes = r->fs->config.pool_bytes;
 }
@@ -447,6 +449,7 @@ void remote_close(struct fs *fs)
 	pthread_mutex_destroy(&r->lock);
 	pthread_rwlock_destroy(&r->ckpt_lock);
 	remote_scratch_close(r);
+	pthread_mutex_destroy(&r->dirs_lock);
 	remote_late_free(r);
 	free(r);
 	fs->remote = NULL;

@@ -8,6 +8,7 @@
  *
  *      remote.c        the engine, peers, what arrives; figures
  *      remote_name.c   LOOKUP and unlink of names that other nodes hold
+ *      remote_dir.c    the attributes of directories, as all nodes have them
  *      remote_node.c   a name in the tree whose bytes are elsewhere
  *      remote_fetch.c  the reader: from a holder into a frame of ours
  *      remote_holders.c  whom it asks, and how often
@@ -104,9 +105,14 @@ struct remote {
 	struct remote_lookup *late[REMOTE_LATE]; /* by the name's hash */
 	uint64_t pool_bytes;
 	struct remote_offers *offers;
-	atomic_uint n_patient;	  /* fetches that wait for a link */
-	struct remote_runs *runs; /* remote_ahead.c */
-	struct list wishes;	  /* remote_prefetch.c, kv->lock */
+	atomic_uint n_patient;	   /* fetches that wait for a link */
+	struct remote_runs *runs;  /* remote_ahead.c */
+	struct list dirs;	   /* remote_dir.c: kv_dir.ask; kv->lock */
+	pthread_mutex_t dirs_lock; /* one asks for them at a time; above
+				      kv->lock */
+	struct job dirs_job;
+	bool dirs_posted;   /* kv->lock */
+	struct list wishes; /* remote_prefetch.c, kv->lock */
 	unsigned n_wishes, n_prefetching;
 	pthread_mutex_t try_lock; /* guards tries, parts */
 	pthread_cond_t try_begun;
@@ -195,10 +201,38 @@ void remote_unlink(struct call *c);
 void remote_tell_removed(struct fs *fs, const char *path, uint16_t path_len,
 			 const struct meta_kv_answer *answer);
 
+/** remote_getattr - the same for kv_do_getattr of a directory. */
+void remote_getattr(struct call *c);
+
+/* remote_dir.c — with kv->lock held, but remote_dirs_ask */
+/** remote_dir_is_stale - may another node have changed it, longer ago than a
+ *  second, and can Redis be asked? Before it comes to that, a directory in use
+ *  is asked for in the background. */
+bool remote_dir_is_stale(struct kv *kv, struct kv_dir *dir);
+/** remote_dir_timeout - how long the kernel may keep it, in seconds. */
+double remote_dir_timeout(struct kv *kv, struct kv_dir *dir);
+/** remote_dir_changed - what its record has, by a change made here. */
+void remote_dir_changed(struct kv_dir *dir, uint32_t mode, uint32_t uid,
+			uint32_t gid, int64_t sent_ns);
+/** remote_dir_hear - what its record has, by an answer to what was asked then;
+ *  one that is older than what is known counts for nothing. */
+void remote_dir_hear(struct kv *kv, struct kv_dir *dir,
+		     const struct meta_kv_found *found, int64_t asked_ns);
+/** remote_dir_missing - this name below dir has no record (any more): what was
+ *  only heard of goes, of what has blocks here the record is written anew. */
+void remote_dir_missing(struct kv *kv, struct kv_dir *dir, const char *name,
+			int64_t asked_ns);
+/** remote_dir_want - the next remote_dirs_ask asks for it, too. */
+void remote_dir_want(struct kv *kv, struct kv_dir *dir);
+/** remote_dirs_ask - for all that are wanted; waits, as long as a LOOKUP. */
+void remote_dirs_ask(struct fs *fs);
+
 /* remote_node.c — with kv->lock held */
-/** remote_node_learn - a name as Redis has it now, in the tree. */
+/** remote_node_learn - a name as Redis has it now, in the tree.
+ *  @asked_ns: when it was asked, of a directory; 0: this is no answer of Redis
+ */
 void remote_node_learn(struct kv *kv, struct kv_dir *dir, const char *name,
-		       const struct meta_kv_found *found);
+		       const struct meta_kv_found *found, int64_t asked_ns);
 /** remote_node_free - what hangs on a node that goes, or has become a block. */
 void remote_node_free(struct kv_file *f);
 /** remote_node_closed - nobody may have it open any more: what was only for

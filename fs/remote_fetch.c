@@ -650,7 +650,7 @@ static int begin_named(struct kv *kv, const struct remote_msg *m, uint32_t from,
 	name[n] = 0;
 	node = kv_find(kv, dir, name);
 	if (!node) {
-		remote_node_learn(kv, dir, name, &found);
+		remote_node_learn(kv, dir, name, &found, 0);
 		node = kv_find(kv, dir, name);
 	}
 	if (!node)

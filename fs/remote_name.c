@@ -31,7 +31,9 @@ bool remote_should_ask(struct call *c, struct kv_dir *dir, struct kv_node *node)
 		return false;
 	if (!node)
 		return true;
-	if (kv_is_dir(node) || node->state != KV_REMOTE)
+	if (kv_is_dir(node))
+		return remote_dir_is_stale(c->fs->kv, kv_dir(node));
+	if (node->state != KV_REMOTE)
 		return false;
 	known = kv_file(node)->remote;
 	return !known->fetch &&
@@ -51,8 +53,9 @@ bool remote_is_unsure(struct call *c)
 
 struct remote_lookup {
 	struct call *c; /* NULL: answered, and the answer is yet to come */
+	call_fn then;	/* run again with what is known then: it answers */
 	struct remote *r;
-	int64_t came_ns;
+	int64_t asked_ns, came_ns;
 	struct meta_kv_ask ask;
 	char path[POOL_PATH_MAX + 1];
 };
@@ -113,10 +116,26 @@ static void drop_unreachable(struct fs *fs, struct meta_kv_found *found)
 	found->n_holders = n;
 }
 
-static void learn(struct call *c, struct meta_kv_ask *ask)
+/* What was asked for: LOOKUP's name, or what GETATTR is of itself. */
+static struct kv_dir *dir_of(const struct remote_lookup *l,
+			     const struct call *c)
+{
+	struct kv_node *node = kv_node(c->inode);
+
+	return kv_dir(l->then == kv_do_lookup ? node : node->parent);
+}
+
+static const char *name_of(const struct remote_lookup *l, const struct call *c)
+{
+	return l->then == kv_do_lookup ? c->name : kv_node(c->inode)->name;
+}
+
+static void learn(struct call *c, struct remote_lookup *l)
 {
 	struct kv *kv = c->fs->kv;
-	struct kv_dir *dir = kv_dir(kv_node(c->inode));
+	struct kv_dir *dir = dir_of(l, c);
+	const char *name = name_of(l, c);
+	struct meta_kv_ask *ask = &l->ask;
 	struct kv_node *node;
 
 	if (!ask->err && !ask->found.is_dir) {
@@ -125,11 +144,13 @@ static void learn(struct call *c, struct meta_kv_ask *ask)
 			ask->err = -ENOENT;
 	}
 	pthread_mutex_lock(&kv->lock);
-	node = kv_find(kv, dir, c->name);
+	node = kv_find(kv, dir, name);
 	if (dir->node.unlinked)
 		;
 	else if (!ask->err)
-		remote_node_learn(kv, dir, c->name, &ask->found);
+		remote_node_learn(kv, dir, name, &ask->found, l->asked_ns);
+	else if (ask->err == -ENOENT && node && kv_is_dir(node))
+		remote_dir_missing(kv, dir, name, l->asked_ns);
 	else if (ask->err == -ENOENT && node && !kv_is_dir(node) &&
 		 node->state == KV_REMOTE && !kv_file(node)->remote->fetch)
 		remote_node_forget(kv, node);
@@ -153,6 +174,7 @@ static void looked_up(void *ctx, int err)
 {
 	struct remote_lookup *l = ctx;
 	struct call *c = l->c;
+	call_fn then;
 
 	if (!c) { /* answered long since */
 		if (err)
@@ -165,13 +187,14 @@ static void looked_up(void *ctx, int err)
 	if (err)
 		set_unsure(c);
 	else
-		learn(c, &l->ask);
+		learn(c, l);
+	then = l->then;
 	if (err != -EINPROGRESS)
 		free(l);
 	if (sending)
-		call_defer(c, kv_do_lookup);
+		call_defer(c, then);
 	else
-		kv_do_lookup(c);
+		then(c);
 }
 
 static int send_lookup(struct remote_lookup *l)
@@ -194,14 +217,15 @@ static bool is_answered(struct call *c, struct remote_lookup *l)
 	bool fresh = late && clock_now_ns() - late->came_ns < REMOTE_SEEN_NS;
 
 	if (fresh) {
-		learn(c, &late->ask);
+		late->then = l->then;
+		learn(c, late);
 		atomic_fetch_add(&r->counters.lookups_late, 1);
 	}
 	free(late);
 	return fresh;
 }
 
-static void ask_for_block(struct call *c)
+static void ask_then(struct call *c, call_fn then)
 {
 	struct kv *kv = c->fs->kv;
 	struct remote_lookup *l = calloc(1, sizeof(*l));
@@ -210,9 +234,11 @@ static void ask_for_block(struct call *c)
 	if (l) {
 		l->c = c;
 		l->r = c->fs->remote;
+		l->then = then;
+		l->asked_ns = clock_now_ns();
 		l->ask.path = l->path;
 		pthread_mutex_lock(&kv->lock);
-		n = kv_path(kv_dir(kv_node(c->inode)), c->name, l->path);
+		n = kv_path(dir_of(l, c), name_of(l, c), l->path);
 		pthread_mutex_unlock(&kv->lock);
 	}
 	if (n > 0) {
@@ -226,7 +252,7 @@ static void ask_for_block(struct call *c)
 	free(l);
 	/* With what is known here; not from the ring's thread, see call_keep.
 	 */
-	call_defer(c, kv_do_lookup);
+	call_defer(c, then);
 }
 
 /* -- a namespace that was made elsewhere -------------------------------- */
@@ -280,20 +306,36 @@ static void ask_for_namespace(struct call *c)
 	kv_do_lookup(c);
 }
 
-void remote_lookup(struct call *c)
+static struct call *keep_asked(struct call *c)
 {
 	struct call *kept = call_keep(c);
 
 	if (!kept) {
 		call_reply_err(c, ENOMEM);
-		return;
+		return NULL;
 	}
 	kept->flags |= REMOTE_ASKED;
 	atomic_fetch_add(&c->fs->remote->counters.lookups, 1);
-	if (kv_node(c->inode)->type == KV_ROOT)
+	return kept;
+}
+
+void remote_lookup(struct call *c)
+{
+	bool in_root = kv_node(c->inode)->type == KV_ROOT;
+	struct call *kept = keep_asked(c);
+
+	if (kept && in_root)
 		call_defer(kept, ask_for_namespace);
-	else
-		ask_for_block(kept);
+	else if (kept)
+		ask_then(kept, kv_do_lookup);
+}
+
+void remote_getattr(struct call *c)
+{
+	struct call *kept = keep_asked(c);
+
+	if (kept)
+		ask_then(kept, kv_do_getattr);
 }
 
 /* -- unlink ------------------------------------------------------------- */

@@ -25,12 +25,17 @@ static void keep_times(struct kv_dir *dir, int64_t mtime, int64_t ctime)
 }
 
 static void learn_dir(struct kv *kv, struct kv_dir *dir, const char *name,
-		      const struct meta_kv_found *found)
+		      const struct meta_kv_found *found, int64_t asked_ns)
 {
 	int64_t mtime = dir->mtime_ns, ctime = dir->ctime_ns;
+	struct kv_dir *made = kv_dir_new(kv, dir, name, found->mode & 07777,
+					 found->uid, found->gid);
 
-	kv_dir_new(kv, dir, name, found->mode, found->uid, found->gid);
 	keep_times(dir, mtime, ctime);
+	if (!made)
+		return;
+	made->learnt = true;
+	made->heard_ns = asked_ns;
 }
 
 static void learn_file(struct kv *kv, struct kv_dir *dir, const char *name,
@@ -84,11 +89,13 @@ void remote_node_forget(struct kv *kv, struct kv_node *node)
 }
 
 void remote_node_learn(struct kv *kv, struct kv_dir *dir, const char *name,
-		       const struct meta_kv_found *found)
+		       const struct meta_kv_found *found, int64_t asked_ns)
 {
 	struct kv_node *node = kv_find(kv, dir, name);
 	struct kv_remote *known;
 
+	if (node && kv_is_dir(node) && found->is_dir)
+		remote_dir_hear(kv, kv_dir(node), found, asked_ns);
 	if (node && (kv_is_dir(node) || node->state != KV_REMOTE))
 		return; /* what is here comes first */
 	known = node ? kv_file(node)->remote : NULL;
@@ -103,7 +110,7 @@ void remote_node_learn(struct kv *kv, struct kv_dir *dir, const char *name,
 	if (node)
 		remote_node_forget(kv, node);
 	if (found->is_dir)
-		learn_dir(kv, dir, name, found);
+		learn_dir(kv, dir, name, found, asked_ns);
 	else
 		learn_file(kv, dir, name, found);
 }

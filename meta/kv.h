@@ -111,6 +111,30 @@ void meta_kv_dirty(struct meta *m, const char *path, uint16_t path_len);
  *  Returns: 0 or -ETIMEDOUT after the deadline. */
 int meta_kv_sync(struct meta *m, const char *path, uint16_t path_len);
 
+/* Which attributes of a directory. */
+#define META_DIR_MODE 1u
+#define META_DIR_UID 2u
+#define META_DIR_GID 4u
+
+/**
+ * meta_kv_dir_set - change a directory's record for all nodes; waits
+ * @path: "NAMESPACE/dir"
+ * @set: META_DIR_*: those of mode, uid and gid that are to be set; where there
+ *       is no record yet, all are. All become what the record has then.
+ *
+ * Returns: 0, -ENOENT no such namespace, -EIO no answer within the deadline.
+ */
+int meta_kv_dir_set(struct meta *m, const char *path, uint16_t path_len,
+		    unsigned set, uint32_t *mode, uint32_t *uid, uint32_t *gid);
+
+/** meta_kv_dir_drop - forget a directory's record; waits. The next block
+ *  published below it makes it anew. 0, -ENOENT or -EIO. */
+int meta_kv_dir_drop(struct meta *m, const char *path, uint16_t path_len);
+
+/** meta_kv_dirs_again - directories that were written may be gone: write them
+ *  again with the next blocks below them. Never waits. */
+void meta_kv_dirs_again(struct meta *m);
+
 /* What Redis says of a name. */
 struct meta_kv_found {
 	bool is_dir;

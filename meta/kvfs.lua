@@ -411,6 +411,21 @@ local function directory(_, f, path, rec, blob)
 	return 'G' .. NO_GEN
 end
 
+-- keys: bucket; args: path with its slash, record of a directory, which of its
+-- attributes are to be set: any of m u g. Returns: the record as it is now.
+local function dir_set(k, a)
+	local old, new = redis.call('HGET', k[1], a[1]), a[2]
+	if old and #old == #new then
+		local function pick(what, from)
+			return (a[3]:find(what) and new or old):sub(from, from + 3)
+		end
+		new = new:sub(1, 1) .. pick('m', 2) .. pick('u', 6) ..
+			pick('g', 10)
+	end
+	redis.call('HSET', k[1], a[1], new)
+	return new
+end
+
 local function purge_tombs(b)
 	local old = redis.call('ZRANGEBYSCORE', b.order, '-inf', b.now,
 		'LIMIT', 0, 50)
@@ -534,4 +549,5 @@ register('ns_list', ns_list, { 'no-writes' })
 register('ns_put', ns_put, {})
 register('ns_remove', ns_remove, {})
 register('kv_batch', kv_batch, {})
+register('dir_set', dir_set, {})
 register('kv_scan', kv_scan, { 'no-writes' })

@@ -17,6 +17,7 @@
  *      namespace.c the namespaces' records
  *      kv.c        the dirty set (kv.h); kv_send.c publishes it, kv_audit.c
  *                  compares it with Redis and sweeps dead holders
+ *      kv_dir.c    a directory's mode and owner, as its user changes them
  *      kv_find.c   lookups, kv_trip.c many of them in a round trip;
  *                  kv_list.c the listing
  *      ckpt.c      the ckpt tree, one script call per operation (ckpt.h);

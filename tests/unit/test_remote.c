@@ -3,7 +3,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "engine/loop.h"
+#include "fs/kv.h"
 #include "fs/remote.h"
 #include "tests/unit/engine_fixture.h"
 
@@ -21,6 +23,27 @@ static struct engine_peer *connected(uint32_t i, uint32_t j)
 	ck_assert_int_eq(fx_call_wait(&c), 0);
 	return p;
 }
+
+START_TEST(an_answer_older_than_a_change_of_ours_says_nothing)
+{
+	const struct meta_kv_found old = {.is_dir = true, .mode = 0755};
+	const struct meta_kv_found new = {.is_dir = true, .mode = 0711};
+	int64_t asked = clock_now_ns();
+	struct kv_dir dir = {.node.type = KV_DIR, .mode = 0755};
+	struct kv kv = {.dirs_fd = -1};
+
+	remote_dir_changed(&dir, 0700, 7, 8, asked - 1);
+
+	remote_dir_hear(&kv, &dir, &old, asked);
+	ck_assert_uint_eq(dir.mode, 0700);
+	ck_assert_uint_eq(dir.uid, 7);
+	remote_dir_hear(&kv, &dir, &new, clock_now_ns() + 1);
+	ck_assert_uint_eq(dir.mode, 0711);
+	ck_assert_uint_eq(dir.uid, 0);
+	remote_dir_hear(&kv, &dir, &old, asked + 1);
+	ck_assert_uint_eq(dir.mode, 0711);
+}
+END_TEST
 
 START_TEST(only_who_may_still_write_is_refused_for_what_is_in_quarantine)
 {
@@ -65,11 +88,12 @@ END_TEST
 int main(void)
 {
 	Suite *suite = suite_create("remote");
-	TCase *c = tcase_create("quarantine");
+	TCase *c = tcase_create("remote");
 	SRunner *runner;
 	int failed;
 
 	tcase_set_timeout(c, 60);
+	tcase_add_test(c, an_answer_older_than_a_change_of_ours_says_nothing);
 	tcase_add_test(
 		c,
 		only_who_may_still_write_is_refused_for_what_is_in_quarantine);
