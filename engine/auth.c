@@ -204,6 +204,15 @@ static bool uuid_any(const uint8_t uuid[WIRE_UUID_BYTES])
 	return !memcmp(uuid, zero, WIRE_UUID_BYTES);
 }
 
+static const char *transports_differ(uint8_t mine, uint8_t theirs)
+{
+	if (mine == WIRE_RDMA)
+		return "this address is for rdma";
+	if (theirs == WIRE_RDMA)
+		return "this address is not for rdma";
+	return mine == WIRE_TLS ? "tls is required here" : "tls is off here";
+}
+
 /* What both sides check in the other's hello. */
 static int peer_check(struct auth *a, const char **why)
 {
@@ -217,8 +226,7 @@ static int peer_check(struct auth *a, const char **why)
 	if (*why)
 		return -ENOTUNIQ;
 	if (peer->transport != mine->transport) {
-		*why = mine->transport == WIRE_TLS ? "tls is required here"
-						   : "tls is off here";
+		*why = transports_differ(mine->transport, peer->transport);
 		return -EPROTO;
 	}
 	if (!key_find(a->self->keys, peer->key_id)) {

@@ -39,7 +39,8 @@
  * that queued it.
  *
  * Memory. An engine: about 20 KiB, 128 B for each region, one thread, and what
- * its transports add: local two threads, file one and 8 MiB of buffers. A peer:
+ * its transports add: local two threads, tcp and rdma one each, file one and 8
+ * MiB of buffers. A peer:
  * about 2 KiB, its control queue (at most ENGINE_QUEUE_MAX, and replies that it
  * has not taken: at most those to 2 * ENGINE_CALLS_MAX calls), and for each
  * path what its window holds: 256 B a slice. A grant: 256 B, and up to 64 KiB
@@ -107,7 +108,7 @@ struct engine_config {
 	const struct engine_keys *keys; /* NULL: loopback and unix only */
 	bool tls;			/* encrypt what leaves the machine */
 	/* "tcp:10.0.0.1:7077" (port 0: any), "tcp:[::1]:7077",
-	 * "unix:/path", "loop:name". */
+	 * "rdma:10.0.0.1:7077", "unix:/path", "loop:name". */
 	const char *const *listen;
 	uint32_t n_listen;
 	uint32_t links_per_address;  /* 0: as the transport likes */

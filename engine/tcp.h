@@ -23,6 +23,7 @@
  */
 
 #include "engine/auth.h"
+#include "engine/tcp_address.h"
 #include "engine/tls.h"
 #include "engine/transport.h"
 
@@ -32,7 +33,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 
 #define TCP_STRANGERS_MAX 64
 #define TCP_STRANGER_NS 2000000000LL /* to be no stranger any more */
@@ -85,11 +85,6 @@ enum tcp_state {
 	TCP_UP,
 	TCP_ENDING, /* waits for the kernel to let go */
 	TCP_DOWN,
-};
-
-struct tcp_address {
-	struct sockaddr_storage sa;
-	socklen_t len;
 };
 
 struct tcp_link {
@@ -225,15 +220,6 @@ extern _Atomic unsigned tcp_wire_order;
 #else
 #define tcp_order() ((void)0)
 #endif
-
-/* tcp_address.c */
-bool tcp_address_is_unix(const char *address);
-/** tcp_address_parse - 0 or -EINVAL. */
-int tcp_address_parse(const char *address, struct tcp_address *a);
-/** tcp_address_is_local - loopback or unix: reachable from here alone. */
-bool tcp_address_is_local(const struct tcp_address *a);
-void tcp_address_format(const struct tcp_address *a,
-			char text[ENGINE_ADDRESS_BYTES]);
 
 /* tcp_loop.c */
 int tcp_loop_start(struct transport *t);

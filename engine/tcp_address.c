@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "engine/tcp.h"
+#include "engine/tcp_address.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

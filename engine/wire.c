@@ -18,6 +18,7 @@ static const struct {
 	[WIRE_DATA] = {"data", WIRE_DATA_MAX},
 	[WIRE_REFUSE] = {"refuse", 0},
 	[WIRE_ACK] = {"ack", 0},
+	[WIRE_ENDPOINT] = {"endpoint", WIRE_HANDSHAKE_MAX},
 };
 
 uint32_t wire_length_max(uint8_t type)
@@ -121,7 +122,7 @@ int wire_hello_get(const uint8_t *from, size_t n, struct wire_hello *h,
 		*why = "hello too short";
 	else if (!from[0] || from[0] > from[1])
 		*why = "no wire version offered";
-	else if (from[2] > WIRE_TLS)
+	else if (from[2] > WIRE_RDMA)
 		*why = "unknown transport";
 	if (*why)
 		return -EPROTO;

@@ -44,6 +44,7 @@ enum wire_type {
 	WIRE_DATA = 7,	  /* a slice for a segment that the receiver granted */
 	WIRE_REFUSE = 8,  /* a slice was not taken: its number, its status */
 	WIRE_ACK = 9,	  /* nothing but the count that every header has */
+	WIRE_ENDPOINT = 10, /* rdma: where the sender's queue pair is */
 	WIRE_TYPE_END
 };
 
@@ -109,7 +110,7 @@ const char *wire_type_name(uint8_t type);
 #define WIRE_PROOF_BYTES 32
 #define WIRE_HELLO_BYTES 88
 
-enum wire_transport { WIRE_PLAIN = 0, WIRE_TLS = 1 };
+enum wire_transport { WIRE_PLAIN = 0, WIRE_TLS = 1, WIRE_RDMA = 2 };
 
 struct wire_hello {
 	uint8_t version_min, version_max; /* CHALLENGE: the choice, twice */

@@ -11,37 +11,80 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "engine/auth.h"
 
-#define HOST ENGINE_MEM_HOST
 #define FRAME ENGINE_MEM_FILE
 #define DISK ENGINE_MEM_DISK
 
-const struct fx_way fx_ways[] = {
-	{"loop", "loop:%u", HOST, HOST, false, 0, false},
-	{"loop, frames", "loop:%u", FRAME, FRAME, false, 0, false},
-	{"tcp", "tcp:127.0.0.1:0", HOST, HOST, false, 0, false},
-	{"tcp, frames", "tcp:127.0.0.1:0", FRAME, FRAME, false, 0, false},
-	{"tcp, tls", "tcp:127.0.0.1:0", HOST, HOST, true, 0, false},
-	{"tcp, tls, frames", "tcp:127.0.0.1:0", FRAME, FRAME, true, 0, false},
-	{"unix", "unix:/tmp/kvfs-engine-%u-%d", HOST, HOST, false, 0, false},
-	{"unix, frames", "unix:/tmp/kvfs-engine-%u-%d", FRAME, FRAME, false, 0,
-	 false},
+static const struct fx_way usual_ways[] = {
+	{.name = "loop", .listen = "loop:%u"},
+	{.name = "loop, frames",
+	 .listen = "loop:%u",
+	 .from = FRAME,
+	 .to = FRAME},
+	{.name = "tcp", .listen = "tcp:127.0.0.1:0"},
+	{.name = "tcp, frames",
+	 .listen = "tcp:127.0.0.1:0",
+	 .from = FRAME,
+	 .to = FRAME},
+	{.name = "tcp, tls", .listen = "tcp:127.0.0.1:0", .tls = true},
+	{.name = "tcp, tls, frames",
+	 .listen = "tcp:127.0.0.1:0",
+	 .from = FRAME,
+	 .to = FRAME,
+	 .tls = true},
+	{.name = "unix", .listen = "unix:/tmp/kvfs-engine-%u-%d"},
+	{.name = "unix, frames",
+	 .listen = "unix:/tmp/kvfs-engine-%u-%d",
+	 .from = FRAME,
+	 .to = FRAME},
 	/* between nodes above, local below */
-	{"local", NULL, HOST, HOST, false, 0, false},
-	{"local, frames", NULL, FRAME, FRAME, false, 0, false},
-	{"local, to a frame", NULL, HOST, FRAME, false, 0, false},
-	{"local, from a frame", NULL, FRAME, HOST, false, 0, false},
-	{"file, to memory", NULL, DISK, HOST, false, 0, false},
-	{"file, to a frame", NULL, DISK, FRAME, false, 0, false},
-	{"file, from a frame", NULL, FRAME, DISK, false, 0, false},
-	{"file, disk to disk", NULL, DISK, DISK, false, 0, false},
-	{"file, cold, to memory", NULL, DISK, HOST, false, 0, true},
-	{"file, cold, to a frame", NULL, DISK, FRAME, false, 0, true},
-	{"file, cold, disk to disk", NULL, DISK, DISK, false, 0, true},
+	{.name = "local"},
+	{.name = "local, frames", .from = FRAME, .to = FRAME},
+	{.name = "local, to a frame", .to = FRAME},
+	{.name = "local, from a frame", .from = FRAME},
+	{.name = "file, to memory", .from = DISK},
+	{.name = "file, to a frame", .from = DISK, .to = FRAME},
+	{.name = "file, from a frame", .from = FRAME, .to = DISK},
+	{.name = "file, disk to disk", .from = DISK, .to = DISK},
+	{.name = "file, cold, to memory", .from = DISK, .cold = true},
+	{.name = "file, cold, to a frame",
+	 .from = DISK,
+	 .to = FRAME,
+	 .cold = true},
+	{.name = "file, cold, disk to disk",
+	 .from = DISK,
+	 .to = DISK,
+	 .cold = true},
 };
-const int fx_n_ways = sizeof(fx_ways) / sizeof(fx_ways[0]);
-const int fx_n_remote = 8;
+const struct fx_way *fx_ways = usual_ways;
+int fx_n_ways = sizeof(usual_ways) / sizeof(usual_ways[0]);
+int fx_n_remote = 8;
+
+static char rdma_listen[ENGINE_ADDRESS_BYTES];
+static const struct fx_way rdma_ways[] = {
+	{.name = "rdma", .listen = rdma_listen, .keys = true, .slow = true},
+	{.name = "rdma, frames",
+	 .listen = rdma_listen,
+	 .from = FRAME,
+	 .to = FRAME,
+	 .keys = true,
+	 .slow = true,
+	 .buffers_bytes = 2u << 20},
+};
+
+void fx_choose_ways(void)
+{
+	const char *address = getenv("KVFS_TEST_RDMA");
+
+	fault_init();
+	if (!address)
+		return;
+	snprintf(rdma_listen, sizeof(rdma_listen), "rdma:%s:0", address);
+	fx_ways = rdma_ways;
+	fx_n_ways = fx_n_remote = sizeof(rdma_ways) / sizeof(rdma_ways[0]);
+}
 
 static const struct engine_keys fx_keys = {1, {{1, {42}}}};
 
@@ -132,9 +175,11 @@ void fx_node_open(struct fx *fx, uint32_t i, uint32_t incarnation)
 	struct engine_config c = {
 		.listen = listen,
 		.n_listen = fx->way->listen ? 1 : 0,
-		.keys = fx->way->tls ? &fx_keys : NULL,
+		.keys = fx->way->tls || fx->way->keys ? &fx_keys : NULL,
 		.tls = fx->way->tls,
 		.links_per_address = fx->way->links,
+		.connect_timeout_ms = fx->way->slow ? 5000 : 0,
+		.silence_ms = fx->way->slow ? 10000 : 0,
 		.callbacks = &callbacks,
 		.ctx = node,
 	};

@@ -19,16 +19,23 @@
 
 struct fx_way {
 	const char *name;
-	const char *listen; /* "%u": the node's number, "%d": the
-			     * process; NULL: local */
-	enum engine_mem_kind from, to;
-	bool tls;	/* with the cluster's key */
+	const char *listen;	       /* "%u": the node's number, "%d": the
+					* process; NULL: local */
+	enum engine_mem_kind from, to; /* HOST unless it says */
+	bool tls;		       /* with the cluster's key */
 	uint32_t links; /* to one address; 0: as the transport likes */
 	bool cold;	/* the source is not in the page cache */
+	bool keys;	/* with the cluster's key, in plain */
+	bool slow;	/* an emulated card: less of it, and more patience */
+	uint32_t buffers_bytes; /* of the links, once there are any */
 };
 
-extern const struct fx_way fx_ways[];
-extern const int fx_n_ways, fx_n_remote; /* remote ones come first */
+extern const struct fx_way *fx_ways;
+extern int fx_n_ways, fx_n_remote; /* remote ones come first */
+
+/** fx_choose_ways - those of a real card instead, where KVFS_TEST_RDMA says
+ *  its address; before tests are made of them. */
+void fx_choose_ways(void);
 
 /* What a node does with messages. */
 enum fx_type {

@@ -96,8 +96,9 @@ START_TEST(what_is_unknown_is_refused_and_nothing_is_set)
 	static const struct {
 		int at;
 		uint8_t value;
-	} bad[] = {{0, 'K'}, {4, 2}, {4, 0}, {5, 0},	{5, 10}, {5, 255},
-		   {6, 1},   {6, 8}, {7, 1}, {13, 255}, {74, 1}, {79, 1}};
+	} bad[] = {{0, 'K'}, {4, 2}, {4, 0}, {5, 0}, {5, WIRE_TYPE_END},
+		   {5, 255}, {6, 1}, {6, 8}, {7, 1}, {13, 255},
+		   {74, 1},  {79, 1}};
 	uint8_t b[WIRE_HEADER_BYTES];
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -155,7 +156,7 @@ START_TEST(a_hello_is_got_again_and_a_short_or_odd_one_refused)
 	b[0] = 0;
 	ck_assert_int_eq(wire_hello_get(b, sizeof(b), &got, &why), -EPROTO);
 	b[0] = 1;
-	b[2] = 2;
+	b[2] = WIRE_RDMA + 1;
 	ck_assert_int_eq(wire_hello_get(b, sizeof(b), &got, &why), -EPROTO);
 }
 END_TEST

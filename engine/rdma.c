@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: MIT
+/* What the core calls: any thread, nothing blocks, nothing calls up. */
+#include "engine/rdma.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+
+static struct rdma_link *link_of(struct engine_link *link)
+{
+	return container_of(link, struct rdma_link, base);
+}
+
+static int rdma_open(struct transport **out, const struct transport_config *c)
+{
+	struct transport *t = calloc(1, sizeof(*t));
+	int rc = -ENOMEM;
+
+	if (!t)
+		goto no_memory;
+	t->engine = c->engine;
+	t->tls = c->tls;
+	t->have_keys = c->keys && c->keys->n;
+	if (t->have_keys)
+		t->keys = *c->keys;
+	t->self = (struct auth_self){.incarnation = c->self.incarnation,
+				     .keys = &t->keys,
+				     .version_min = WIRE_VERSION_MIN,
+				     .version_max = WIRE_VERSION_MAX,
+				     .transport = WIRE_RDMA};
+	memcpy(t->self.uuid, c->self.uuid, sizeof(t->self.uuid));
+	pthread_mutex_init(&t->lock, NULL);
+	pthread_mutex_init(&t->regions_lock, NULL);
+	pthread_cond_init(&t->changed, NULL);
+	list_init(&t->bells);
+	list_init(&t->new_listeners);
+	list_init(&t->links);
+	list_init(&t->pumps);
+	list_init(&t->endings);
+	list_init(&t->listeners);
+	list_init(&t->devices);
+	for (unsigned i = 0; i < RDMA_REGION_BUCKETS; i++)
+		list_init(&t->regions[i]);
+	rc = rdma_loop_start(t);
+	if (!rc) {
+		*out = t;
+		return 0;
+	}
+	free(t);
+no_memory:
+	log_error("engine: rdma: %s", strerror(-rc));
+	return rc;
+}
+
+static void rdma_quiet(struct transport *t)
+{
+	pthread_mutex_lock(&t->lock);
+	t->quiet = true;
+	pthread_mutex_unlock(&t->lock);
+	rdma_ring_bell(t);
+	pthread_mutex_lock(&t->lock);
+	while (!t->is_quiet)
+		pthread_cond_wait(&t->changed, &t->lock);
+	pthread_mutex_unlock(&t->lock);
+}
+
+static void rdma_close(struct transport *t)
+{
+	pthread_mutex_lock(&t->lock);
+	t->quiet = t->ended = true;
+	pthread_mutex_unlock(&t->lock);
+	rdma_ring_bell(t);
+	rdma_loop_join(t);
+	rdma_regions_free(t);
+	engine_keys_wipe(&t->keys);
+	pthread_cond_destroy(&t->changed);
+	pthread_mutex_destroy(&t->regions_lock);
+	pthread_mutex_destroy(&t->lock);
+	free(t);
+}
+
+static int rdma_listen(struct transport *t, const char *address, char *bound)
+{
+	return rdma_listener_open(t, address, bound);
+}
+
+/* With t->lock. */
+static void post(struct rdma_link *l)
+{
+	if (list_empty(&l->bell))
+		list_push_back(&l->t->bells, &l->bell);
+}
+
+static void no_port(struct tcp_address *a)
+{
+	if (a->sa.ss_family == AF_INET)
+		((struct sockaddr_in *)&a->sa)->sin_port = 0;
+	else
+		((struct sockaddr_in6 *)&a->sa)->sin6_port = 0;
+}
+
+static int rdma_connect(struct transport *t, const struct link_target *target,
+			struct engine_link **link)
+{
+	struct tcp_address to, from = {};
+	struct rdma_link *l;
+
+	if (t->tls || rdma_address_parse(target->address, &to))
+		return -EINVAL;
+	/* Bind to a card of ours, where there are several; else the route. */
+	if (target->local && !rdma_address_parse(target->local, &from))
+		no_port(&from);
+	l = rdma_link_new(t, target);
+	if (!l)
+		return -ENOMEM;
+	l->to = to;
+	if (from.sa.ss_family == to.sa.ss_family)
+		l->from = from;
+	l->peer = target->node;
+	l->session = target->session;
+	l->deadline_ns = target->deadline_ns;
+	*link = &l->base;
+	pthread_mutex_lock(&t->lock);
+	post(l);
+	pthread_mutex_unlock(&t->lock);
+	rdma_ring_bell(t);
+	return 0;
+}
+
+static void rdma_link_close(struct engine_link *link, int why)
+{
+	struct rdma_link *l = link_of(link);
+	bool ring;
+
+	pthread_mutex_lock(&l->t->lock);
+	ring = !l->close_wanted && !l->shut;
+	if (ring) {
+		l->close_wanted = true;
+		l->close_why = why;
+		post(l);
+	}
+	pthread_mutex_unlock(&l->t->lock);
+	if (ring)
+		rdma_ring_bell(l->t);
+}
+
+static void rdma_link_free(struct engine_link *link)
+{
+	rdma_link_destroy(link_of(link));
+}
+
+static int queue(struct rdma_link *l, struct list *to, struct list *what)
+{
+	bool taken;
+
+	pthread_mutex_lock(&l->t->lock);
+	taken = !l->shut;
+	if (taken) {
+		list_push_back(to, what);
+		post(l);
+	}
+	pthread_mutex_unlock(&l->t->lock);
+	if (!taken)
+		return -ENOTCONN;
+	rdma_ring_bell(l->t);
+	return 0;
+}
+
+static int rdma_send(struct engine_link *link, struct engine_msg *m)
+{
+	struct rdma_link *l = link_of(link);
+
+	return queue(l, &l->msgs, &m->link);
+}
+
+static int rdma_submit(struct transport *t, struct engine_link *link,
+		       struct engine_slice *s)
+{
+	struct rdma_link *l = link_of(link);
+
+	(void)t;
+	return queue(l, &l->slices, &s->link);
+}
+
+static bool cancel_queued(struct rdma_link *l, struct engine_slice *s)
+{
+	list_for_each_safe (n, &l->slices) {
+		if (n != &s->link)
+			continue;
+		list_remove(n);
+		list_push_back(&l->back, n);
+		return true;
+	}
+	return false;
+}
+
+static bool cancel_begun(struct rdma_link *l, struct engine_slice *s)
+{
+	for (unsigned i = 0; i < RDMA_WINDOW_SLICES; i++) {
+		if (l->outs[i].slice != s)
+			continue;
+		l->outs[i].cancelled = true;
+		return true;
+	}
+	return false;
+}
+
+static void rdma_cancel(struct transport *t, struct engine_link *link,
+			struct engine_slice *s)
+{
+	struct rdma_link *l = link_of(link);
+	bool found;
+
+	pthread_mutex_lock(&t->lock);
+	found = !l->shut && (cancel_queued(l, s) || cancel_begun(l, s));
+	if (found) {
+		l->cancel_wanted = true;
+		post(l);
+	}
+	pthread_mutex_unlock(&t->lock);
+	if (found)
+		rdma_ring_bell(t);
+}
+
+static void rdma_divert(struct engine_link *link, struct engine_segment segment)
+{
+	struct rdma_link *l = link_of(link);
+	bool found = false;
+
+	pthread_mutex_lock(&l->t->lock);
+	for (unsigned i = 0; i < RDMA_WINDOW_SLICES && !l->shut; i++) {
+		struct rdma_in *in = &l->ins[i];
+
+		if (in->segment.id != segment.id ||
+		    in->segment.generation != segment.generation)
+			continue;
+		in->diverted = found = true;
+	}
+	if (found) {
+		l->divert_wanted = true;
+		post(l);
+	}
+	pthread_mutex_unlock(&l->t->lock);
+	if (found)
+		rdma_ring_bell(l->t);
+}
+
+const struct transport_ops transport_rdma = {
+	.name = "rdma",
+	.schemes = "rdma",
+	.slice_bytes = RDMA_SLICE_BYTES,
+	.window_bytes = RDMA_WINDOW_BYTES,
+	.window_slices = RDMA_WINDOW_SLICES,
+	.links = RDMA_LINKS,
+	.open = rdma_open,
+	.close = rdma_close,
+	.listen = rdma_listen,
+	.quiet = rdma_quiet,
+	.connect = rdma_connect,
+	.link_close = rdma_link_close,
+	.link_free = rdma_link_free,
+	.send = rdma_send,
+	.submit = rdma_submit,
+	.cancel = rdma_cancel,
+	.divert = rdma_divert,
+	.region_add = rdma_region_add,
+	.region_remove = rdma_region_remove,
+};

@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The queue pair. Reliable and in order, so a packet behind a WRITE comes
+ * after it, and a READY behind a BIND is sent when the window stands.
+ */
+#include "engine/rdma.h"
+
+#include "base/log.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define POLL_AT_ONCE 16
+#define PSN_MASK 0xffffffu
+#define INLINE_BYTES 128 /* asked for; fewer are fine */
+#define HOP_LIMIT 64
+#define TIMEOUT_CODE 16 /* 4.096 us << 16: 0.27 s, then again */
+#define RETRIES 7
+#define RNR_CODE 12 /* 0.64 ms; every packet has a buffer that waits */
+
+enum posted { POSTED_PACKET, POSTED_WRITE, POSTED_INVALIDATE, POSTED_RECEIVE };
+
+static uint64_t name_of(enum posted what, uint32_t number)
+{
+	return (uint64_t)what << 32 | number;
+}
+
+static uint8_t *receive_buffer(const struct rdma_link *l, uint32_t i)
+{
+	return l->packets + (RDMA_PACKETS + i) * RDMA_PACKET_BYTES;
+}
+
+static uint8_t *send_buffer(const struct rdma_link *l, uint32_t packet)
+{
+	return l->packets + packet % RDMA_PACKETS * RDMA_PACKET_BYTES;
+}
+
+/* --- made -------------------------------------------------------------- */
+
+static int post_receive(struct rdma_link *l, uint32_t i)
+{
+	struct ibv_sge sge = {
+		.addr = (uintptr_t)receive_buffer(l, i),
+		.length = RDMA_PACKET_BYTES,
+		.lkey = l->packets_mr->lkey,
+	};
+	struct ibv_recv_wr wr = {
+		.wr_id = name_of(POSTED_RECEIVE, i),
+		.sg_list = &sge,
+		.num_sge = 1,
+	};
+
+	return verbs_post_recv(l->qp, &wr);
+}
+
+static int make_packets(struct rdma_link *l)
+{
+	size_t n = (size_t)(RDMA_PACKETS + RDMA_RECEIVES) * RDMA_PACKET_BYTES;
+
+	l->packets = aligned_alloc(4096, n);
+	if (!l->packets)
+		return -ENOMEM;
+	l->packets_mr =
+		rdma_register(l->device, l->packets, n, IBV_ACCESS_LOCAL_WRITE);
+	return l->packets_mr ? 0 : -errno;
+}
+
+static int make_queues(struct rdma_link *l)
+{
+	struct ibv_qp_init_attr a = {
+		.cap = {.max_send_wr = RDMA_SENDS,
+			.max_recv_wr = RDMA_RECEIVES,
+			.max_send_sge = 1,
+			.max_recv_sge = 1,
+			.max_inline_data = INLINE_BYTES},
+		.qp_type = IBV_QPT_RC,
+	};
+
+	l->cq = verbs_create_cq(l->device->context, RDMA_SENDS + RDMA_RECEIVES,
+				l, l->device->channel);
+	if (!l->cq)
+		return -errno;
+	a.send_cq = a.recv_cq = l->cq;
+	l->qp = verbs_create_qp(l->device->pd, &a);
+	if (!l->qp)
+		return -errno;
+	l->inline_bytes = a.cap.max_inline_data;
+	return verbs_notify(l->cq);
+}
+
+static int to_init(struct rdma_link *l)
+{
+	struct ibv_qp_attr a = {
+		.qp_state = IBV_QPS_INIT,
+		.port_num = l->port.number,
+		.qp_access_flags = IBV_ACCESS_REMOTE_WRITE,
+	};
+
+	return verbs_modify_qp(l->qp, &a,
+			       IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT |
+				       IBV_QP_ACCESS_FLAGS);
+}
+
+static int ask_port(struct rdma_link *l)
+{
+	struct ibv_port_attr a;
+	int rc = verbs_query_port(l->device->context, l->port.number, &a);
+
+	if (rc)
+		return rc;
+	l->mtu = (uint8_t)a.active_mtu;
+	l->lid = a.lid;
+	if (getrandom(&l->first_psn, sizeof(l->first_psn), 0) !=
+	    sizeof(l->first_psn))
+		return -EAGAIN;
+	l->first_psn &= PSN_MASK;
+	return 0;
+}
+
+static int set_up(struct rdma_link *l)
+{
+	int rc = ask_port(l);
+
+	if (!rc)
+		rc = make_packets(l);
+	if (!rc)
+		rc = make_queues(l);
+	if (!rc)
+		rc = to_init(l);
+	for (uint32_t i = 0; i < RDMA_RECEIVES && !rc; i++)
+		rc = post_receive(l, i);
+	return rc;
+}
+
+int rdma_queue_open(struct rdma_link *l)
+{
+	int rc;
+
+	l->device = rdma_device_get(l->t, l->port.device);
+	if (!l->device)
+		return -errno;
+	rc = set_up(l);
+	if (rc)
+		log_warn("engine: rdma: %s: no queue pair: %s", l->device->name,
+			 strerror(-rc));
+	return rc;
+}
+
+void rdma_queue_endpoint(const struct rdma_link *l, struct rdma_endpoint *p)
+{
+	*p = (struct rdma_endpoint){
+		.queue_pair = l->qp->qp_num,
+		.first_psn = l->first_psn,
+		.lid = l->lid,
+		.mtu = l->mtu,
+	};
+	memcpy(p->gid, l->port.gid, sizeof(p->gid));
+}
+
+/* --- connected --------------------------------------------------------- */
+
+static int to_receive(struct rdma_link *l, const struct rdma_endpoint *p)
+{
+	struct ibv_qp_attr a = {
+		.qp_state = IBV_QPS_RTR,
+		.path_mtu = p->mtu < l->mtu ? p->mtu : l->mtu,
+		.dest_qp_num = p->queue_pair,
+		.rq_psn = p->first_psn,
+		.max_dest_rd_atomic = 1,
+		.min_rnr_timer = RNR_CODE,
+		.ah_attr = {.dlid = p->lid,
+			    .port_num = l->port.number,
+			    .is_global = l->port.global,
+			    .grh = {.sgid_index = l->port.gid_index,
+				    .hop_limit = HOP_LIMIT}},
+	};
+
+	memcpy(a.ah_attr.grh.dgid.raw, p->gid, sizeof(p->gid));
+	return verbs_modify_qp(l->qp, &a,
+			       IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU |
+				       IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+				       IBV_QP_MAX_DEST_RD_ATOMIC |
+				       IBV_QP_MIN_RNR_TIMER);
+}
+
+static int to_send(struct rdma_link *l)
+{
+	struct ibv_qp_attr a = {
+		.qp_state = IBV_QPS_RTS,
+		.timeout = TIMEOUT_CODE,
+		.retry_cnt = RETRIES,
+		.rnr_retry = RETRIES,
+		.sq_psn = l->first_psn,
+		.max_rd_atomic = 1,
+	};
+
+	return verbs_modify_qp(l->qp, &a,
+			       IBV_QP_STATE | IBV_QP_TIMEOUT |
+				       IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
+				       IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC);
+}
+
+int rdma_queue_connect(struct rdma_link *l, const struct rdma_endpoint *p)
+{
+	int rc = to_receive(l, p);
+
+	return rc ? rc : to_send(l);
+}
+
+void rdma_queue_close(struct rdma_link *l)
+{
+	struct ibv_qp_attr over = {.qp_state = IBV_QPS_ERR};
+
+	/* Stopped, so that windows bound to it may go; some cards wait for
+	 * those before they let it be destroyed. */
+	if (l->qp)
+		ibv_modify_qp(l->qp, &over, IBV_QP_STATE);
+	rdma_receive_keys_free(l);
+	if (l->qp)
+		ibv_destroy_qp(l->qp);
+	l->qp = NULL;
+	if (l->cq)
+		ibv_destroy_cq(l->cq);
+	l->cq = NULL;
+	if (l->packets_mr)
+		ibv_dereg_mr(l->packets_mr);
+	l->packets_mr = NULL;
+	free(l->packets);
+	l->packets = NULL;
+	if (l->device)
+		rdma_device_put(l->device);
+	l->device = NULL;
+}
+
+/* --- posted to --------------------------------------------------------- */
+
+static int post(struct rdma_link *l, struct ibv_send_wr *wr)
+{
+	int rc = verbs_post_send(l->qp, wr);
+
+	if (rc)
+		rdma_link_fail(l, rc, "the queue takes no more");
+	return rc;
+}
+
+uint8_t *rdma_packet_next(struct rdma_link *l, bool plain)
+{
+	uint32_t under_way = l->packets_out - l->packets_taken;
+
+	if (l->packets_out - l->packets_freed == RDMA_PACKETS)
+		return NULL;
+	/* The last one is for telling of theirs: two sides that wait for each
+	 * other's buffers would do so for ever. */
+	return under_way + plain < RDMA_PACKETS ? send_buffer(l, l->packets_out)
+						: NULL;
+}
+
+int rdma_post_packet(struct rdma_link *l, uint32_t n_bytes)
+{
+	uint32_t number = l->packets_out++;
+	struct ibv_sge sge = {
+		.addr = (uintptr_t)send_buffer(l, number),
+		.length = n_bytes,
+		.lkey = l->packets_mr->lkey,
+	};
+	struct ibv_send_wr wr = {
+		.wr_id = name_of(POSTED_PACKET, number),
+		.sg_list = &sge,
+		.num_sge = 1,
+		.opcode = IBV_WR_SEND,
+	};
+
+	if (!(l->packets_out % RDMA_SIGNAL_EVERY))
+		wr.send_flags |= IBV_SEND_SIGNALED;
+	if (n_bytes <= l->inline_bytes)
+		wr.send_flags |= IBV_SEND_INLINE;
+	return post(l, &wr);
+}
+
+int rdma_post_write(struct rdma_link *l, uint32_t slot)
+{
+	const struct rdma_out *o = &l->outs[slot];
+	const struct engine_slice *s = o->slice;
+	struct ibv_sge sge = {
+		.addr = (uintptr_t)s->from.addr,
+		.length = s->length_bytes,
+		.lkey = o->key,
+	};
+	struct ibv_send_wr wr = {
+		.wr_id = name_of(POSTED_WRITE, slot),
+		.sg_list = &sge,
+		.num_sge = 1,
+		.opcode = IBV_WR_RDMA_WRITE_WITH_IMM,
+		.send_flags = IBV_SEND_SIGNALED,
+		.imm_data = htonl(slot),
+		.wr.rdma = {.remote_addr = o->to, .rkey = o->to_key},
+	};
+
+	if (fault_hit("rdma.beyond"))
+		wr.wr.rdma.remote_addr++;
+	return post(l, &wr);
+}
+
+int rdma_post_bind(struct rdma_link *l, uint32_t slot, struct ibv_mr *mr)
+{
+	struct rdma_in *in = &l->ins[slot];
+	struct ibv_send_wr wr = {
+		.opcode = IBV_WR_BIND_MW,
+		.bind_mw = {.mw = in->window,
+			    .rkey = ibv_inc_rkey(in->window->rkey),
+			    .bind_info = {
+				    .mr = mr,
+				    .addr = (uintptr_t)in->landing.place.addr,
+				    .length = in->landing.place.length_bytes,
+				    .mw_access_flags = IBV_ACCESS_REMOTE_WRITE,
+			    }}};
+	int rc = post(l, &wr);
+
+	if (!rc)
+		in->key = in->window->rkey = wr.bind_mw.rkey;
+	return rc;
+}
+
+int rdma_post_invalidate(struct rdma_link *l, uint32_t slot)
+{
+	struct ibv_send_wr wr = {
+		.wr_id = name_of(POSTED_INVALIDATE, slot),
+		.opcode = IBV_WR_LOCAL_INV,
+		.send_flags = IBV_SEND_SIGNALED,
+		.invalidate_rkey = l->ins[slot].key,
+	};
+
+	return post(l, &wr);
+}
+
+/* --- completed --------------------------------------------------------- */
+
+static void heard(struct rdma_link *l)
+{
+	atomic_store_explicit(&l->base.heard_ns, clock_now_ns(),
+			      memory_order_relaxed);
+}
+
+static int on_receive(struct rdma_link *l, const struct ibv_wc *wc, uint32_t i)
+{
+	int rc;
+
+	/* They were told that we can receive, and were faster than their word
+	 * on the control connection. */
+	if (l->state == RDMA_MEETING)
+		rdma_link_up(l);
+	heard(l);
+	if (wc->opcode == IBV_WC_RECV_RDMA_WITH_IMM) {
+		rc = post_receive(l, i);
+		return rc ? rc
+			  : rdma_receive_written(l, ntohl(wc->imm_data),
+						 wc->byte_len);
+	}
+	rc = rdma_receive_packet(l, receive_buffer(l, i), wc->byte_len);
+	if (!rc && l->state < RDMA_ENDING)
+		rc = post_receive(l, i);
+	l->packets_in++;
+	return rc;
+}
+
+static void complete(struct rdma_link *l, const struct ibv_wc *wc)
+{
+	uint32_t number = (uint32_t)wc->wr_id;
+	int rc = 0;
+
+	switch ((enum posted)(wc->wr_id >> 32)) {
+	case POSTED_PACKET:
+		l->packets_freed = number + 1;
+		break;
+	case POSTED_WRITE:
+		heard(l);
+		rdma_send_written(l, number);
+		break;
+	case POSTED_INVALIDATE:
+		rdma_receive_invalidated(l, number);
+		break;
+	case POSTED_RECEIVE:
+		rc = on_receive(l, wc, number);
+		break;
+	}
+	if (rc)
+		rdma_link_fail(l, rc, "broken rules of the protocol");
+}
+
+static int errno_of(enum ibv_wc_status status)
+{
+	switch (status) {
+	case IBV_WC_RETRY_EXC_ERR:
+	case IBV_WC_RNR_RETRY_EXC_ERR:
+		return -ETIMEDOUT;
+	case IBV_WC_WR_FLUSH_ERR:
+		return -ECONNRESET;
+	case IBV_WC_REM_ACCESS_ERR:
+	case IBV_WC_REM_INV_REQ_ERR:
+	case IBV_WC_REM_OP_ERR:
+		return -EREMOTEIO;
+	default:
+		return -EIO;
+	}
+}
+
+void rdma_queue_poll(struct rdma_link *l)
+{
+	struct ibv_wc wc[POLL_AT_ONCE];
+	int n = 0, rc;
+
+	if (l->state >= RDMA_ENDING)
+		return;
+	rc = verbs_notify(l->cq);
+	while (!rc && l->state < RDMA_ENDING &&
+	       (n = verbs_poll(l->cq, POLL_AT_ONCE, wc)) > 0) {
+		for (int i = 0; i < n && l->state < RDMA_ENDING; i++) {
+			if (!wc[i].status)
+				complete(l, &wc[i]);
+			else
+				rdma_link_fail(l, errno_of(wc[i].status),
+					       ibv_wc_status_str(wc[i].status));
+		}
+	}
+	if (rc || n < 0)
+		rdma_link_fail(l, rc ? rc : n, "completion queue");
+	rdma_link_pump(l);
+}

@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Out. A packet takes along as much as fits of what waits: what is owed to
+ * them first, then messages, then offers of slices. Slices that are offered
+ * hold a slot until the other side is done with them, also where the core has
+ * its slice back by then.
+ */
+#include "engine/rdma.h"
+
+#include <errno.h>
+#include <string.h>
+
+struct packet {
+	uint8_t *bytes;
+	uint32_t n;
+};
+
+static uint32_t room(const struct packet *p)
+{
+	return RDMA_PACKET_BYTES - p->n;
+}
+
+static void add(struct packet *p, const struct rdma_record *r)
+{
+	rdma_record_put(p->bytes + p->n, r);
+	p->n += RDMA_RECORD_BYTES;
+}
+
+/* --- slots ------------------------------------------------------------- */
+
+static struct engine_slice *slice_take(struct rdma_link *l, struct rdma_out *o)
+{
+	scoped_lock(&l->t->lock);
+	struct engine_slice *s = o->slice;
+
+	o->slice = NULL;
+	return s;
+}
+
+static void give_back(struct rdma_link *l, struct rdma_out *o, int status,
+		      bool refused)
+{
+	struct engine_slice *s = slice_take(l, o);
+
+	if (s)
+		engine_slice_done(l->t->engine, &l->base, s, status, refused);
+}
+
+static void slot_free(struct rdma_link *l, struct rdma_out *o)
+{
+	o->state = RDMA_OUT_FREE;
+	l->n_outs--;
+	list_remove(&o->answer);
+	rdma_link_pump(l);
+}
+
+static bool is_cancelled(struct rdma_link *l, const struct rdma_out *o)
+{
+	scoped_lock(&l->t->lock);
+
+	return o->slice && o->cancelled;
+}
+
+/* The source is free once the card has written it: not when DONE comes, as a
+ * lost ack would have the card read it once more. */
+static void settle(struct rdma_link *l, struct rdma_out *o)
+{
+	if (o->state != RDMA_OUT_WRITING || !o->written)
+		return;
+	if (o->done) {
+		give_back(l, o, o->status, o->status);
+		slot_free(l, o);
+	} else if (is_cancelled(l, o)) {
+		give_back(l, o, -ECANCELED, false);
+	}
+}
+
+void rdma_send_written(struct rdma_link *l, uint32_t slot)
+{
+	l->outs[slot].written = true;
+	settle(l, &l->outs[slot]);
+}
+
+int rdma_send_ready(struct rdma_link *l, const struct rdma_record *r)
+{
+	struct rdma_out *o = &l->outs[r->slot];
+
+	if (o->state != RDMA_OUT_OFFERED)
+		return -EPROTO;
+	o->state = RDMA_OUT_WRITING;
+	o->to = r->a;
+	o->to_key = (uint32_t)r->b;
+	o->late = o->slice && fault_hit("rdma.late");
+	if (o->slice && !o->late)
+		return rdma_post_write(l, r->slot);
+	if (!o->slice) {
+		o->written = true;
+		list_push_back(&l->abandons, &o->answer);
+	}
+	return 0;
+}
+
+int rdma_send_refused(struct rdma_link *l, const struct rdma_record *r)
+{
+	struct rdma_out *o = &l->outs[r->slot];
+
+	if (o->state != RDMA_OUT_OFFERED)
+		return -EPROTO;
+	give_back(l, o, -(int)r->status, true);
+	slot_free(l, o);
+	return 0;
+}
+
+int rdma_send_done(struct rdma_link *l, const struct rdma_record *r)
+{
+	struct rdma_out *o = &l->outs[r->slot];
+
+	/* Offered, ready, closed: all that was said is that it is over. */
+	if (o->state == RDMA_OUT_OFFERED && r->status)
+		return rdma_send_refused(l, r);
+	if (o->state != RDMA_OUT_WRITING || o->done)
+		return -EPROTO;
+	o->done = true;
+	o->status = -(int)r->status;
+	if (o->late)
+		return rdma_post_write(l, r->slot);
+	settle(l, o);
+	return 0;
+}
+
+static void give_back_queued(struct rdma_link *l)
+{
+	for (;;) {
+		struct list *n;
+
+		pthread_mutex_lock(&l->t->lock);
+		n = list_pop_front(&l->back);
+		pthread_mutex_unlock(&l->t->lock);
+		if (!n)
+			return;
+		engine_slice_done(l->t->engine, &l->base,
+				  container_of(n, struct engine_slice, link),
+				  -ECANCELED, false);
+	}
+}
+
+void rdma_send_cancel(struct rdma_link *l)
+{
+	give_back_queued(l);
+	for (uint32_t i = 0; i < RDMA_WINDOW_SLICES; i++) {
+		struct rdma_out *o = &l->outs[i];
+
+		if (o->state == RDMA_OUT_OFFERED && is_cancelled(l, o))
+			give_back(l, o, -ECANCELED, false);
+		settle(l, o);
+	}
+}
+
+/* --- what they have ---------------------------------------------------- */
+
+int rdma_send_acked(struct rdma_link *l, const struct rdma_head *h)
+{
+	if (h->packets - l->packets_taken > l->packets_out - l->packets_taken)
+		return -EPROTO;
+	l->packets_taken = h->packets;
+	while (l->messages_acked != h->messages) {
+		struct list *n = list_pop_front(&l->flight);
+
+		if (!n)
+			return -EPROTO;
+		l->messages_acked++;
+		engine_msg_done(&l->base,
+				container_of(n, struct engine_msg, link), 0);
+	}
+	return 0;
+}
+
+/* --- filling a packet -------------------------------------------------- */
+
+static void add_answers(struct rdma_link *l, struct packet *p)
+{
+	struct list *n;
+
+	while (room(p) >= RDMA_RECORD_BYTES &&
+	       (n = list_pop_front(&l->answers))) {
+		struct rdma_in *in = container_of(n, struct rdma_in, owed);
+		struct rdma_record r = {
+			.type = in->answer,
+			.slot = (uint32_t)(in - l->ins),
+			.status = (uint32_t)-in->status,
+		};
+
+		if (in->answer == RDMA_READY) {
+			r.a = (uintptr_t)in->landing.place.addr;
+			r.b = in->key;
+		} else {
+			in->state = RDMA_IN_FREE;
+		}
+		add(p, &r);
+	}
+}
+
+static void add_abandons(struct rdma_link *l, struct packet *p)
+{
+	struct list *n;
+
+	while (room(p) >= RDMA_RECORD_BYTES &&
+	       (n = list_pop_front(&l->abandons))) {
+		struct rdma_out *o = container_of(n, struct rdma_out, answer);
+
+		add(p, &(struct rdma_record){.type = RDMA_ABANDON,
+					     .slot = (uint32_t)(o - l->outs)});
+	}
+}
+
+static struct list *pop(struct rdma_link *l, struct list *from)
+{
+	scoped_lock(&l->t->lock);
+
+	return list_pop_front(from);
+}
+
+static bool message_next(struct rdma_link *l)
+{
+	struct list *n = l->msg ? NULL : pop(l, &l->msgs);
+
+	if (n) {
+		l->msg = container_of(n, struct engine_msg, link);
+		l->msg_at = 0;
+	}
+	return l->msg;
+}
+
+static void add_message(struct rdma_link *l, struct packet *p, bool begins)
+{
+	struct engine_msg *m = l->msg;
+	uint32_t left = m->payload_bytes - l->msg_at;
+	uint32_t most = room(p) - RDMA_RECORD_BYTES;
+	struct rdma_record r = {
+		.type = begins ? RDMA_MESSAGE : RDMA_MORE,
+		.length = (uint16_t)(left < most ? left : most),
+	};
+
+	if (begins) {
+		r.status = (uint32_t)-m->status;
+		r.bytes = m->payload_bytes;
+		r.kind = m->type;
+		r.flags = m->flags;
+		r.a = m->request_id;
+		r.b = m->seq;
+	}
+	add(p, &r);
+	if (r.length)
+		memcpy(p->bytes + p->n, (const uint8_t *)m->payload + l->msg_at,
+		       r.length);
+	p->n += r.length;
+	l->msg_at += r.length;
+	if (l->msg_at < m->payload_bytes)
+		return;
+	list_push_back(&l->flight, &m->link);
+	l->msg = NULL;
+}
+
+static void add_messages(struct rdma_link *l, struct packet *p)
+{
+	while (room(p) > RDMA_RECORD_BYTES) {
+		bool begins = !l->msg;
+
+		if (!message_next(l))
+			return;
+		add_message(l, p, begins);
+	}
+}
+
+static uint32_t slot_find(const struct rdma_link *l)
+{
+	uint32_t i = 0;
+
+	while (l->outs[i].state != RDMA_OUT_FREE)
+		i++;
+	return i;
+}
+
+static void offer(struct rdma_link *l, struct packet *p, struct engine_slice *s,
+		  const struct ibv_mr *mr)
+{
+	uint32_t slot = slot_find(l);
+	struct rdma_out *o = &l->outs[slot];
+
+	pthread_mutex_lock(&l->t->lock);
+	o->slice = s;
+	o->cancelled = false;
+	pthread_mutex_unlock(&l->t->lock);
+	o->state = RDMA_OUT_OFFERED;
+	o->written = o->done = false;
+	o->key = mr->lkey;
+	l->n_outs++;
+	add(p, &(struct rdma_record){.type = RDMA_OFFER,
+				     .slot = slot,
+				     .bytes = s->length_bytes,
+				     .a = s->segment.id,
+				     .b = s->segment.generation,
+				     .c = s->to_offset});
+}
+
+static void add_offers(struct rdma_link *l, struct packet *p)
+{
+	struct list *n;
+
+	while (room(p) >= RDMA_RECORD_BYTES && l->n_outs < RDMA_WINDOW_SLICES &&
+	       (n = pop(l, &l->slices))) {
+		struct engine_slice *s =
+			container_of(n, struct engine_slice, link);
+		struct ibv_mr *mr;
+		int rc = rdma_region_find(l->device, &s->from, false, &mr);
+
+		if (!rc) {
+			offer(l, p, s, mr);
+			continue;
+		}
+		engine_slice_done(l->t->engine, &l->base, s, rc, rc == -EFAULT);
+		if (rc != -EFAULT) {
+			rdma_link_fail(l, rc, "memory cannot be registered");
+			return;
+		}
+	}
+}
+
+static bool has_queued(struct rdma_link *l)
+{
+	scoped_lock(&l->t->lock);
+
+	return !list_empty(&l->msgs) ||
+	       (!list_empty(&l->slices) && l->n_outs < RDMA_WINDOW_SLICES);
+}
+
+static bool send_counts(struct rdma_link *l, struct packet *p)
+{
+	const struct rdma_head h = {l->packets_in, l->messages_in};
+
+	rdma_head_put(p->bytes, &h);
+	l->packets_told = h.packets;
+	l->messages_told = h.messages;
+	return !rdma_post_packet(l, p->n);
+}
+
+/* Returns: whether there may be more to send. */
+static bool send_packet(struct rdma_link *l)
+{
+	bool plain = !list_empty(&l->answers) || !list_empty(&l->abandons) ||
+		     l->msg || has_queued(l);
+	bool owes = l->messages_in != l->messages_told ||
+		    l->packets_in - l->packets_told >= RDMA_PACKETS / 2;
+	struct packet p = {plain ? rdma_packet_next(l, true) : NULL,
+			   RDMA_HEAD_BYTES};
+
+	if (p.bytes) {
+		add_answers(l, &p);
+		add_abandons(l, &p);
+		add_messages(l, &p);
+		add_offers(l, &p);
+	} else if (owes) {
+		p.bytes = rdma_packet_next(l, false);
+	}
+	if (!p.bytes || l->state != RDMA_UP)
+		return false;
+	return (p.n > RDMA_HEAD_BYTES || owes) && send_counts(l, &p);
+}
+
+void rdma_send_pump(struct rdma_link *l)
+{
+	while (l->state == RDMA_UP && send_packet(l))
+		;
+}
+
+/* --- the end ----------------------------------------------------------- */
+
+void rdma_send_give_up(struct rdma_link *l, int why)
+{
+	struct list *n;
+
+	give_back_queued(l);
+	for (uint32_t i = 0; i < RDMA_WINDOW_SLICES; i++) {
+		struct rdma_out *o = &l->outs[i];
+
+		if (o->state != RDMA_OUT_FREE)
+			give_back(l, o, o->done ? o->status : why,
+				  o->done && o->status);
+	}
+	while ((n = list_pop_front(&l->flight)))
+		engine_msg_done(&l->base,
+				container_of(n, struct engine_msg, link), why);
+	if (l->msg)
+		engine_msg_done(&l->base, l->msg, why);
+	l->msg = NULL;
+	while ((n = list_pop_front(&l->msgs)))
+		engine_msg_done(&l->base,
+				container_of(n, struct engine_msg, link), why);
+	while ((n = list_pop_front(&l->slices)))
+		engine_slice_done(l->t->engine, &l->base,
+				  container_of(n, struct engine_slice, link),
+				  why, false);
+}

@@ -1,0 +1,20 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# What goes wrong with a card: calls that fail, writes that it refuses, a port
+# that goes down, memory that may not be locked.
+. "$(dirname "$0")/lib.sh"
+requires_machines
+requires_verbs
+[ -x "${HELPERS%/*}/unit/test_rdma" ] || skip 'no check, so no unit tests'
+
+{
+	guest_begins 10.9.0.1
+	cat <<-EOF
+		export KVFS_TEST_RDMA=10.9.0.1 KVFS_TEST_RDMA_INTERFACE=eth0
+		export CK_TIMEOUT_MULTIPLIER=3
+		'${HELPERS%/*}/unit/test_rdma'
+	EOF
+} >"$TMPDIR/guest.sh"
+machine "$TMPDIR" 1 -netdev user,id=n,restrict=on
+machine_ends "$TMPDIR" $!

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+#
+# Virtual machines with Soft-RoCE, for tests of real verbs without a card. A
+# machine boots Debian's own kernel in software (no KVM is needed), has the
+# root file system of this one below it (its writes stay in its memory) and a
+# folder to share, and runs guest.sh there.
+#
+# The kernel and an initial RAM disk are kept below ${XDG_CACHE_HOME}/kvfs-rdma.
+#
+# What it does not show: speed, DMA, memory windows' bounds (Soft-RoCE looks at
+# those of the region), other drivers.
+set -euo pipefail
+
+packages='qemu-system-x86 busybox-static cpio kmod iproute2 ibverbs-providers'
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/kvfs-rdma
+modules='virtio_pci virtio_net 9pnet_virtio 9p overlay crc32_generic rdma_rxe
+	rdma_ucm ib_uverbs fuse'
+
+skip() {
+	echo "SKIP: $*"
+	exit 77
+}
+
+fail() {
+	echo "FAIL: $*"
+	exit 1
+}
+
+fetch_kernel() {
+	local name deb dir=$cache/fetch.$$
+	name=$(apt-cache depends linux-image-amd64 2>/dev/null |
+		awk '/Depends: linux-image-/ { print $2; exit }')
+	[ -n "$name" ] || return 1
+	mkdir -p "$dir"
+	(cd "$dir" && apt-get -qq download "$name") >/dev/null 2>&1 || return 1
+	deb=$(echo "$dir"/*.deb)
+	mkdir "$dir/kernel"
+	dpkg --fsys-tarfile "$deb" | tar -x -C "$dir/kernel" ./boot ./lib
+	rm -f "$deb"
+	mv -T "$dir/kernel" "$cache/kernel" 2>/dev/null || [ -d "$cache/kernel" ]
+	rm -rf "$dir"
+}
+
+init_script() {
+	cat <<-EOF
+		#!/bin/sh
+		export PATH=/bin
+		mount -t proc proc /proc
+		mount -t sysfs sys /sys
+		mount -t devtmpfs dev /dev
+		for m in $(echo $modules); do modprobe \$m; done
+		mkdir -p /ro
+		mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro host /ro
+		mount -t tmpfs tmpfs /rw
+		mkdir -p /rw/u /rw/w
+		mount -t overlay -o lowerdir=/ro,upperdir=/rw/u,workdir=/rw/w overlay /newroot
+		for d in run tmp; do mkdir -p /newroot/\$d; mount -t tmpfs tmpfs /newroot/\$d; done
+		for d in proc sys dev; do mount --move /\$d /newroot/\$d; done
+		mkdir -p /newroot/tmp/share /newroot/dev/shm
+		mount -t tmpfs tmpfs /newroot/dev/shm
+		mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000 share /newroot/tmp/share
+		chroot /newroot /bin/bash /tmp/share/guest.sh >/newroot/tmp/share/guest.log 2>&1
+		echo \$? >/newroot/tmp/share/guest.rc
+		sync
+		poweroff -f
+	EOF
+}
+
+make_initrd() {
+	local root=$cache/kernel release work m f
+	release=$(ls "$root/lib/modules")
+	work=$(mktemp -d)
+	mkdir -p "$work"/{bin,dev,proc,sys,tmp,newroot,rw,"lib/modules/$release"}
+	cp "$(command -v busybox)" "$work/bin/busybox"
+	for f in sh mount modprobe mkdir echo poweroff chroot sync; do
+		ln -s busybox "$work/bin/$f"
+	done
+	depmod -b "$root" "$release"
+	for m in $modules; do
+		modprobe -d "$root" -S "$release" --show-depends "$m" 2>/dev/null |
+			awk '$1 == "insmod" { print $2 }'
+	done | sort -u | while read -r f; do
+		mkdir -p "$work/$(dirname "${f#"$root"/}")"
+		cp "$f" "$work/${f#"$root"/}"
+	done
+	cp "$root/lib/modules/$release"/modules.{order,builtin,builtin.modinfo} \
+		"$work/lib/modules/$release/"
+	depmod -b "$work" "$release"
+	init_script >"$work/init"
+	chmod +x "$work/init"
+	(cd "$work" && find . | cpio -o -H newc --quiet) >"$cache/initrd.$$"
+	mv "$cache/initrd.$$" "$cache/initrd"
+	rm -rf "$work"
+}
+
+requires_machines() {
+	local missing= p
+	[ "$(id -u)" = 0 ] || skip 'a machine reads the whole root: be root'
+	[ "$(uname -m)" = x86_64 ] || skip 'the machines are of x86-64'
+	for p in qemu-system-x86_64 busybox cpio modprobe depmod rdma; do
+		command -v "$p" >/dev/null || missing="$missing $p"
+	done
+	[ -z "$missing" ] || skip "no$missing; packages $packages"
+	mkdir -p "$cache"
+	[ -d "$cache/kernel" ] || fetch_kernel ||
+		skip "no kernel: 'apt-get download' of Debian's linux-image failed"
+	[ "$cache/initrd" -nt "${BASH_SOURCE[0]}" ] || make_initrd
+}
+
+requires_verbs() {
+	case $HELPERS in
+	/tmp/*) skip 'a machine has a /tmp of its own: build elsewhere' ;;
+	esac
+	grep -q '^#define HAVE_VERBS' "${HELPERS%/*/*}/config.h" ||
+		skip 'configured without libibverbs (package libibverbs-dev)'
+}
+
+# machine DIR NUMBER [QEMU-ARGUMENT...] - in the background; $! is its process.
+# Its interface eth0 has a MAC address by its number.
+machine() {
+	local dir=$1 number=$2
+	shift 2
+	rm -f "$dir"/guest.{log,rc}
+	qemu-system-x86_64 -accel tcg,thread=multi -m 1024 -smp 2 \
+		-nodefaults -no-user-config -display none -no-reboot \
+		-kernel "$(echo "$cache"/kernel/boot/vmlinuz-*)" \
+		-initrd "$cache/initrd" -append 'console=ttyS0 quiet panic=-1
+		mitigations=off nokaslr random.trust_cpu=on' \
+		-serial "file:$dir/serial" -device virtio-rng-pci \
+		-device "virtio-net-pci,netdev=n,mac=52:54:00:00:00:0$number,romfile=" \
+		-fsdev local,id=h,path=/,security_model=none,readonly=on,multidevs=remap \
+		-device virtio-9p-pci,fsdev=h,mount_tag=host \
+		-fsdev local,id=s,path="$dir",security_model=none \
+		-device virtio-9p-pci,fsdev=s,mount_tag=share "$@" &
+}
+
+# What each guest.sh begins with: an address, and a card on it.
+guest_begins() {
+	cat <<-EOF
+		export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+		set -e
+		ip link set lo up
+		ip address add $1/24 dev eth0
+		ip link set eth0 up
+		rdma link add rxe0 type rxe netdev eth0
+		dmesg -n 1
+	EOF
+}
+
+# machine_ends DIR PROCESS - wait for it; its guest.sh must have succeeded.
+machine_ends() {
+	wait "$2" || true
+	[ -f "$1/guest.rc" ] || {
+		tail -n 40 "$1/serial" || true
+		fail "the machine of $1 did not come to its end"
+	}
+	cat "$1/guest.log"
+	[ "$(cat "$1/guest.rc")" = 0 ] || fail "guest.sh: $(cat "$1/guest.rc")"
+}

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: MIT
+/* The rdma transport on a card: what goes wrong there. KVFS_TEST_RDMA is the
+ * address of the card's interface, KVFS_TEST_RDMA_INTERFACE its name: it is
+ * taken down and up again. tests/rdma/card.sh runs this in a machine of its
+ * own. */
+#include <errno.h>
+#include <linux/capability.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/fault.h"
+#include "base/log.h"
+#include "tests/unit/engine_fixture.h"
+
+#define MIB (1u << 20)
+#define SIZE (4 * MIB)
+#define SKIPPED 77
+
+static struct fx fx;
+static struct fx_way way;
+static struct fx_mem from, to;
+static struct engine_peer *reader, *writer;
+
+static void begin(const char *fault, uint32_t links)
+{
+	if (fault)
+		setenv("KVFS_FAULT", fault, 1);
+	fault_init();
+	way = fx_ways[0];
+	way.links = links;
+	fx_open(&fx, &way, 2);
+	fx_mem_new(&from, fx_writer(&fx), ENGINE_MEM_HOST, SIZE);
+	fx_mem_new(&to, fx_reader(&fx), ENGINE_MEM_FILE, SIZE);
+	fx_fill(from.bytes, SIZE, 1);
+	fx_fill(to.bytes, SIZE, 2);
+	reader = fx_peer(&fx, 0, 1);
+	writer = fx_peer(&fx, 1, 0);
+}
+
+static void end(void)
+{
+	engine_peer_put(reader);
+	engine_peer_put(writer);
+	fx_mem_free(&from);
+	fx_mem_free(&to);
+	fx_close(&fx);
+}
+
+static int move_once(void)
+{
+	const struct fx_piece p = {0, 0, SIZE};
+
+	return fx_move(&fx, &from, &to, &p, 1);
+}
+
+/* A session may end with its last path; the next one is tried for. */
+static int move(void)
+{
+	int64_t by = clock_now_ns() + 20 * NS_PER_S;
+	int status = move_once();
+
+	while (status && clock_now_ns() < by) {
+		engine_peer_end_backoff(reader);
+		usleep(10000);
+		status = move_once();
+	}
+	return status;
+}
+
+static uint64_t links_lost(int node)
+{
+	struct engine_stats s;
+
+	engine_stats(fx.node[node].engine, &s);
+	return s.links_lost;
+}
+
+static void wait_for_a_lost_link(int node)
+{
+	int64_t by = clock_now_ns() + 30 * NS_PER_S;
+
+	while (!links_lost(node) && clock_now_ns() < by)
+		usleep(10000);
+	ck_assert_uint_gt(links_lost(node), 0);
+}
+
+/* ---- calls that fail ------------------------------------------------------
+ */
+
+static const char *const faults[] = {
+	"verbs.open:3",	       "verbs.open:3",	     "verbs.query_device:1",
+	"verbs.query_port:3",  "verbs.query_port:9", "verbs.alloc_pd:1",
+	"verbs.channel:1",     "verbs.create_cq:1",  "verbs.create_cq:2",
+	"verbs.create_qp:1",   "verbs.create_qp:2",  "verbs.modify_qp:1",
+	"verbs.modify_qp:2",   "verbs.modify_qp:3",  "verbs.modify_qp:4",
+	"verbs.modify_qp:5",   "verbs.modify_qp:6",  "verbs.reg_mr:1",
+	"verbs.reg_mr:2",      "verbs.reg_mr:5",     "verbs.reg_mr:6",
+	"verbs.alloc_mw:1",    "verbs.alloc_mw:3",   "verbs.post_send:1",
+	"verbs.post_send:2",   "verbs.post_send:3",  "verbs.post_send:4",
+	"verbs.post_send:5",   "verbs.post_send:6",  "verbs.post_send:9",
+	"verbs.post_recv:1",   "verbs.post_recv:60", "verbs.post_recv:200",
+	"verbs.post_recv:203", "verbs.notify:1",     "verbs.notify:5",
+	"verbs.notify:8",      "verbs.poll:1",	     "verbs.poll:2",
+	"verbs.poll:3",	       "verbs.poll:5",	     "verbs.poll:8",
+	"rdma.windows:1+",     "rdma.pieces:1+",
+};
+#define N_FAULTS ((int)(sizeof(faults) / sizeof(faults[0])))
+
+START_TEST(a_verbs_call_that_fails_loses_nothing)
+{
+	char both[64];
+
+	snprintf(both, sizeof(both), "rdma.windows:%s,%s", _i % 8 ? "1+" : "99",
+		 faults[_i]);
+	begin(both, 2);
+
+	ck_assert_int_eq(move(), 0);
+
+	ck_assert_mem_eq(to.bytes, from.bytes, SIZE);
+	end();
+}
+END_TEST
+
+/* ---- what the card refuses ------------------------------------------------
+ */
+
+static void write_is_refused(const char *fault)
+{
+	const struct fx_piece p = {0, MIB, 4096};
+	struct fx_batch b = {.status = 1};
+	struct engine_xfer x;
+	struct fx_grant g;
+	char *want = malloc(SIZE);
+
+	begin(fault, 1);
+	memcpy(want, to.bytes, SIZE);
+	fx_grant_open(&g, writer, &to, 0, SIZE);
+
+	ck_assert_int_eq(fx_submit(fx_writer(&fx), reader, &b, &x, &p, 1,
+				   from.region, g.segment, 0),
+			 0);
+
+	wait_for_a_lost_link(0);
+	fx_grant_end(&g);
+	fx_batch_wait(&b);
+	ck_assert_mem_eq(to.bytes, want, SIZE);
+	free(want);
+	end();
+}
+
+/* (Not with windows: Soft-RoCE does not see their bounds.) */
+START_TEST(a_write_outside_of_its_landing_is_refused)
+{
+	write_is_refused("rdma.beyond:1+");
+}
+END_TEST
+
+/* The grant is over, though its writer never wrote; then he does. */
+static void late_write_is_refused(const char *fault)
+{
+	const struct fx_piece p = {0, MIB, 4096};
+	struct fx_batch b = {.status = 1};
+	struct engine_xfer x;
+	struct fx_grant g;
+	char *want = malloc(SIZE);
+	struct fx_call c;
+
+	begin(fault, 1);
+	memcpy(want, to.bytes, SIZE);
+	fx_grant_open(&g, writer, &to, 0, SIZE);
+	ck_assert_int_eq(fx_submit(fx_writer(&fx), reader, &b, &x, &p, 1,
+				   from.region, g.segment, 0),
+			 0);
+	/* What is said after an offer is heard after it. */
+	ck_assert_int_eq(fx_call(reader, &c, FX_ECHO, "x", 1, 0), 0);
+	ck_assert_int_eq(fx_call_wait(&c), 0);
+
+	ck_assert_int_eq(fx_grant_end(&g), -ECANCELED);
+	wait_for_a_lost_link(0);
+	fx_batch_wait(&b);
+
+	ck_assert_mem_eq(to.bytes, want, SIZE);
+	free(want);
+	end();
+}
+
+START_TEST(a_write_that_comes_too_late_is_refused)
+{
+	late_write_is_refused("rdma.late:1+");
+}
+END_TEST
+
+START_TEST(too_late_with_windows_too)
+{
+	late_write_is_refused("rdma.late:1+,rdma.windows:1+");
+}
+END_TEST
+
+/* ---- the machine ----------------------------------------------------------
+ */
+
+static void interface(const char *what)
+{
+	char command[100];
+
+	snprintf(command, sizeof(command), "ip link set dev %s %s",
+		 getenv("KVFS_TEST_RDMA_INTERFACE"), what);
+	ck_assert_int_eq(system(command), 0);
+}
+
+START_TEST(a_port_that_goes_down_ends_its_links_and_comes_back)
+{
+	begin(NULL, 2);
+	ck_assert_int_eq(move(), 0);
+
+	interface("down");
+	fx_wait(&fx.node[0].n_down, 1);
+	ck_assert_int_ne(move_once(), 0);
+	interface("up");
+
+	fx_fill(to.bytes, SIZE, 2);
+	ck_assert_int_eq(move(), 0);
+	ck_assert_mem_eq(to.bytes, from.bytes, SIZE);
+	end();
+}
+END_TEST
+
+static void may_lock(uint64_t bytes)
+{
+	struct __user_cap_header_struct h = {_LINUX_CAPABILITY_VERSION_3, 0};
+	struct __user_cap_data_struct d[2];
+	struct rlimit limit = {bytes, bytes};
+
+	ck_assert_int_eq(setrlimit(RLIMIT_MEMLOCK, &limit), 0);
+	ck_assert_int_eq(syscall(SYS_capget, &h, d), 0);
+	d[0].effective &= ~(1u << CAP_IPC_LOCK);
+	d[0].permitted &= ~(1u << CAP_IPC_LOCK);
+	ck_assert_int_eq(syscall(SYS_capset, &h, d), 0);
+}
+
+START_TEST(memory_that_may_not_be_locked_is_said_with_what_to_do)
+{
+	char line[512];
+
+	may_lock(MIB);
+	begin(NULL, 1);
+
+	ck_assert_int_ne(move_once(), 0);
+
+	log_last_error(line, sizeof(line));
+	ck_assert_ptr_nonnull(strstr(line, "at most 1048576 may be locked"));
+	ck_assert_ptr_nonnull(strstr(line, "ulimit -l unlimited"));
+	end();
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("rdma");
+	TCase *all = tcase_create("a card");
+	SRunner *runner;
+	int failed;
+
+	fx_choose_ways();
+	if (!getenv("KVFS_TEST_RDMA")) {
+		printf("SKIP: no KVFS_TEST_RDMA\n");
+		return SKIPPED;
+	}
+	tcase_set_timeout(all, 90);
+	tcase_add_loop_test(all, a_verbs_call_that_fails_loses_nothing, 0,
+			    N_FAULTS);
+	tcase_add_test(all, a_write_outside_of_its_landing_is_refused);
+	tcase_add_test(all, a_write_that_comes_too_late_is_refused);
+	tcase_add_test(all, too_late_with_windows_too);
+	tcase_add_test(all,
+		       a_port_that_goes_down_ends_its_links_and_comes_back);
+	tcase_add_test(all,
+		       memory_that_may_not_be_locked_is_said_with_what_to_do);
+	suite_add_tcase(suite, all);
+	runner = srunner_create(suite);
+	srunner_run_all(runner, CK_NORMAL);
+	failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed != 0;
+}
