@@ -83,6 +83,99 @@ static int plain_memcpy(struct fast *f, size_t bytes)
 	return 0;
 }
 
+/* -- the same through a ring, the next one asked for meanwhile ---------------
+ */
+
+#define IN_FLIGHT 256
+#define ENTRY_BYTES 256
+
+enum { OF_GET, OF_PUT };
+
+static int open_ring(struct fast *f)
+{
+	int err = kvfs_open(f->path, &f->ring_k);
+
+	return err ? err
+		   : kvfs_ring_open(f->ring_k, IN_FLIGHT, ENTRY_BYTES,
+				    &f->ring);
+}
+
+static void close_ring(struct fast *f)
+{
+	kvfs_ring_close(f->ring);
+	kvfs_close(f->ring_k);
+	f->ring = NULL;
+	f->ring_k = NULL;
+}
+
+static int ask_next(struct fast *f)
+{
+	struct kvfs_names names = {.n = 1,
+				   .paths = &f->paths[f->next++ % FAST_BLOCKS]};
+
+	return kvfs_ring_get(f->ring, &names, 0, 0, OF_GET);
+}
+
+static int ask_first(struct fast *f, int err)
+{
+	if (!err)
+		err = open_ring(f);
+	for (int i = 0; i < 2 && !err; i++)
+		err = ask_next(f);
+	if (!err)
+		kvfs_ring_submit(f->ring);
+	return err;
+}
+
+static int prepare_ring_large(struct fast *f)
+{
+	return ask_first(f, prepare_large(f));
+}
+
+static int prepare_ring_1m(struct fast *f)
+{
+	return ask_first(f, prepare_1m(f));
+}
+
+static void clear_ring_blocks(struct fast *f)
+{
+	close_ring(f);
+	clear_blocks(f);
+}
+
+/* Returns: 0 f->blocks[0] is the next one, or -errno. */
+static int take_next(struct fast *f)
+{
+	struct kvfs_done done;
+	uint64_t of = OF_PUT;
+	int rc = 0;
+
+	while (of == OF_PUT && rc >= 0) {
+		rc = kvfs_ring_wait(f->ring, -1, &done);
+		if (rc < 0)
+			return rc;
+		of = done.user_data;
+		rc = of == OF_GET ? kvfs_done_blocks(f->ring, &done, f->blocks)
+				  : done.result;
+		kvfs_ring_seen(f->ring, &done);
+	}
+	return rc < 0 ? rc : f->blocks[0].error;
+}
+
+static int run_locate_ring(struct fast *f, size_t bytes)
+{
+	int err = take_next(f);
+
+	if (err)
+		return err;
+	memcpy(f->to, f->blocks[0].data, bytes);
+	err = kvfs_ring_put(f->ring, f->blocks, 1, OF_PUT);
+	if (!err)
+		err = ask_next(f);
+	kvfs_ring_submit(f->ring);
+	return err;
+}
+
 /* -- many blocks, used where they are ------------------------------------- */
 
 static int prepare_many(struct fast *f)
@@ -185,29 +278,18 @@ static int plain_stats(struct fast *f, size_t bytes)
 /* -- the same, one at a time ------------------------------------------------
  */
 
-#define IN_FLIGHT 256
-#define ENTRY_BYTES 256
-
 static int prepare_ring(struct fast *f)
 {
 	int err;
 
 	make_names(f);
 	err = store_names(f, PLACE_KVFS);
-	if (!err)
-		err = kvfs_open(f->path, &f->ring_k);
-	if (!err)
-		err = kvfs_ring_open(f->ring_k, IN_FLIGHT, ENTRY_BYTES,
-				     &f->ring);
-	return err;
+	return err ? err : open_ring(f);
 }
 
 static void clear_ring(struct fast *f)
 {
-	kvfs_ring_close(f->ring);
-	kvfs_close(f->ring_k);
-	f->ring = NULL;
-	f->ring_k = NULL;
+	close_ring(f);
 	clear_names(f);
 }
 
@@ -316,6 +398,12 @@ const struct fast_case fast_cases[] = {
 	 clear_blocks},
 	{"locate_memcpy", "get + memcpy 1 MiB, of memcpy", 1 << 20, "x_memcpy",
 	 0.80, prepare_1m, run_locate, plain_memcpy, NULL, clear_blocks},
+	{"locate_memcpy_ring", "the same by ring 4 MiB, of memcpy", FAST_LARGE,
+	 "x_memcpy", 0.93, prepare_ring_large, run_locate_ring, plain_memcpy,
+	 NULL, clear_ring_blocks},
+	{"locate_memcpy_ring", "the same by ring 1 MiB, of memcpy", 1 << 20,
+	 "x_memcpy", 0.80, prepare_ring_1m, run_locate_ring, plain_memcpy, NULL,
+	 clear_ring_blocks},
 	{"in_place_64", "get 64 x 4 MiB in place, of read()", 0, "x_read", 50,
 	 prepare_many, run_in_place, plain_reads, NULL, clear_blocks},
 	{"exists_1000", "exists of 1,000 digests, of stat() on tmpfs", 0,

@@ -18,6 +18,8 @@ every_operation_has_its_line() {
 	expect 'operations' "$(jq -r '"\(.op) \(.bytes)"' "$T/lines")" \
 		'locate_memcpy 4194304
 locate_memcpy 1048576
+locate_memcpy_ring 4194304
+locate_memcpy_ring 1048576
 in_place_64 0
 exists_1000 0
 ring_exists 0
