@@ -281,7 +281,7 @@ a_holder_that_stops_leaves_nothing_behind() {
 }
 
 a_mount_ends_while_somebody_waits() {
-	local reader
+	local reader pid
 	_store end 13
 	_hold_all
 	_open_twelve end
@@ -290,11 +290,12 @@ a_mount_ends_while_somebody_waits() {
 	cat "$(kv 2)/n/end13" >/dev/null 2>&1 &
 	reader=$!
 	wait_for '[ "$(_remote n_fetching)" = 1 ]'
-	kill "$(node_pid 2)"
+	pid=$(node_pid 2)
+	kill "$pid"
 	wait $reader && fail 'it was read'
 	_release
 	hand_stop
-	wait_for 'gone "$(node_pid 2)"' 20
+	wait_for "gone $pid" 20
 	_mount_2
 	_remove end 13
 }
