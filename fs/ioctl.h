@@ -10,7 +10,7 @@
  *      ioctl_find.c   EXISTS, MATCH     ioctl_locate.c  LOCATE, UNPIN
  *      ioctl_store.c  RESERVE, COMMIT, ABORT
  *      ioctl_use.c    TOUCH, EVICT      ioctl_prefetch.c  PREFETCH
- *      ioctl_buffer.c REGISTER, UNREGISTER; PUT    ioctl_get.c  GET
+ *      ioctl_buffer.c REGISTER, UNREGISTER; PUT    ioctl_get.h  GET
  *      ioctl_ring.c   RING, through which most of them can be given, too
  *
  * A handler gets a call whose value is the request: size bytes, of which the

@@ -86,7 +86,9 @@ static void hide_local(struct kv *kv, struct kv_dir *dir, struct remote_list *l)
 	}
 }
 
-/* Redis is asked for the names of others, so on a worker. */
+/* Redis is asked for the names of others, so on a worker; and now, not at the
+ * first READDIR: over that the kernel holds the directory's lock, and whoever
+ * creates a file there would wait for Redis. */
 static void open_far(struct call *c)
 {
 	struct kv *kv = c->fs->kv;
