@@ -45,6 +45,7 @@ struct shard {
 	uint64_t index, offset, length_bytes;
 	uint64_t at; /* so many bytes are written and hashed */
 	bool foreground;
+	bool past;    /* Redis has another version, or none any more */
 	bool punched; /* what is not written reads as zeros */
 	unsigned n_bad;
 	int64_t until; /* puts off with every part */
@@ -105,7 +106,8 @@ static void find_holders(struct shard *s)
 
 	s->n_holders = 0;
 	err = ckpt_holders(meta, s->until, m->ino, m->version, note_holder, s);
-	if (err == -ESTALE || (!err && !s->n_holders))
+	s->past = err == -ESTALE;
+	if (s->past || (!err && !s->n_holders))
 		meta_nodes(meta, note_node, s);
 	qsort(s->holders, s->n_holders, sizeof(*s->holders), by_score);
 }
@@ -384,6 +386,8 @@ static int fetch_shard(struct shard *s)
 		err = from_any(s);
 		if (is_final(err) || s->n_bad > BAD_MAX)
 			return err;
+		if (err == -ENOENT && s->past)
+			return err; /* and nobody will have it */
 		if (err != -ENOENT)
 			had_ns = clock_now_ns();
 		usleep(pause);
@@ -413,6 +417,15 @@ static int complain(struct shard *s, int err)
 			  " in the state directory: %s",
 			  file, s->index, strerror(-err));
 		return err;
+	}
+	if (s->past) {
+		log_warn("ckpt: %s: shard %" PRIu64 " of version %" PRIu64
+			 " was not here yet when another node published a "
+			 "newer version, or removed the file, and nobody has "
+			 "it any more%s%s%s: open the file again",
+			 file, s->index, m->version, *s->tried ? " (" : "",
+			 s->tried, *s->tried ? ")" : "");
+		return -ESTALE;
 	}
 	log_error("ckpt: %s: no node gives shard %" PRIu64 " of %u, version "
 		  "%" PRIu64 "%s%s%s: start a node that holds it, or write "

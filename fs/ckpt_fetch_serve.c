@@ -71,8 +71,8 @@ static int ask_open(struct ckpt *ckpt, const struct cwire_ask *ask,
 	inode = cinode_find(ckpt, ask->ino);
 	d = inode ? inode->data : NULL;
 	*data = NULL;
-	if (!inode || inode->version < ask->version || !d)
-		return inode && inode->version > ask->version ? -ENOENT : 0;
+	if (!d || inode->version < ask->version)
+		return 0; /* a past version, too, until a later one is opened */
 	if (inode->version > ask->version)
 		return -ENOENT;
 	*written = d->n_writers || d->unpublished ||

@@ -230,6 +230,55 @@ a_reader_keeps_the_version_that_it_opened() {
 	rm "$C1/keep"
 }
 
+_two_versions() { # NAME: node 2 has the first one open, and nothing of it
+	put "$C1/$1" $((20 * MIB)) 1
+	_summed "$C1/$1"
+	hand_start
+	hand open 1 r "$C2/$1"
+}
+
+a_version_is_fetched_from_who_has_it_still() {
+	_two_versions past
+	holds "$C3/past" $((20 * MIB)) 1
+	put "$C1/past" $((10 * MIB)) 2
+	expect 'size' "$(stat -c %s "$C3/past")" $((10 * MIB))
+	hand check 1 0 1 $((20 * MIB))
+	hand close 1
+	holds "$C2/past" $((10 * MIB)) 2
+	rm "$C1/past"
+}
+
+a_version_that_nobody_has_any_more_is_stale() {
+	_two_versions lost
+	put "$C1/lost" $((10 * MIB)) 2
+	hand_refused ESTALE check 1 0 1 $((20 * MIB))
+	grep -q 'lost (inode .*shard 0 .*newer version.*: open the file again' \
+		"$(_log 2)" || fail 'no line'
+	hand close 1
+	hand open 1 r "$C2/lost"
+	hand check 1 0 2 $((10 * MIB))
+	hand close 1
+	rm "$C1/lost"
+}
+
+an_open_that_waits_goes_on_with_the_version_that_came_meanwhile() {
+	local i pid
+	hand_start
+	for i in {1..5}; do
+		put "$C1/next-$i" $((8 * MIB)) $i
+		hand open 1 w "$C1/next-$i"
+		cat "$C2/next-$i" >"$T/next" &
+		pid=$!
+		wait_for "_has_ended $pid || _is_waiting $pid"
+		hand pwrite 1 0 $((i + 1)) $((8 * MIB))
+		hand close 1
+		wait "$pid"
+		"$HELPERS/pattern" check $i $((8 * MIB)) <"$T/next" 2>/dev/null ||
+			holds "$T/next" $((8 * MIB)) $((i + 1))
+	done
+	rm "$C1"/next-*
+}
+
 a_rename_over_a_name_is_seen_at_once() {
 	local i
 	for i in 1 2 3 4 5 6; do
