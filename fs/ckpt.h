@@ -71,7 +71,8 @@ struct ckpt_inode {
 /* The backing file as it was when record and file agreed. */
 struct ckpt_mark {
 	bool valid;
-	bool racy; /* so young that a write may have left no trace in it */
+	bool racy;     /* so young that a write may have left no trace in it */
+	uint64_t file; /* the file's own number */
 	int64_t size;
 	int64_t mtime_ns, ctime_ns;
 };
@@ -103,6 +104,8 @@ struct ckpt_data {
 	uint32_t n_open, n_writers;
 	bool unpublished; /* no writer any more, yet the record is behind */
 	bool mapped;	  /* closed, but stores to a mapping go on */
+	bool written;	  /* superseded, it had what no record says, */
+	bool unseen;	  /* or may have had: a mapping of it has ended */
 	struct ckpt_mark mark;
 	bool bound;
 	int backing_id; /* > 0: passthrough */

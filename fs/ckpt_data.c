@@ -88,9 +88,42 @@ void cdata_enter(struct ckpt_data *d, bool writer)
 	d->n_writers += writer;
 }
 
+static void set_mark(struct ckpt_data *d, const struct stat *st)
+{
+	int64_t ctime = clock_from_timespec(st->st_ctim);
+
+	d->mark.valid = true;
+	d->mark.file = st->st_ino;
+	d->mark.racy =
+		!d->ckpt->fine_stamps && clock_stamp_ns() - ctime < RACY_NS;
+	d->mark.size = st->st_size;
+	d->mark.mtime_ns = clock_from_timespec(st->st_mtim);
+	d->mark.ctime_ns = ctime;
+}
+
+/* Was it written to since record and file agreed? A file that lost its name is
+ * out of sight once it is closed; its ctime says nothing, that moved with the
+ * name. Locked. */
+static void note_written(struct ckpt_data *d)
+{
+	const struct ckpt_mark *m = &d->mark;
+	struct stat st;
+	int err = d->path < 0 ? cstore_stat(d->ckpt, d->ino, &st)
+			      : fstat(d->path, &st);
+
+	if (err || (ino_t)m->file != st.st_ino)
+		return;
+	d->written |= m->size != st.st_size ||
+		      m->mtime_ns != clock_from_timespec(st.st_mtim);
+	d->unseen |= !m->valid;
+	set_mark(d, &st);
+}
+
 /* The last open is gone: take the binding out. Locked. */
 static void unbind(struct ckpt_data *d, int *backing_id, int fds[2])
 {
+	if (d->inode->superseded)
+		note_written(d);
 	*backing_id = d->backing_id;
 	fds[0] = d->fd;
 	fds[1] = d->path;
@@ -187,18 +220,6 @@ int cdata_claim(struct ckpt_data *d, int64_t deadline)
 	d->claimed = true;
 	cseen_note(ckpt, d->inode, &a, changes);
 	return 0;
-}
-
-static void set_mark(struct ckpt_data *d, const struct stat *st)
-{
-	int64_t ctime = clock_from_timespec(st->st_ctim);
-
-	d->mark.valid = true;
-	d->mark.racy =
-		!d->ckpt->fine_stamps && clock_stamp_ns() - ctime < RACY_NS;
-	d->mark.size = st->st_size;
-	d->mark.mtime_ns = clock_from_timespec(st->st_mtim);
-	d->mark.ctime_ns = ctime;
 }
 
 void cdata_mark(struct ckpt_data *d, const struct stat *st)
@@ -315,12 +336,14 @@ static bool give_up_past(struct ckpt_data *d, int *err)
 
 	if (!d->inode->superseded)
 		return false;
-	if (d->unpublished)
+	note_written(d);
+	if (d->written || d->unseen)
 		log_warn("ckpt: inode %" PRIu64 ": another node published a "
-			 "newer version: what was written here since is "
-			 "dropped",
-			 d->ino);
-	d->unpublished = false;
+			 "newer version: what was %s is dropped",
+			 d->ino,
+			 d->written ? "written here since"
+				    : "stored to its mapping, if anything,");
+	d->unpublished = d->written = d->unseen = false;
 	*err = d->n_writers ? -ESTALE : 0;
 	return true;
 }

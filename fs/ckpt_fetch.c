@@ -91,9 +91,10 @@ static enum belief believe_pending(const struct cmap *m,
 	     (m->version == a->version &&
 	      clock_from_timespec(st->st_mtim) == a->mtime_ns)))
 		return IS_WHOLE;
-	log_warn("ckpt: inode %" PRIu64 ": another node published a newer "
-		 "version than what lies here: that is dropped",
-		 a->ino);
+	if (m->version == a->version) /* else it may have come before that */
+		log_warn("ckpt: inode %" PRIu64 ": another node published a "
+			 "newer version than what lies here: that is dropped",
+			 a->ino);
 	return IS_NOT;
 }
 

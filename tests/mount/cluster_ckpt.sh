@@ -279,6 +279,34 @@ an_open_that_waits_goes_on_with_the_version_that_came_meanwhile() {
 	rm "$C1"/next-*
 }
 
+# Node 1 maps a version, which node 2 has seen that it does, and replaces.
+_mapped_and_replaced() { # NAME
+	hand open 1 bc "$C1/$1"
+	hand pwrite 1 0 1 5000
+	[[ $(hand_try map 1 w 5000) == ok* ]] || skip 'no shared mappings here'
+	hand close 1
+	holds "$C2/$1" 5000 1
+	put "$C2/$1" 5000 2
+}
+_dropped() { grep -c "newer version: $1" "$(_log 1)" || :; }
+
+what_is_dropped_is_told_if_there_is_any() {
+	local told
+	hand_start
+	told=$(_dropped 'what was written')
+	_mapped_and_replaced unstored
+	hand unmap 1
+	wait_for 'holds "$C1/unstored" 5000 2'
+	expect 'told' "$(_dropped 'what was written')" "$told"
+
+	_mapped_and_replaced stored
+	hand mset 1 0 3 5000
+	hand unmap 1
+	wait_for '[ "$(_dropped "what was written")" != '"$told"' ]'
+	wait_for 'holds "$C1/stored" 5000 2'
+	rm "$C1/unstored" "$C1/stored"
+}
+
 a_rename_over_a_name_is_seen_at_once() {
 	local i
 	for i in 1 2 3 4 5 6; do
