@@ -27,6 +27,8 @@ struct path {
 	int64_t measured_ns; /* when */
 	uint64_t delivered;  /* since since_ns */
 	int64_t since_ns;    /* 0: nothing is under way */
+	uint64_t before;     /* delivered in the window before that, */
+	int64_t before_ns;   /* which began then; 0: there was none */
 };
 
 static inline void path_sent(struct path *p, int64_t now)
@@ -40,17 +42,26 @@ static inline void path_delivered(struct path *p, uint64_t bytes, bool idle,
 				  int64_t now)
 {
 	int64_t took = now - p->since_ns;
-	uint64_t rate;
+	uint64_t counted, rate;
 
 	p->delivered += bytes;
 	if (took < PATH_WINDOW_NS && !idle)
 		return;
-	rate = (uint64_t)((double)p->delivered * NS_PER_S /
+	counted = p->delivered;
+	/* The rest of a burst of answers comes at the speed of the burst: what
+	 * was waited for is in the window before. */
+	if (took < PATH_WINDOW_NS && p->before_ns) {
+		counted += p->before;
+		took = now - p->before_ns;
+	}
+	rate = (uint64_t)((double)counted * NS_PER_S /
 			  (double)(took > 1000 ? took : 1000));
-	if (p->delivered >= PATH_LEAST_BYTES) {
+	if (counted >= PATH_LEAST_BYTES) {
 		p->bytes_s = p->bytes_s ? (3 * p->bytes_s + rate) / 4 : rate;
 		p->measured_ns = now;
 	}
+	p->before = p->delivered;
+	p->before_ns = idle ? 0 : p->since_ns;
 	p->delivered = 0;
 	p->since_ns = idle ? 0 : now;
 }

@@ -380,6 +380,23 @@ START_TEST(a_path_half_as_fast_gets_half_as_much)
 }
 END_TEST
 
+/* 8 MiB in 51 ms, of which 50 are the way there and back. */
+START_TEST(a_burst_of_answers_after_a_delay_is_no_speed)
+{
+	struct path p = {0};
+
+	for (int64_t now = NS_PER_S; now < 2 * NS_PER_S; now += NS_PER_S / 5) {
+		path_sent(&p, now);
+		for (int i = 0; i < 8; i++)
+			path_delivered(&p, MIB, i == 7,
+				       now + 50 * NS_PER_MS +
+					       i * NS_PER_MS / 7);
+		ck_assert_uint_gt(path_speed(&p, now), 0);
+		ck_assert_uint_le(path_speed(&p, now), 8 * MIB * 1000ull / 51);
+	}
+}
+END_TEST
+
 START_TEST(a_path_is_measured_by_much_and_forgotten)
 {
 	struct path p = {};
@@ -517,6 +534,7 @@ int main(void)
 	suite_add_tcase(s, c);
 	tcase_add_test(n, each_address_of_ours_has_a_link_where_they_have_one);
 	tcase_add_test(n, a_path_half_as_fast_gets_half_as_much);
+	tcase_add_test(n, a_burst_of_answers_after_a_delay_is_no_speed);
 	tcase_add_test(n, a_path_is_measured_by_much_and_forgotten);
 	tcase_add_test(n, slices_prefer_the_card_beside_their_memory);
 	tcase_add_test(
