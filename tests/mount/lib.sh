@@ -160,7 +160,12 @@ redis_pids() { # TEXT: of their folder or their command line
 }
 kvfs_pid() { pids_of "$(readlink -f "$KVFS")*" "${1:-$S}" | head -1; }
 redis_pid() { redis_pids "${1:-$S}" | head -1; }
-gone() { [ -z "$1" ] || [ ! -e "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null; }
+# A zombie whose threads still end has its sockets and its mount, too.
+gone() {
+	[ -z "$1" ] || [ ! -e "/proc/$1" ] ||
+		awk '/^State:/ { z = $2 == "Z" } /^Threads:/ { n = $2 }
+			END { exit !(z && n <= 1) }' "/proc/$1/status" 2>/dev/null
+}
 
 # Mounting.
 kvfs_options() {
