@@ -120,8 +120,11 @@ struct rdma_out {
 	bool late;		    /* a fault: not before it is over */
 	bool done;		    /* DONE came */
 	int status;		    /* of DONE */
-	uint32_t key;		    /* of the source */
-	uint64_t to;		    /* READY's */
+	void *copy;		    /* of a source that cannot be registered */
+	struct ibv_mr *copy_mr;
+	const void *source; /* the slice's, or that copy */
+	uint32_t key;	    /* of it */
+	uint64_t to;	    /* READY's */
 	uint32_t to_key;
 	struct list answer; /* l->abandons */
 };
@@ -371,6 +374,8 @@ int rdma_send_acked(struct rdma_link *l, const struct rdma_head *h);
 void rdma_send_written(struct rdma_link *l, uint32_t slot);
 /** rdma_send_cancel - give back what is marked and free to go. */
 void rdma_send_cancel(struct rdma_link *l);
+/** rdma_send_copies_free - once the queue pair is gone. */
+void rdma_send_copies_free(struct rdma_link *l);
 void rdma_send_give_up(struct rdma_link *l, int why);
 
 /* rdma_receive.c */

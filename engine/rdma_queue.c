@@ -218,6 +218,7 @@ void rdma_queue_close(struct rdma_link *l)
 	if (l->qp)
 		ibv_modify_qp(l->qp, &over, IBV_QP_STATE);
 	rdma_receive_keys_free(l);
+	rdma_send_copies_free(l);
 	if (l->qp)
 		ibv_destroy_qp(l->qp);
 	l->qp = NULL;
@@ -284,7 +285,7 @@ int rdma_post_write(struct rdma_link *l, uint32_t slot)
 	const struct rdma_out *o = &l->outs[slot];
 	const struct engine_slice *s = o->slice;
 	struct ibv_sge sge = {
-		.addr = (uintptr_t)s->from.addr,
+		.addr = (uintptr_t)o->source,
 		.length = s->length_bytes,
 		.lkey = o->key,
 	};

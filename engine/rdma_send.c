@@ -9,6 +9,8 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 struct packet {
 	uint8_t *bytes;
@@ -46,8 +48,18 @@ static void give_back(struct rdma_link *l, struct rdma_out *o, int status,
 		engine_slice_done(l->t->engine, &l->base, s, status, refused);
 }
 
+static void copy_free(struct rdma_out *o)
+{
+	if (o->copy_mr)
+		ibv_dereg_mr(o->copy_mr);
+	free(o->copy);
+	o->copy_mr = NULL;
+	o->copy = NULL;
+}
+
 static void slot_free(struct rdma_link *l, struct rdma_out *o)
 {
+	copy_free(o);
 	o->state = RDMA_OUT_FREE;
 	l->n_outs--;
 	list_remove(&o->answer);
@@ -281,10 +293,51 @@ static uint32_t slot_find(const struct rdma_link *l)
 	return i;
 }
 
-static void offer(struct rdma_link *l, struct packet *p, struct engine_slice *s,
-		  const struct ibv_mr *mr)
+/* Kernels before 6.2 pin as if to write, also what will only be read: of a
+ * mapping that is read-only and shared, as of a frame, that is a fault. Whether
+ * the memory is there at all shows now. */
+static int copy_make(struct rdma_link *l, struct rdma_out *o,
+		     const struct engine_slice *s)
 {
-	uint32_t slot = slot_find(l);
+	struct iovec from = {s->from.addr, s->length_bytes}, to = from;
+	int rc;
+
+	o->copy = to.iov_base = malloc(s->length_bytes);
+	if (!o->copy)
+		return -ENOMEM;
+	if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) !=
+	    (ssize_t)s->length_bytes) {
+		copy_free(o);
+		return -EFAULT;
+	}
+	o->copy_mr = rdma_register(l->device, o->copy, s->length_bytes, 0);
+	if (o->copy_mr)
+		return 0;
+	rc = -errno;
+	copy_free(o);
+	return rc;
+}
+
+static int source_find(struct rdma_link *l, struct rdma_out *o,
+		       const struct engine_slice *s)
+{
+	struct ibv_mr *mr;
+	int rc = rdma_region_find(l->device, &s->from, false, &mr);
+
+	o->source = s->from.addr;
+	if (rc == -EFAULT) {
+		rc = copy_make(l, o, s);
+		mr = o->copy_mr;
+		o->source = o->copy;
+	}
+	if (!rc)
+		o->key = mr->lkey;
+	return rc;
+}
+
+static void offer(struct rdma_link *l, struct packet *p, struct engine_slice *s,
+		  uint32_t slot)
+{
 	struct rdma_out *o = &l->outs[slot];
 
 	pthread_mutex_lock(&l->t->lock);
@@ -293,7 +346,6 @@ static void offer(struct rdma_link *l, struct packet *p, struct engine_slice *s,
 	pthread_mutex_unlock(&l->t->lock);
 	o->state = RDMA_OUT_OFFERED;
 	o->written = o->done = false;
-	o->key = mr->lkey;
 	l->n_outs++;
 	add(p, &(struct rdma_record){.type = RDMA_OFFER,
 				     .slot = slot,
@@ -311,11 +363,11 @@ static void add_offers(struct rdma_link *l, struct packet *p)
 	       (n = pop(l, &l->slices))) {
 		struct engine_slice *s =
 			container_of(n, struct engine_slice, link);
-		struct ibv_mr *mr;
-		int rc = rdma_region_find(l->device, &s->from, false, &mr);
+		uint32_t slot = slot_find(l);
+		int rc = source_find(l, &l->outs[slot], s);
 
 		if (!rc) {
-			offer(l, p, s, mr);
+			offer(l, p, s, slot);
 			continue;
 		}
 		engine_slice_done(l->t->engine, &l->base, s, rc, rc == -EFAULT);
@@ -374,6 +426,12 @@ void rdma_send_pump(struct rdma_link *l)
 }
 
 /* --- the end ----------------------------------------------------------- */
+
+void rdma_send_copies_free(struct rdma_link *l)
+{
+	for (uint32_t i = 0; i < RDMA_WINDOW_SLICES; i++)
+		copy_free(&l->outs[i]);
+}
 
 void rdma_send_give_up(struct rdma_link *l, int why)
 {

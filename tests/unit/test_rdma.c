@@ -4,6 +4,7 @@
  * taken down and up again. tests/rdma/card.sh runs this in a machine of its
  * own. */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/capability.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -230,6 +231,35 @@ START_TEST(a_port_that_goes_down_ends_its_links_and_comes_back)
 }
 END_TEST
 
+START_TEST(a_frame_that_may_only_be_read_is_sent)
+{
+	const struct fx_piece p = {0, 0, SIZE};
+	struct fx_mem frame, only;
+	struct engine_mem mem = {.kind = ENGINE_MEM_FILE, .length_bytes = SIZE};
+	char path[40];
+
+	begin(NULL, 1);
+	fx_mem_new(&frame, fx_writer(&fx), ENGINE_MEM_FILE, SIZE);
+	fx_fill(frame.bytes, SIZE, 3);
+	only = frame;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", frame.fd);
+	mem.fd = open(path, O_RDONLY | O_CLOEXEC);
+	ck_assert_int_ge(mem.fd, 0);
+	ck_assert_int_eq(engine_region_add(fx_writer(&fx), &mem, &only.region),
+			 0);
+
+	ck_assert_int_eq(fx_move(&fx, &only, &to, &p, 1), 0);
+
+	ck_assert_mem_eq(to.bytes, frame.bytes, SIZE);
+	ck_assert_int_eq(
+		engine_region_remove(fx_writer(&fx), only.region, NULL, NULL),
+		0);
+	fx_mem_free(&frame);
+	end();
+	close(mem.fd);
+}
+END_TEST
+
 static void may_lock(uint64_t bytes)
 {
 	struct __user_cap_header_struct h = {_LINUX_CAPABILITY_VERSION_3, 0};
@@ -279,6 +309,7 @@ int main(void)
 	tcase_add_test(all, too_late_with_windows_too);
 	tcase_add_test(all,
 		       a_port_that_goes_down_ends_its_links_and_comes_back);
+	tcase_add_test(all, a_frame_that_may_only_be_read_is_sent);
 	tcase_add_test(all,
 		       memory_that_may_not_be_locked_is_said_with_what_to_do);
 	suite_add_tcase(suite, all);
