@@ -365,6 +365,9 @@ uint8_t *rdma_packet_next(struct rdma_link *l, bool plain);
 
 /* rdma_send.c */
 void rdma_send_pump(struct rdma_link *l);
+/** rdma_send_greeting - a packet with nothing in it. 0, or the link has
+ *  failed. */
+int rdma_send_greeting(struct rdma_link *l);
 /** rdma_send_... - records that answer ours. 0 or -EPROTO. */
 int rdma_send_ready(struct rdma_link *l, const struct rdma_record *r);
 int rdma_send_refused(struct rdma_link *l, const struct rdma_record *r);

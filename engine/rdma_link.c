@@ -95,7 +95,8 @@ void rdma_link_up(struct rdma_link *l)
 }
 
 /* The connecting side tells first; the listening one answers once it can
- * receive, and may send when it is told so. */
+ * receive. Then each has to hear a packet of the other: a network that lets the
+ * connection pass and not what cards send carries no link. */
 static int on_endpoint(struct rdma_link *l, const uint8_t *payload, size_t n)
 {
 	struct rdma_endpoint theirs;
@@ -107,12 +108,7 @@ static int on_endpoint(struct rdma_link *l, const uint8_t *payload, size_t n)
 	rc = rdma_queue_connect(l, &theirs);
 	if (rc)
 		return rc;
-	if (l->theirs)
-		return tell_endpoint(l);
-	rc = rdma_control_send(l, WIRE_ACK, NULL, 0);
-	if (!rc)
-		rdma_link_up(l);
-	return rc;
+	return l->theirs ? tell_endpoint(l) : rdma_send_greeting(l);
 }
 
 static int on_close(struct rdma_link *l, const struct wire_header *h,
@@ -132,14 +128,8 @@ int rdma_link_frame(struct rdma_link *l, const struct wire_header *h,
 
 	if (h->type == WIRE_CLOSE)
 		return on_close(l, h, payload);
-	if (h->type == WIRE_ENDPOINT && l->state == RDMA_MEETING) {
+	if (h->type == WIRE_ENDPOINT && l->state == RDMA_MEETING)
 		rc = on_endpoint(l, payload, h->length);
-	} else if (h->type == WIRE_ACK && l->theirs && l->met) {
-		/* Unless the queue pair was faster. */
-		if (l->state == RDMA_MEETING)
-			rdma_link_up(l);
-		rc = 0;
-	}
 	if (rc)
 		rdma_link_fail(l, rc,
 			       rc == -EPROTO ? "broken rules of the protocol"

@@ -348,10 +348,11 @@ static int on_receive(struct rdma_link *l, const struct ibv_wc *wc, uint32_t i)
 {
 	int rc;
 
-	/* They were told that we can receive, and were faster than their word
-	 * on the control connection. */
-	if (l->state == RDMA_MEETING)
+	if (l->state == RDMA_MEETING) {
 		rdma_link_up(l);
+		if (l->theirs && rdma_send_greeting(l))
+			return 0;
+	}
 	heard(l);
 	if (wc->opcode == IBV_WC_RECV_RDMA_WITH_IMM) {
 		rc = post_receive(l, i);

@@ -396,6 +396,13 @@ static bool send_counts(struct rdma_link *l, struct packet *p)
 	return !rdma_post_packet(l, p->n);
 }
 
+int rdma_send_greeting(struct rdma_link *l)
+{
+	struct packet p = {rdma_packet_next(l, false), RDMA_HEAD_BYTES};
+
+	return p.bytes && send_counts(l, &p) ? 0 : -ENOTCONN;
+}
+
 /* Returns: whether there may be more to send. */
 static bool send_packet(struct rdma_link *l)
 {
