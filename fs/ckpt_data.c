@@ -283,7 +283,8 @@ static void published(struct ckpt_data *d, const struct stat *st,
 	scoped_lock(&ckpt->lock);
 
 	ckpt->changes++;
-	if (a->version != d->inode->attr.version)
+	/* Not attr: a lookup may have brought this version before us. */
+	if (a->version != d->inode->version)
 		d->needs |= CKPT_NEED_SUM;
 	d->inode->attr = *a;
 	d->inode->version = a->version;
