@@ -141,6 +141,14 @@ int engine_open(struct engine **e, const struct engine_config *c);
  */
 void engine_close(struct engine *e);
 
+/**
+ * engine_can_listen - is there what listening on this address takes?
+ *
+ * Of "rdma:": a card whose port is up and has the address. What can go wrong
+ * for other reasons engine_open says.
+ */
+bool engine_can_listen(const char *address);
+
 /** engine_address - the i-th address listened on, its port filled in; NULL
  *  past the last. For the membership table. Valid until engine_close. */
 const char *engine_address(struct engine *e, uint32_t i);
@@ -241,6 +249,7 @@ void engine_peer_drop(struct engine_peer *peer, int why);
 struct engine_peer_info {
 	struct engine_node node;
 	bool up;
+	const char *via; /* "tcp", "rdma": what carries most; NULL: not up */
 	uint32_t n_links, n_links_wanted;
 	uint32_t n_calls;      /* unanswered, ours */
 	uint32_t n_draining;   /* grants closed, but it may still write there */

@@ -184,6 +184,7 @@ struct engine {
 	struct transport *transports[ENGINE_TRANSPORTS_MAX];
 	uint32_t n_transports;
 	char listen[ENGINE_LISTEN_MAX][ENGINE_ADDRESS_BYTES];
+	const struct transport_ops *listen_ops[ENGINE_LISTEN_MAX];
 	uint32_t n_listen;
 
 	struct region **regions; /* by slot */
@@ -281,6 +282,8 @@ void link_hold(struct engine_link *l); /* lock held */
 /** link_release - lock held; returns true where the caller must link_free. */
 bool link_release(struct engine_link *l);
 void link_put(struct engine_link *l); /* no lock held */
+/** links_preferred - is one of a preferred transport up? Lock held. */
+bool links_preferred(const struct engine_peer *p);
 /** links_close - close all of a peer's; no lock held. */
 void links_close(struct engine_peer *p, int why);
 /** peer_connect - begin links that are due; no lock held. */

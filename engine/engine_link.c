@@ -62,6 +62,18 @@ bool link_release(struct engine_link *l)
 	return --l->refs == 0;
 }
 
+bool links_preferred(const struct engine_peer *p)
+{
+	list_for_each (l, &p->links) {
+		const struct engine_link *k =
+			container_of(l, struct engine_link, of_peer);
+
+		if (k->ops->preferred && k->state == LINK_UP && !k->broken)
+			return true;
+	}
+	return false;
+}
+
 /* The transport frees it; the last one out lets engine_close go on. */
 static void link_free(struct engine_link *l)
 {
@@ -133,10 +145,10 @@ static int local_of(struct engine_peer *p, uint32_t index)
 	const struct engine *e = p->engine;
 	int best = -1;
 
-	if (e->n_listen == p->n_addresses)
+	if (e->n_listen == p->n_addresses && e->listen_ops[index] == a->ops)
 		return (int)index;
 	for (int i = 0; i < (int)e->n_listen; i++)
-		if (!(a->bad_locals & 1u << i) &&
+		if (!(a->bad_locals & 1u << i) && e->listen_ops[i] == a->ops &&
 		    (best < 0 || links_from(p, i) < links_from(p, best)))
 			best = i;
 	if (best < 0)

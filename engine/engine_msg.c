@@ -119,12 +119,17 @@ static void msg_refused(struct engine_peer *p, const struct engine_link *l,
 
 static struct engine_link *control_link(struct engine_peer *p)
 {
-	if (!p->control && !p->n_msgs_out) {
+	bool preferred = links_preferred(p);
+
+	/* It changes with nothing under way, so their order holds. */
+	if (!p->n_msgs_out &&
+	    (!p->control || p->control->ops->preferred != preferred)) {
 		list_for_each (l, &p->links) {
 			struct engine_link *k =
 				container_of(l, struct engine_link, of_peer);
 
-			if (k->state == LINK_UP && !k->broken) {
+			if (k->state == LINK_UP && !k->broken &&
+			    k->ops->preferred == preferred) {
 				p->control = k;
 				break;
 			}

@@ -152,6 +152,7 @@ static int listen_all(struct engine *e, const struct engine_config *c)
 				  c->listen[i]);
 			return -EINVAL;
 		}
+		e->listen_ops[i] = ops;
 		err = ops->listen(t, c->listen[i], e->listen[i]);
 		if (!err)
 			e->n_listen++;

@@ -98,20 +98,13 @@ void peer_release(struct engine_peer *p)
 const struct transport_ops *engine_scheme(struct engine *e, const char *address,
 					  struct transport **t)
 {
-	size_t len = strcspn(address, ":");
+	const struct transport_ops *ops = engine_transport_of(address);
 
 	for (uint32_t i = 0; i < e->n_transports; i++) {
-		const char *s = e->ops[i]->schemes;
-
-		while (s && *s) {
-			size_t n = strcspn(s, ",");
-
-			if (n == len && !strncmp(s, address, n)) {
-				*t = e->transports[i];
-				return e->ops[i];
-			}
-			s += n + (s[n] == ',');
-		}
+		if (e->ops[i] != ops)
+			continue;
+		*t = e->transports[i];
+		return ops;
 	}
 	return NULL;
 }
@@ -236,6 +229,9 @@ void engine_peer_info(struct engine_peer *p, struct engine_peer_info *info)
 		struct engine_link *k =
 			container_of(l, struct engine_link, of_peer);
 		int64_t heard = atomic_load(&k->heard_ns);
+
+		if (k->state == LINK_UP && (!info->via || k->ops->preferred))
+			info->via = k->ops->name;
 
 		if (heard > info->heard_ns)
 			info->heard_ns = heard;

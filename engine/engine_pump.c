@@ -10,9 +10,10 @@
 
 #include <errno.h>
 
-static bool has_room(const struct engine_link *l)
+static bool has_room(const struct engine_link *l, bool preferred)
 {
 	return l->state == LINK_UP && !l->broken &&
+	       l->ops->preferred == preferred &&
 	       l->n_slices < l->ops->window_slices &&
 	       (!l->n_slices ||
 		l->out_bytes + l->ops->slice_bytes <= l->ops->window_bytes);
@@ -46,6 +47,7 @@ static struct engine_link *best_link(struct engine_peer *p)
 	int node = numa->n > 1 ? batch_next_node(p) : NUMA_UNKNOWN;
 	uint64_t least = UINT64_MAX, cost, fastest;
 	int64_t now = clock_now_ns();
+	bool preferred = links_preferred(p);
 	struct engine_link *best = NULL;
 
 	fastest = fastest_of(p, now);
@@ -53,7 +55,7 @@ static struct engine_link *best_link(struct engine_peer *p)
 		struct engine_link *k =
 			container_of(l, struct engine_link, of_peer);
 
-		if (!has_room(k))
+		if (!has_room(k, preferred))
 			continue;
 		cost = path_cost(k->out_bytes + k->ops->slice_bytes,
 				 path_speed(&k->path, now), fastest,

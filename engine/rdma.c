@@ -86,6 +86,14 @@ static int rdma_listen(struct transport *t, const char *address, char *bound)
 	return rdma_listener_open(t, address, bound);
 }
 
+static bool rdma_can_listen(const char *address)
+{
+	struct tcp_address a;
+	struct rdma_port port;
+
+	return !rdma_address_parse(address, &a) && !rdma_port_of(&a, &port);
+}
+
 /* With t->lock. */
 static void post(struct rdma_link *l)
 {
@@ -254,9 +262,11 @@ const struct transport_ops transport_rdma = {
 	.window_bytes = RDMA_WINDOW_BYTES,
 	.window_slices = RDMA_WINDOW_SLICES,
 	.links = RDMA_LINKS,
+	.preferred = true,
 	.open = rdma_open,
 	.close = rdma_close,
 	.listen = rdma_listen,
+	.can_listen = rdma_can_listen,
 	.quiet = rdma_quiet,
 	.connect = rdma_connect,
 	.link_close = rdma_link_close,

@@ -362,6 +362,9 @@ static struct rdma_device *device_open(struct transport *t, const char *name)
 	struct rdma_device *d = calloc(1, sizeof(*d));
 	int rc = d ? 0 : -ENOMEM;
 
+	/* Starting a program must not move pages that the card writes to; of
+	 * kernels since 5.12 the library knows that they see to it. */
+	ibv_fork_init();
 	if (!rc) {
 		d->t = t;
 		snprintf(d->name, sizeof(d->name), "%s", name);

@@ -189,6 +189,7 @@ struct transport_ops {
 	uint32_t window_bytes; /* given to one link at a time, at most */
 	uint32_t window_slices;
 	uint32_t links; /* to one address of a peer */
+	bool preferred; /* while a link of it is up, others only stand by */
 
 	/** open - 0 and *t, or -errno, logged. */
 	int (*open)(struct transport **t, const struct transport_config *c);
@@ -197,6 +198,9 @@ struct transport_ops {
 	/** listen - accept links there; may block. @bound: the address with
 	 *  its real port, ENGINE_ADDRESS_BYTES. 0 or -errno, logged. */
 	int (*listen)(struct transport *t, const char *address, char *bound);
+	/** can_listen - is there what listening on this address takes? NULL:
+	 *  always. May block. Threads: any. */
+	bool (*can_listen)(const char *address);
 	/** quiet - accept nothing more: the engine closes. May block. */
 	void (*quiet)(struct transport *t);
 
@@ -239,6 +243,9 @@ struct transport_ops {
 
 /* All of them, NULL at the end: transports.c. */
 extern const struct transport_ops *const engine_transports[];
+
+/** engine_transport_of - whose address this is; NULL: nobody's. */
+const struct transport_ops *engine_transport_of(const char *address);
 
 /* ---- calls up ------------------------------------------------------------ */
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "engine/transport.h"
 
+#include <string.h>
+
 #include "config.h"
 
 #include "engine/file.h"
@@ -21,3 +23,33 @@ const struct transport_ops *const engine_transports[] = {
 #endif
 	NULL,
 };
+
+static bool has_scheme(const struct transport_ops *ops, const char *address)
+{
+	size_t len = strcspn(address, ":");
+	const char *s = ops->schemes;
+
+	while (s && *s) {
+		size_t n = strcspn(s, ",");
+
+		if (n == len && !strncmp(s, address, n))
+			return true;
+		s += n + (s[n] == ',');
+	}
+	return false;
+}
+
+const struct transport_ops *engine_transport_of(const char *address)
+{
+	for (unsigned i = 0; engine_transports[i]; i++)
+		if (has_scheme(engine_transports[i], address))
+			return engine_transports[i];
+	return NULL;
+}
+
+bool engine_can_listen(const char *address)
+{
+	const struct transport_ops *ops = engine_transport_of(address);
+
+	return ops && (!ops->can_listen || ops->can_listen(address));
+}

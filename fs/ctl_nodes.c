@@ -134,11 +134,16 @@ static uint64_t silent_ms(const struct engine_peer_info *info)
 		       : 0;
 }
 
+/* By what it is reached, or was first to be tried. */
 static const char *transport(const struct fs *fs, const struct meta_self *self)
 {
-	bool unix_socket = self->n_addrs && !strncmp(self->addrs[0], "unix", 4);
+	const char *first = self->n_addrs ? self->addrs[0] : "";
 
-	return fs->config.tls ? "tls" : unix_socket ? "unix" : "tcp";
+	if (fs->config.tls)
+		return "tls";
+	return !strncmp(first, "unix", 4)   ? "unix"
+	       : !strncmp(first, "rdma", 4) ? "rdma"
+					    : "tcp";
 }
 
 /* What the engine measured on the way there. */
@@ -149,6 +154,8 @@ static void add_path(json_t *o, struct remote *r, uint32_t incarnation)
 	if (!peer_info(r, incarnation, &info))
 		return;
 	json_object_set_new(o, "connected", json_boolean(info.up));
+	if (info.via && !strcmp(info.via, "rdma"))
+		json_object_set_new(o, "transport", json_string(info.via));
 	json_object_set_new(o, "links", whole(info.n_links));
 	json_object_set_new(o, "calls_in_flight", whole(info.n_calls));
 	json_object_set_new(o, "queued_bytes", whole(info.queued_bytes));

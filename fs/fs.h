@@ -53,6 +53,9 @@ enum fs_rung {
 
 const char *fs_rung_name(enum fs_rung rung);
 
+/* What moves bytes between nodes. */
+enum fs_transport { TRANSPORT_AUTO, TRANSPORT_TCP, TRANSPORT_RDMA };
+
 struct fs_config {
 	const char *mountpoint;
 	const char *state_dir;
@@ -66,6 +69,7 @@ struct fs_config {
 	const char *listen;   /* "ADDRESS[:PORT],…"; NULL: nowhere */
 	const char *key_file; /* the cluster's key; NULL: none */
 	bool tls;
+	enum fs_transport transport;
 	enum fs_rung rung; /* forced, or RUNG_AUTO */
 	unsigned deadline_ms;
 	bool discard;

@@ -27,6 +27,7 @@
 #define SUSPECT_NS (500 * NS_PER_MS)
 #define LISTEN_MAX ENGINE_ADDRESSES_MAX
 #define PORT "7077"
+#define RDMA_PORT_ABOVE 1000
 
 /* -- addresses ---------------------------------------------------------- */
 
@@ -50,6 +51,20 @@ static const char *table_form(const char *address)
 	return strncmp(address, "tcp:", 4) ? address : address + 4;
 }
 
+/* "tcp:10.0.0.1:7077" to "rdma:10.0.0.1:8077": both listen on TCP. Port 0
+ * stays what it is, any. */
+static void rdma_form(const char *tcp, char out[ENGINE_ADDRESS_BYTES])
+{
+	const char *port = strrchr(tcp, ':') + 1;
+	unsigned long n = strtoul(port, NULL, 10);
+
+	if (n)
+		n += n + RDMA_PORT_ABOVE <= UINT16_MAX ? RDMA_PORT_ABOVE
+						       : -RDMA_PORT_ABOVE;
+	snprintf(out, ENGINE_ADDRESS_BYTES, "rdma:%.*s%lu",
+		 (int)(port - tcp - 4), tcp + 4, n);
+}
+
 static unsigned split_listen(const char *list,
 			     char (*out)[ENGINE_ADDRESS_BYTES])
 {
@@ -59,6 +74,29 @@ static unsigned split_listen(const char *list,
 
 	while (rest && n < LISTEN_MAX && (one = strsep(&rest, ",")))
 		engine_form(one, out[n++]);
+	return n;
+}
+
+/* Each address once more where a card has it, or, with transport=rdma, for
+ * that alone: not having one is an error then, which engine_open says. */
+static unsigned listen_of(const struct fs_config *config,
+			  char (*out)[ENGINE_ADDRESS_BYTES])
+{
+	char tcp[LISTEN_MAX][ENGINE_ADDRESS_BYTES];
+	unsigned n_tcp = split_listen(config->listen, tcp), n = 0;
+
+	if (config->transport != TRANSPORT_RDMA)
+		while (n < n_tcp) {
+			memcpy(out[n], tcp[n], sizeof(out[n]));
+			n++;
+		}
+	if (config->transport == TRANSPORT_TCP || config->tls)
+		return n;
+	for (unsigned i = 0; i < n_tcp; i++) {
+		rdma_form(tcp[i], out[n]);
+		n += config->transport == TRANSPORT_RDMA ||
+		     engine_can_listen(out[n]);
+	}
 	return n;
 }
 
@@ -104,24 +142,55 @@ static int parse_uuid(const char *text, uint8_t out[16])
 	return n == 32 && !*text ? 0 : -EINVAL;
 }
 
+static bool is_rdma(const char *address)
+{
+	return !strncmp(address, "rdma:", 5);
+}
+
+static bool has_scheme(const char *address)
+{
+	return !strncmp(address, "unix:", 5) || is_rdma(address);
+}
+
+/* A node with a card listens by it. */
+static bool has_card(struct remote *r)
+{
+	const char *a;
+
+	for (uint32_t i = 0; (a = engine_address(r->engine, i)); i++)
+		if (is_rdma(a))
+			return true;
+	return false;
+}
+
+/* By RDMA only where both sides have a card; by TCP unless it is ruled out. */
+static bool may_use(struct remote *r, const char *address)
+{
+	return is_rdma(address) ? has_card(r)
+				: r->fs->config.transport != TRANSPORT_RDMA;
+}
+
 static int peer_of(struct remote *r, const struct meta_node *node,
 		   struct engine_peer **peer)
 {
 	char text[META_ADDRS_MAX][ENGINE_ADDRESS_BYTES];
 	const char *addresses[META_ADDRS_MAX];
 	struct engine_node who = {.incarnation = 0};
+	uint32_t n = 0;
 
 	if (!node->self.n_addrs || parse_uuid(node->uuid, who.uuid))
 		return -EADDRNOTAVAIL;
 	for (uint32_t i = 0; i < node->self.n_addrs; i++) {
 		const char *a = node->self.addrs[i];
 
-		snprintf(text[i], sizeof(text[i]), "%s%s",
-			 strncmp(a, "unix:", 5) ? "tcp:" : "", a);
-		addresses[i] = text[i];
+		if (!may_use(r, a))
+			continue;
+		snprintf(text[n], sizeof(text[n]), "%s%s",
+			 has_scheme(a) ? "" : "tcp:", a);
+		addresses[n] = text[n];
+		n++;
 	}
-	return engine_peer_get(r->engine, &who, addresses, node->self.n_addrs,
-			       peer);
+	return engine_peer_get(r->engine, &who, addresses, n, peer);
 }
 
 int remote_peer(struct remote *r, uint32_t incarnation,
@@ -299,13 +368,13 @@ const struct meta_node_ops remote_node_ops = {
 
 static int open_engine(struct remote *r)
 {
-	char text[LISTEN_MAX][ENGINE_ADDRESS_BYTES];
-	const char *listen[LISTEN_MAX];
+	char text[2 * LISTEN_MAX][ENGINE_ADDRESS_BYTES];
+	const char *listen[2 * LISTEN_MAX];
 	struct engine_keys keys = {0};
 	struct engine_config c = {
 		.tls = r->fs->config.tls,
 		.listen = listen,
-		.n_listen = split_listen(r->fs->config.listen, text),
+		.n_listen = listen_of(&r->fs->config, text),
 		.callbacks = &callbacks,
 		.ctx = r,
 	};

@@ -43,6 +43,10 @@ static const struct option_spec list[] = {
 	 "Without it only loopback addresses may be listened on"},
 	{"tls", 0, OPTION_CHOICE, AT(tls), "off|on",
 	 "encrypt what goes between nodes (default: off)"},
+	{"transport", 0, OPTION_CHOICE, AT(transport), "auto|tcp|rdma",
+	 "what moves bytes between nodes (default: auto, RDMA\n"
+	 "where both have a card with an address of listen=, and\n"
+	 "TCP beside it)"},
 	{"state", 0, OPTION_TEXT, AT(state_dir), "DIR",
 	 "checkpoint data, log and lock (default:\n"
 	 "/var/lib/kvfs/NAME-OF-MOUNTPOINT; for other users than\n"
@@ -144,6 +148,7 @@ static struct fs_config config_of(const struct mount_job *job)
 		.listen = o->listen,
 		.key_file = o->key_file ? job->key_file : NULL,
 		.tls = o->tls,
+		.transport = (enum fs_transport)o->transport,
 		.meta_replicas = o->meta_replicas,
 		.prefix = o->prefix,
 		.rung = (enum fs_rung)o->rung,

@@ -24,7 +24,7 @@ struct mount_options {
 	const char *meta_url, *state_dir, *password_file, *prefix;
 	const char *key_file, *meta_ca, *meta_cert;
 	char *listen; /* addresses, joined by commas */
-	int rung, tls;
+	int rung, tls, transport;
 	unsigned deadline_ms;
 	uint64_t meta_replicas;
 	bool discard, allow_other, read_only, foreground;

@@ -142,6 +142,12 @@ int mount_check_cluster(struct mount_job *job)
 
 	if (status)
 		return status;
+	if (o->transport == TRANSPORT_RDMA && (!o->listen || o->tls))
+		return verb_fail(EXIT_USAGE, "transport=rdma: %s",
+				 o->tls ? "not with tls=on; RDMA does not "
+					  "encrypt"
+					: "only with listen=, the address of a "
+					  "card's interface");
 	if (o->tls && !o->key_file)
 		return verb_fail(EXIT_USAGE,
 				 "tls=on: only with cluster-key-file=");

@@ -198,18 +198,19 @@ const struct verb verb_nodes = {
 	.name = "nodes",
 	.operands = "[MOUNTPOINT]",
 	.summary = "who is in the cluster, and the way to each",
-	.about = "The live members that use the same Redis: where they are "
-		 "reached and by what (tcp, tls, unix), whether this node "
-		 "has a connection to them (idle: none was needed lately; or "
-		 "why the last one failed: another key, refused, unreachable, "
-		 "..., and below what mends it), "
-		 "the round trip and the rate measured, what they were asked "
-		 "and have not answered, and how full they are, as they told "
-		 "with a recent heartbeat. MOUNTPOINT may be left "
-		 "out where only one kvfs is mounted; any path below it does "
-		 "as well.\n\n"
-		 "Exit status: 0 shown; 1 no kvfs is mounted, or its daemon "
-		 "is gone; 2, 3 as always.",
+	.about =
+		"The live members that use the same Redis: where they are "
+		"reached and by what (rdma, tcp, tls, unix), whether this node "
+		"has a connection to them (idle: none was needed lately; or "
+		"why the last one failed: another key, refused, unreachable, "
+		"..., and below what mends it), "
+		"the round trip and the rate measured, what they were asked "
+		"and have not answered, and how full they are, as they told "
+		"with a recent heartbeat. MOUNTPOINT may be left "
+		"out where only one kvfs is mounted; any path below it does "
+		"as well.\n\n"
+		"Exit status: 0 shown; 1 no kvfs is mounted, or its daemon "
+		"is gone; 2, 3 as always.",
 	.options = options,
 	.max_operands = 1,
 	.args_bytes = sizeof(struct nodes_args),

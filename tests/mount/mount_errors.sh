@@ -46,9 +46,13 @@ what_does_not_fit_a_cluster_is_refused() {
 	_one_line 'an address such as' \
 		_mount "$M" -o "$(kvfs_options listen=here)"
 	_one_line 'tls=on: only with' _mount "$M" -o "$(kvfs_options tls=on)"
+	_one_line 'transport=rdma: only with listen=' \
+		_mount "$M" -o "$(kvfs_options transport=rdma)"
 	_one_line 'others may read it' \
 		_mount "$M" -o "$(kvfs_options "cluster-key-file=$T/key")"
 	chmod 600 "$T/key"
+	_one_line 'RDMA does not encrypt' _mount "$M" -o "$(kvfs_options \
+		"transport=rdma,tls=on,listen=127.0.0.1,cluster-key-file=$T/key")"
 	_one_line 'listen= only with meta=' _mount "$M" -o \
 		"$(kvfs_options "listen=127.0.0.1,cluster-key-file=$T/key")"
 	_nothing_is_left

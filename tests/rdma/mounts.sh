@@ -1,0 +1,130 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Whole mounts: two machines, one Redis. What one stores the other reads by
+# RDMA; where RDMA's packets are lost, by TCP; and by RDMA again.
+. "$(dirname "$0")/lib.sh"
+requires_machines
+requires_verbs
+for p in redis-server redis-cli jq iptables-legacy getfattr; do
+	command -v $p >/dev/null || skip "no $p"
+done
+
+a=$TMPDIR/a b=$TMPDIR/b
+mkdir "$a" "$b"
+
+# Both sides of it. Names tell how far the other one is.
+common() {
+	cat <<-EOF
+		kvfs='$KVFS' me=$1
+		mkdir -p /tmp/m /tmp/state
+		printf '1 %064d\n' 7 >/tmp/key
+		chmod 600 /tmp/key
+		look() {
+			'$KVFS' nodes /tmp/m || true
+			tail -n 30 /tmp/state/kvfs.log || true
+			exit 1
+		}
+		until_it() {
+			local i
+			for i in \$(seq 600); do
+				eval "\$1" && return
+				sleep 0.2
+			done
+			echo "in vain: \$1"
+			look
+		}
+		mount_it() {
+			'$KVFS' mount /tmp/m -o pool=128M,state=/tmp/state,meta=redis://10.9.0.1:6379,cluster-key-file=/tmp/key,listen=10.9.0.\$me,\$1
+		}
+		via() { jq -r '.nodes[] | select(.self | not) | .transport' </tmp/m/.kvfs/nodes; }
+		put() { # NAME LINES
+			seq \$2 >/tmp/m/kv/n/\$1.tmp
+			mv -T /tmp/m/kv/n/\$1.tmp /tmp/m/kv/n/\$1
+		}
+		# A lookup that Redis does not answer in 20 ms is a miss.
+		same_now() {
+			seq \$2 | cmp -s - /tmp/m/kv/n/\$1
+			case \$? in
+			0) ;;
+			1) echo "other bytes: \$1"; look ;;
+			*) return 1 ;;
+			esac
+		}
+		same() { # NAME LINES
+			until_it "same_now \$1 \$2"
+		}
+	EOF
+}
+
+{
+	guest_begins 10.9.0.1
+	common 1
+	cat <<-'EOF'
+		redis-server --bind 10.9.0.1 --protected-mode no --save '' \
+			--daemonize yes --dir /tmp >/dev/null
+		until_it 'redis-cli -h 10.9.0.1 ping >/dev/null 2>&1'
+		mount_it transport=auto
+		mkdir -p /tmp/m/kv/n
+		for i in 1 2 3; do put first-$i $((400000 + i)); done
+		for i in 1 2 3; do put second-$i $((300000 + i)); done
+		for i in 1 2 3; do put third-$i $((200000 + i)); done
+		put ready 1
+		# Redis ends with this machine: not before the other has left.
+		until_it '[ -e /tmp/m/kv/n/done ]'
+		until_it '[ "$(jq .live </tmp/m/.kvfs/nodes)" = 1 ]'
+		"$kvfs" umount /tmp/m
+	EOF
+} >"$a/guest.sh"
+
+{
+	guest_begins 10.9.0.2
+	common 2
+	cat <<-'EOF'
+		until_it 'redis-cli -h 10.9.0.1 ping >/dev/null 2>&1'
+		mount_it transport=auto
+		until_it '[ -e /tmp/m/kv/n/ready ]'
+
+		same first-1 400001
+		until_it '[ "$(via)" = rdma ]'
+		same first-2 400002
+		same first-3 400003
+		"$kvfs" nodes /tmp/m | grep ' rdma ' >/dev/null
+		echo 'ok: read by RDMA'
+
+		iptables-legacy -A INPUT -p udp --dport 4791 -j DROP
+		same second-1 300001
+		until_it '[ "$(via)" = tcp ]'
+		same second-2 300002
+		same second-3 300003
+		echo 'ok: read by TCP where RDMA is lost'
+
+		iptables-legacy -F INPUT
+		until_it '[ "$(via)" = rdma ]'
+		same third-1 200001
+		same third-2 200002
+		echo 'ok: RDMA came back'
+
+		"$kvfs" umount /tmp/m
+		mount_it transport=tcp
+		same third-3 200003
+		[ "$(via)" = tcp ]
+		echo 'ok: transport=tcp'
+
+		put done 2
+		until_it '[ "$(getfattr --only-values --absolute-names \
+			-n user.kvfs.state /tmp/m/kv/n/done)" = published ]'
+		"$kvfs" umount /tmp/m
+	EOF
+} >"$b/guest.sh"
+
+machine "$a" 1 -netdev "stream,id=n,server=on,addr.type=unix,addr.path=$TMPDIR/net"
+pid_a=$!
+until [ -S "$TMPDIR/net" ]; do
+	kill -0 $pid_a || fail 'the first machine did not start'
+	sleep 0.1
+done
+machine "$b" 2 -netdev "stream,id=n,server=off,addr.type=unix,addr.path=$TMPDIR/net"
+pid_b=$!
+machine_ends "$b" $pid_b
+machine_ends "$a" $pid_a
