@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "meta/internal.h"
 #include "meta/key.h"
 #include "meta/kv.h"
@@ -14,6 +15,8 @@
  * Directories below a namespace, by hand: the publisher writes their records
  * with the first block below them (kv_send.c); here is what a user changes.
  */
+
+#define DROP_NS (NS_PER_S / 4) /* a tree is removed with Redis away, too */
 
 struct place {
 	char tag[KEY_TAG_MAX];
@@ -45,10 +48,11 @@ static int find_place(struct meta *m, const char *path, uint16_t len,
 	return 0;
 }
 
-static int call(struct meta *m, const struct place *p, struct redis_cmd *c,
-		struct redis_reply **reply)
+/* Where Redis is only late, as on a busy machine, it is waited for. */
+static int call(struct meta *m, const struct place *p, int64_t deadline,
+		struct redis_cmd *c, struct redis_reply **reply)
 {
-	int err = meta_call(m, META_LOOKUP, p->tag, 0, c, reply);
+	int err = meta_call_wait(m, META_LOOKUP, p->tag, deadline, c, reply);
 
 	return err ? -EIO : 0;
 }
@@ -79,7 +83,7 @@ int meta_kv_dir_set(struct meta *m, const char *path, uint16_t path_len,
 	redis_cmd_bin(&c, p.field, p.field_len);
 	redis_cmd_bin(&c, blob, sizeof(blob));
 	add_set(&c, set);
-	err = call(m, &p, &c, &reply);
+	err = call(m, &p, 0, &c, &reply);
 	if (err)
 		return err;
 	if (redis_reply_str(reply, &now, &n) ||
@@ -100,7 +104,7 @@ int meta_kv_dir_drop(struct meta *m, const char *path, uint16_t path_len)
 	redis_cmd_str(&c, "HDEL");
 	meta_cmd_key(&c, m, p.tag, "b%u", p.sub);
 	redis_cmd_bin(&c, p.field, p.field_len);
-	err = call(m, &p, &c, &reply);
+	err = call(m, &p, clock_now_ns() + DROP_NS, &c, &reply);
 	meta_kv_dirs_again(m);
 	return err;
 }
