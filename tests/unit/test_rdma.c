@@ -291,16 +291,18 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("rdma");
-	TCase *all = tcase_create("a card");
 	SRunner *runner;
+	Suite *suite;
+	TCase *all;
 	int failed;
 
-	fx_choose_ways();
 	if (!getenv("KVFS_TEST_RDMA")) {
 		printf("SKIP: no KVFS_TEST_RDMA\n");
 		return SKIPPED;
 	}
+	fx_choose_ways();
+	suite = suite_create("rdma");
+	all = tcase_create("a card");
 	tcase_set_timeout(all, 90);
 	tcase_add_loop_test(all, a_verbs_call_that_fails_loses_nothing, 0,
 			    N_FAULTS);
