@@ -299,7 +299,7 @@ static void a_mapping_outlives_the_name(void)
 
 /* --- directories --- */
 
-#define MANY 4000 /* several pages of Redis and of the kernel */
+#define MANY 1600 /* several pages of Redis and of the kernel */
 
 static int number(const char *name)
 {

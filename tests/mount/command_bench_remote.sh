@@ -10,6 +10,11 @@ POOL=512M cluster_up 2
 QUICK=(--quick --seconds 0.5 --sizes 64K)
 
 _bench() { timeout 100 "$KVFS" bench --remote "$@"; }
+# Without iperf3, which takes its time.
+_bench_alone() {
+	timeout 100 env PATH="$T/nowhere" "$KVFS" bench "$@" 2>"$T/err" ||
+		fail "$(cat "$T/err")"
+}
 _fields_are_there() { # FILE
 	jq -es 'length > 0 and all(.[]; (keys | sort) == ["bytes",
 		"cpu_s_per_gb", "mib_s", "op", "p50_us", "p99_us", "threads",
@@ -43,8 +48,7 @@ engines_alone_need_no_mount() {
 }
 
 without_iperf3_it_says_so_and_goes_on() {
-	timeout 60 env PATH="$T/nowhere" "$KVFS" bench --remote "${QUICK[@]}" \
-		--threads 1 --json >"$T/out" 2>"$T/err" || fail "$(cat "$T/err")"
+	_bench_alone --remote "${QUICK[@]}" --threads 1 --json >"$T/out"
 	grep -q 'iperf3' "$T/err" || fail 'it says nothing of iperf3'
 	_fields_are_there "$T/out"
 	jq -es 'all(.[]; .x_iperf3 == null)' "$T/out" >/dev/null ||
@@ -52,7 +56,8 @@ without_iperf3_it_says_so_and_goes_on() {
 }
 
 two_nodes_are_measured_by_both_operations() {
-	_bench "$(mnt 1)" "$(mnt 2)" "${QUICK[@]}" --threads 1,4 --json >"$T/out"
+	_bench_alone --remote "$(mnt 1)" "$(mnt 2)" "${QUICK[@]}" \
+		--threads 1,4 --json >"$T/out"
 	_fields_are_there "$T/out"
 	local op n
 	for op in engine_fetch mount_fetch; do
@@ -64,7 +69,7 @@ two_nodes_are_measured_by_both_operations() {
 
 a_chain_is_read_in_order_and_reversed_and_nothing_is_left() {
 	local op
-	_bench "$(mnt 1)" "$(mnt 2)" --quick --seconds 0.5 --sizes 64K \
+	_bench_alone --remote "$(mnt 1)" "$(mnt 2)" "${QUICK[@]}" \
 		--ops chain --json >"$T/out"
 	_fields_are_there "$T/out"
 	for op in chain chain_reversed; do
@@ -75,11 +80,10 @@ a_chain_is_read_in_order_and_reversed_and_nothing_is_left() {
 }
 
 a_buffer_gets_blocks_and_nothing_is_left() {
-	_bench "$(mnt 1)" "$(mnt 2)" --quick --seconds 0.5 --sizes 64K \
+	_bench_alone --remote "$(mnt 1)" "$(mnt 2)" "${QUICK[@]}" \
 		--threads 16 --ops get_registered --json >"$T/out"
 	_fields_are_there "$T/out"
 	_has "$T/out" get_registered 16
-	# Without iperf3, which takes its time.
 	timeout 100 env PATH="$T/nowhere" "$KVFS" bench --fast "$(mnt 1)" \
 		"$(mnt 2)" --quick --seconds 0.5 --json >"$T/out" 2>/dev/null || :
 	expect 'the last of --fast' "$(tail -1 "$T/out" |
