@@ -85,9 +85,9 @@ blocks_are_used_as_by_ioctl() {
 	expect 'here' "$(cat "$T/said")" 100
 	for way in '' -r; do
 		put_tmp "$KV/n/g" 100 0
-		# shellcheck disable=SC2086
-		expect 'evicted' "$(printf '%s\n' g none |
-			"$HELPERS/gds_frame" $way "$KV/n" evict)" 1
+		# Once its writer's close has come.
+		wait_for '[ "$(printf "%s\n" g none |
+			"$HELPERS/gds_frame" '$way' "$KV/n" evict)" = 1 ]'
 		[ ! -e "$KV/n/g" ]
 	done
 	_nothing_left

@@ -3,12 +3,14 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "base/clock.h"
 #include "meta/ckpt.h"
 #include "meta/ckpt_call.h"
@@ -16,10 +18,12 @@
 #include "meta/node.h"
 #include "meta_fixture.h"
 
-/* What a node has of the one file that a test is about. */
+static pthread_mutex_t tier_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* What a node has of the one file that a test is about; under tier_lock. */
 struct tier {
 	uint64_t ino, version;
-	_Atomic size_t n;
+	size_t n;
 	uint8_t bits[4];
 	_Atomic unsigned n_asked;
 };
@@ -31,6 +35,7 @@ static size_t tier_shards(void *ctx, uint64_t ino, uint64_t *version,
 			  uint8_t *bits)
 {
 	struct tier *t = ctx;
+	scoped_lock(&tier_lock);
 
 	t->n_asked++;
 	if (ino != t->ino)
@@ -43,9 +48,13 @@ static size_t tier_shards(void *ctx, uint64_t ino, uint64_t *version,
 static void tier_each(void *ctx, void (*fn)(void *arg, uint64_t ino), void *arg)
 {
 	struct tier *t = ctx;
+	uint64_t ino;
 
-	if (t->ino)
-		fn(arg, t->ino);
+	pthread_mutex_lock(&tier_lock);
+	ino = t->ino;
+	pthread_mutex_unlock(&tier_lock);
+	if (ino)
+		fn(arg, ino);
 }
 
 static const struct meta_ckpt_ops ops = {.shards = tier_shards,
@@ -136,10 +145,12 @@ static struct seen holders(struct node_under_test *n, uint64_t ino,
 static void have(struct node_under_test *n, struct tier *t, uint64_t ino,
 		 uint64_t version, uint8_t bits)
 {
+	pthread_mutex_lock(&tier_lock);
 	t->ino = ino;
 	t->version = version;
 	t->bits[0] = bits;
 	t->n = bits ? 1 : 0;
+	pthread_mutex_unlock(&tier_lock);
 	ckpt_shards_dirty(n->meta, ino);
 }
 
