@@ -131,6 +131,8 @@ permissions_hold_on_every_node() {
 	wait_for '[ "$(stat -c %a "$(kv 1)/n")" = 700 ]'
 	refused "$EACCES" as_nobody cat "$(kv 1)/n/secret"
 	chmod 755 "$(kv 1)/n"
+	# It may have heard of the mode between, and not yet of this one.
+	wait_for 'as_nobody cat "$(kv 2)/n/secret" >/dev/null 2>&1'
 	as_nobody cat "$(kv 2)/n/secret" >/dev/null
 }
 
