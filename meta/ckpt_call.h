@@ -82,7 +82,7 @@ struct ckpt_replicas {
 struct meta_ckpt {
 	struct meta *m;
 	struct ckpt_log *log;
-	uint64_t compact_bytes; /* a log longer than this is compacted */
+	_Atomic uint64_t compact_bytes;	  /* a log longer is compacted */
 	char session[CKPT_SESSION_BYTES]; /* of this run of the daemon */
 	_Atomic uint64_t seen_seq;	  /* newest that the store answered */
 	_Atomic uint64_t token;		  /* of the life that is followed */

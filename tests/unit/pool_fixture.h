@@ -26,8 +26,8 @@ struct owner {
 	pthread_mutex_t lock; /* guards the queue and the counters */
 	uint32_t owned[OWNED_MAX];
 	uint32_t head, tail; /* head … tail - 1 are owned */
-	bool pinned;	     /* nothing may be evicted */
-	uint64_t evicted;
+	_Atomic bool pinned; /* nothing may be evicted */
+	_Atomic uint64_t evicted;
 	int n_bound, n_unbound;
 };
 
