@@ -32,6 +32,22 @@ void wait_ms(int ms)
 	poll(NULL, 0, ms);
 }
 
+int fixture_run(Suite *s)
+{
+	SRunner *r = srunner_create(s);
+	int failed;
+
+	if (access("/usr/bin/redis-server", X_OK)) {
+		puts("skipped: no redis-server");
+		srunner_free(r);
+		return 77;
+	}
+	srunner_run_all(r, CK_NORMAL);
+	failed = srunner_ntests_failed(r);
+	srunner_free(r);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 char *path_of(const char *name)
 {
 	static char path[8][128];

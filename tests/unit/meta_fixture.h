@@ -19,6 +19,11 @@
 void fixture_up(void);
 void fixture_down(void);
 
+struct Suite;
+/** fixture_run - run the suite and free it; what main returns: 77 where there
+ *  is no redis-server. */
+int fixture_run(struct Suite *s);
+
 /* A path in the test's folder; good for a few calls. */
 char *path_of(const char *name);
 

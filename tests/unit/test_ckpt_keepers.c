@@ -437,13 +437,7 @@ int main(void)
 	};
 	Suite *s = suite_create("ckpt keepers");
 	TCase *t = tcase_create("keepers");
-	SRunner *r;
-	int failed;
 
-	if (access("/usr/bin/redis-server", X_OK)) {
-		puts("skipped: no redis-server");
-		return 77;
-	}
 	tcase_add_checked_fixture(t, keepers_up, keepers_down);
 	tcase_set_timeout(t, 120);
 	tcase_add_loop_test(
@@ -452,9 +446,5 @@ int main(void)
 	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++)
 		tcase_add_test(t, tests[i]);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return fixture_run(s);
 }

@@ -1025,21 +1025,11 @@ static TCase *mounting(void)
 int main(void)
 {
 	Suite *s = suite_create("meta");
-	SRunner *r;
-	int failed;
 
-	if (access("/usr/bin/redis-server", X_OK)) {
-		puts("skipped: no redis-server");
-		return 77;
-	}
 	suite_add_tcase(s, publishing());
 	suite_add_tcase(s, life());
 	suite_add_tcase(s, outages());
 	suite_add_tcase(s, private_server());
 	suite_add_tcase(s, mounting());
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return fixture_run(s);
 }

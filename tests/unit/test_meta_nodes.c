@@ -711,13 +711,7 @@ static void add(Suite *s, const char *name, const TTest *const *tests, size_t n)
 int main(void)
 {
 	Suite *s = suite_create("meta nodes");
-	SRunner *r;
-	int failed;
 
-	if (access("/usr/bin/redis-server", X_OK)) {
-		puts("skipped: no redis-server");
-		return 77;
-	}
 	add(s, "membership",
 	    (const TTest *const[]){
 		    nodes_know_each_other_s_record_and_load,
@@ -749,9 +743,5 @@ int main(void)
 		    a_listing_without_redis_says_so_and_a_snapshot_outlives_it,
 	    },
 	    2);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return fixture_run(s);
 }

@@ -434,21 +434,11 @@ int main(void)
 	};
 	Suite *s = suite_create("meta publish");
 	TCase *t = tcase_create("publish");
-	SRunner *r;
-	int failed;
 
-	if (access("/usr/bin/redis-server", X_OK)) {
-		puts("skipped: no redis-server");
-		return 77;
-	}
 	tcase_add_checked_fixture(t, fixture_up, fixture_down);
 	tcase_set_timeout(t, 120);
 	for (size_t i = 0; i < sizeof(tests) / sizeof(*tests); i++)
 		tcase_add_test(t, tests[i]);
 	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return fixture_run(s);
 }
