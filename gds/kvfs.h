@@ -345,8 +345,8 @@ int kvfs_unregister(struct kvfs_buffer *b);
  *           freed
  *
  * Shape:   the memory is exported as a dma-buf and given to the daemon. Where
- *          that cannot be, or the daemon has no way to it (as no daemon has
- *          without RDMA), it is staged: data goes by way of 32 MiB of pinned
+ *          that cannot be, or the daemon does not take it (that of this version
+ *          takes none), it is staged: data goes by way of 32 MiB of pinned
  *          host memory, one ring a handle, the GPU copying one half while the
  *          daemon works on the other. The calls are the same, and
  *          kvfs_buffer_is_staged tells.
