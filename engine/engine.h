@@ -107,6 +107,7 @@ struct engine_config {
 	struct engine_node self;
 	const struct engine_keys *keys; /* NULL: loopback and unix only */
 	bool tls;			/* encrypt what leaves the machine */
+	const char *rdma_devices; /* "mlx5_0,mlx5_1:2"; NULL: all of them */
 	/* "tcp:10.0.0.1:7077" (port 0: any), "tcp:[::1]:7077",
 	 * "rdma:10.0.0.1:7077", "unix:/path", "loop:name". */
 	const char *const *listen;
@@ -143,11 +144,12 @@ void engine_close(struct engine *e);
 
 /**
  * engine_can_listen - is there what listening on this address takes?
+ * @rdma_devices: as engine_config's
  *
  * Of "rdma:": a card whose port is up and has the address. What can go wrong
  * for other reasons engine_open says.
  */
-bool engine_can_listen(const char *address);
+bool engine_can_listen(const char *address, const char *rdma_devices);
 
 /** engine_address - the i-th address listened on, its port filled in; NULL
  *  past the last. For the membership table. Valid until engine_close. */

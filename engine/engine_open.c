@@ -112,6 +112,7 @@ static int transports_open(struct engine *e, const struct engine_config *c)
 		.self = c->self,
 		.keys = c->keys,
 		.tls = c->tls,
+		.rdma_devices = c->rdma_devices,
 	};
 	uint32_t n_local = 0;
 	int err = 0;

@@ -20,6 +20,9 @@ static int rdma_open(struct transport **out, const struct transport_config *c)
 
 	if (!t)
 		goto no_memory;
+	t->allowed = c->rdma_devices ? strdup(c->rdma_devices) : NULL;
+	if (c->rdma_devices && !t->allowed)
+		goto no_list;
 	t->engine = c->engine;
 	t->tls = c->tls;
 	t->have_keys = c->keys && c->keys->n;
@@ -48,6 +51,8 @@ static int rdma_open(struct transport **out, const struct transport_config *c)
 		*out = t;
 		return 0;
 	}
+	free(t->allowed);
+no_list:
 	free(t);
 no_memory:
 	log_error("engine: rdma: %s", strerror(-rc));
@@ -78,6 +83,7 @@ static void rdma_close(struct transport *t)
 	pthread_cond_destroy(&t->changed);
 	pthread_mutex_destroy(&t->regions_lock);
 	pthread_mutex_destroy(&t->lock);
+	free(t->allowed);
 	free(t);
 }
 
@@ -86,12 +92,13 @@ static int rdma_listen(struct transport *t, const char *address, char *bound)
 	return rdma_listener_open(t, address, bound);
 }
 
-static bool rdma_can_listen(const char *address)
+static bool rdma_can_listen(const char *address, const char *devices)
 {
 	struct tcp_address a;
 	struct rdma_port port;
 
-	return !rdma_address_parse(address, &a) && !rdma_port_of(&a, &port);
+	return !rdma_address_parse(address, &a) &&
+	       !rdma_port_of(&a, devices, &port);
 }
 
 /* With t->lock. */

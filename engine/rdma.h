@@ -236,6 +236,7 @@ struct transport {
 	struct engine_keys keys;
 	struct auth_self self;
 	bool have_keys, tls;
+	char *allowed; /* device names, NULL: all */
 	pthread_t thread;
 	int epoll;
 
@@ -313,9 +314,13 @@ void rdma_link_destroy(struct rdma_link *l);
 void rdma_link_pump(struct rdma_link *l);
 
 /* rdma_device.c */
-/** rdma_port_of - the usable port whose interface has this address. 0, or
- *  -ENODEV. Threads: any. */
-int rdma_port_of(const struct tcp_address *a, struct rdma_port *port);
+/** rdma_port_of - the usable port whose interface has this address.
+ *  @allowed: "mlx5_0,mlx5_1:2", devices and ports; NULL: all. 0, or -ENODEV.
+ *  Threads: any. */
+int rdma_port_of(const struct tcp_address *a, const char *allowed,
+		 struct rdma_port *port);
+/** rdma_port_allowed - does that list name this port? */
+bool rdma_port_allowed(const char *allowed, const char *device, unsigned port);
 /** rdma_port_of_link - the same for its connection's own address. */
 int rdma_port_of_link(struct rdma_link *l);
 /** rdma_device_get - opened, and one more link on it; or NULL and errno,

@@ -407,8 +407,11 @@ static int address_check(struct transport *t, const char *address,
 	       "listened on";
 	if (!t->have_keys && !tcp_address_is_local(a))
 		return -EACCES;
-	*why = "no RDMA port has this address; 'kvfs topology' shows them";
-	rc = rdma_port_of(a, &port);
+	*why = t->allowed ? "no RDMA port of those in rdma-device= has this "
+			    "address; 'kvfs topology' shows them"
+			  : "no RDMA port has this address; 'kvfs topology' "
+			    "shows them";
+	rc = rdma_port_of(a, t->allowed, &port);
 	if (!rc)
 		*why = NULL;
 	return rc;

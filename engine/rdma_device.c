@@ -36,6 +36,24 @@ static bool same_ip(const struct sockaddr *a, const struct tcp_address *b)
 		       &v6->sin6_addr, sizeof(v6->sin6_addr));
 }
 
+bool rdma_port_allowed(const char *allowed, const char *device, unsigned port)
+{
+	size_t n = strlen(device);
+	char number[16];
+
+	snprintf(number, sizeof(number), ":%u", port);
+	for (const char *a = allowed; a && *a; a += strspn(a, ",")) {
+		size_t len = strcspn(a, ",");
+
+		if (len >= n && !strncmp(a, device, n) &&
+		    (len == n || (len == n + strlen(number) &&
+				  !strncmp(a + n, number, strlen(number)))))
+			return true;
+		a += len;
+	}
+	return !allowed;
+}
+
 /* An interface of this machine, by its address. */
 struct interface {
 	char name[IF_NAMESIZE];
@@ -118,7 +136,7 @@ static void port_set(struct rdma_port *port, const struct ibv_gid_entry *g,
 
 /* Returns: whether this card has the interface. */
 static bool port_find(struct ibv_context *c, const struct interface *f,
-		      struct rdma_port *port)
+		      const char *allowed, struct rdma_port *port)
 {
 	cleanup_free struct ibv_gid_entry *all = calloc(GIDS_MAX, sizeof(*all));
 	const char *device = ibv_get_device_name(c->device);
@@ -127,9 +145,9 @@ static bool port_find(struct ibv_context *c, const struct interface *f,
 	int most = 0;
 
 	for (ssize_t i = 0; i < n; i++) {
-		int worth = all[i].gid_index <= UINT8_MAX
-				    ? gid_worth(&all[i], f, device)
-				    : 0;
+		bool may = all[i].gid_index <= UINT8_MAX &&
+			   rdma_port_allowed(allowed, device, all[i].port_num);
+		int worth = may ? gid_worth(&all[i], f, device) : 0;
 
 		if (worth > most && is_active(c, all[i].port_num)) {
 			most = worth;
@@ -141,7 +159,8 @@ static bool port_find(struct ibv_context *c, const struct interface *f,
 	return best;
 }
 
-static int port_find_any(const struct interface *f, struct rdma_port *port)
+static int port_find_any(const struct interface *f, const char *allowed,
+			 struct rdma_port *port)
 {
 	bool found = false;
 	struct ibv_device **list;
@@ -151,7 +170,7 @@ static int port_find_any(const struct interface *f, struct rdma_port *port)
 	for (int i = 0; list && i < n && !found; i++) {
 		struct ibv_context *c = verbs_open(list[i]);
 
-		found = c && port_find(c, f, port);
+		found = c && port_find(c, f, allowed, port);
 		if (c)
 			ibv_close_device(c);
 	}
@@ -160,12 +179,13 @@ static int port_find_any(const struct interface *f, struct rdma_port *port)
 	return found ? 0 : -ENODEV;
 }
 
-int rdma_port_of(const struct tcp_address *a, struct rdma_port *port)
+int rdma_port_of(const struct tcp_address *a, const char *allowed,
+		 struct rdma_port *port)
 {
 	struct interface f;
 	int rc = interface_of(a, &f);
 
-	return rc ? rc : port_find_any(&f, port);
+	return rc ? rc : port_find_any(&f, allowed, port);
 }
 
 int rdma_port_of_link(struct rdma_link *l)
@@ -183,10 +203,11 @@ int rdma_port_of_link(struct rdma_link *l)
 		struct rdma_device *d =
 			container_of(n, struct rdma_device, link);
 
-		if (!d->lost && port_find(d->context, &f, &l->port))
+		if (!d->lost &&
+		    port_find(d->context, &f, l->t->allowed, &l->port))
 			return 0;
 	}
-	return port_find_any(&f, &l->port);
+	return port_find_any(&f, l->t->allowed, &l->port);
 }
 
 /* --- events ------------------------------------------------------------ */

@@ -180,6 +180,7 @@ struct transport_config {
 	struct engine_node self;
 	const struct engine_keys *keys; /* NULL: no authentication */
 	bool tls;
+	const char *rdma_devices; /* kept by the transport; or NULL */
 };
 
 struct transport_ops {
@@ -200,7 +201,7 @@ struct transport_ops {
 	int (*listen)(struct transport *t, const char *address, char *bound);
 	/** can_listen - is there what listening on this address takes? NULL:
 	 *  always. May block. Threads: any. */
-	bool (*can_listen)(const char *address);
+	bool (*can_listen)(const char *address, const char *rdma_devices);
 	/** quiet - accept nothing more: the engine closes. May block. */
 	void (*quiet)(struct transport *t);
 

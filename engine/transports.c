@@ -47,9 +47,10 @@ const struct transport_ops *engine_transport_of(const char *address)
 	return NULL;
 }
 
-bool engine_can_listen(const char *address)
+bool engine_can_listen(const char *address, const char *rdma_devices)
 {
 	const struct transport_ops *ops = engine_transport_of(address);
 
-	return ops && (!ops->can_listen || ops->can_listen(address));
+	return ops &&
+	       (!ops->can_listen || ops->can_listen(address, rdma_devices));
 }

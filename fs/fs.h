@@ -70,7 +70,8 @@ struct fs_config {
 	const char *key_file; /* the cluster's key; NULL: none */
 	bool tls;
 	enum fs_transport transport;
-	enum fs_rung rung; /* forced, or RUNG_AUTO */
+	const char *rdma_devices; /* of them only; NULL: all */
+	enum fs_rung rung;	  /* forced, or RUNG_AUTO */
 	unsigned deadline_ms;
 	bool discard;
 	bool allow_other;

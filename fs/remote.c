@@ -95,7 +95,7 @@ static unsigned listen_of(const struct fs_config *config,
 	for (unsigned i = 0; i < n_tcp; i++) {
 		rdma_form(tcp[i], out[n]);
 		n += config->transport == TRANSPORT_RDMA ||
-		     engine_can_listen(out[n]);
+		     engine_can_listen(out[n], config->rdma_devices);
 	}
 	return n;
 }
@@ -373,6 +373,7 @@ static int open_engine(struct remote *r)
 	struct engine_keys keys = {0};
 	struct engine_config c = {
 		.tls = r->fs->config.tls,
+		.rdma_devices = r->fs->config.rdma_devices,
 		.listen = listen,
 		.n_listen = listen_of(&r->fs->config, text),
 		.callbacks = &callbacks,

@@ -47,6 +47,9 @@ static const struct option_spec list[] = {
 	 "what moves bytes between nodes (default: auto, RDMA\n"
 	 "where both have a card with an address of listen=, and\n"
 	 "TCP beside it)"},
+	{"rdma-device", 0, OPTION_JOIN, AT(rdma_devices), "NAME[:PORT]",
+	 "use this RDMA device alone; repeat it for several\n"
+	 "(default: any that has an address of listen=)"},
 	{"state", 0, OPTION_TEXT, AT(state_dir), "DIR",
 	 "checkpoint data, log and lock (default:\n"
 	 "/var/lib/kvfs/NAME-OF-MOUNTPOINT; for other users than\n"
@@ -149,6 +152,7 @@ static struct fs_config config_of(const struct mount_job *job)
 		.key_file = o->key_file ? job->key_file : NULL,
 		.tls = o->tls,
 		.transport = (enum fs_transport)o->transport,
+		.rdma_devices = o->rdma_devices,
 		.meta_replicas = o->meta_replicas,
 		.prefix = o->prefix,
 		.rung = (enum fs_rung)o->rung,

@@ -23,7 +23,8 @@ struct mount_options {
 	uint64_t pool_bytes, frame_bytes;
 	const char *meta_url, *state_dir, *password_file, *prefix;
 	const char *key_file, *meta_ca, *meta_cert;
-	char *listen; /* addresses, joined by commas */
+	char *listen;	    /* addresses, joined by commas */
+	char *rdma_devices; /* the same of names */
 	int rung, tls, transport;
 	unsigned deadline_ms;
 	uint64_t meta_replicas;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "tools/verb.h"
@@ -135,6 +136,43 @@ static int resolve_key_file(struct mount_job *job)
 	return 0;
 }
 
+/* "mlx5_0" or "mlx5_0:1", one that this machine has. */
+static int check_device(const char *text)
+{
+	size_t n = strcspn(text, ":");
+	const char *port = text[n] ? text + n + 1 : "";
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "/sys/class/infiniband/%.*s/ports/%s",
+		 (int)n, text, port);
+	if (n && !strchr(text, '/') && *text != '.' &&
+	    (!text[n] || good_port(port)) && !access(path, F_OK))
+		return 0;
+	return verb_fail(EXIT_USAGE,
+			 "rdma-device=%s: this machine has no such RDMA "
+			 "device; 'kvfs topology' shows those that it has",
+			 text);
+}
+
+static int check_devices(const struct mount_options *o)
+{
+	cleanup_free char *copy = strdup(o->rdma_devices);
+	char *rest = copy, *one;
+	int status = 0;
+
+	if (!copy)
+		return verb_fail(EXIT_TROUBLE, "out of memory");
+	if (!o->listen || o->tls || o->transport == TRANSPORT_TCP)
+		return verb_fail(EXIT_USAGE, "rdma-device=: only %s",
+				 !o->listen ? "with listen=, the addresses of "
+					      "the cards' interfaces"
+					    : "where RDMA may be used: not "
+					      "with tls=on or transport=tcp");
+	while (!status && (one = strsep(&rest, ",")))
+		status = check_device(one);
+	return status;
+}
+
 int mount_check_cluster(struct mount_job *job)
 {
 	const struct mount_options *o = &job->options;
@@ -148,6 +186,9 @@ int mount_check_cluster(struct mount_job *job)
 					  "encrypt"
 					: "only with listen=, the address of a "
 					  "card's interface");
+	status = o->rdma_devices ? check_devices(o) : 0;
+	if (status)
+		return status;
 	if (o->tls && !o->key_file)
 		return verb_fail(EXIT_USAGE,
 				 "tls=on: only with cluster-key-file=");

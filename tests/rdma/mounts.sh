@@ -64,7 +64,7 @@ common() {
 		redis-server --bind 10.9.0.1 --protected-mode no --save '' \
 			--daemonize yes --dir /tmp >/dev/null
 		until_it 'redis-cli -h 10.9.0.1 ping >/dev/null 2>&1'
-		mount_it transport=auto
+		mount_it transport=auto,rdma-device=rxe0:1
 		mkdir -p /tmp/m/kv/n
 		for i in 1 2 3; do put first-$i $((400000 + i)); done
 		for i in 1 2 3; do put second-$i $((300000 + i)); done
@@ -110,6 +110,13 @@ common() {
 		same third-3 200003
 		[ "$(via)" = tcp ]
 		echo 'ok: transport=tcp'
+
+		rdma link add other type rxe netdev lo
+		"$kvfs" umount /tmp/m
+		mount_it transport=auto,rdma-device=other
+		same third-3 200003
+		[ "$(via)" = tcp ]
+		echo 'ok: not by a card that rdma-device= does not name'
 
 		put done 2
 		until_it '[ "$(getfattr --only-values --absolute-names \

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* The rdma transport on a card: what goes wrong there. KVFS_TEST_RDMA is the
  * address of the card's interface, KVFS_TEST_RDMA_INTERFACE its name: it is
- * taken down and up again. tests/rdma/card.sh runs this in a machine of its
+ * taken down and up again. tests/rdma/faults.sh runs this in a machine of its
  * own. */
 #include <errno.h>
 #include <fcntl.h>
@@ -231,6 +231,29 @@ START_TEST(a_port_that_goes_down_ends_its_links_and_comes_back)
 }
 END_TEST
 
+START_TEST(a_device_that_is_not_named_is_not_used)
+{
+	static const struct {
+		const char *devices;
+		bool can;
+	} lists[] = {
+		{NULL, true},	       {"rxe0", true},
+		{"rxe0:1", true},      {"mlx5_0,rxe0", true},
+		{"rxe0,mlx5_0", true}, {"rxe0:2", false},
+		{"rxe0:11", false},    {"rxe", false},
+		{"rxe00", false},      {"mlx5_0,mlx5_1:1", false},
+	};
+	char address[64];
+
+	snprintf(address, sizeof(address), "rdma:%s:0",
+		 getenv("KVFS_TEST_RDMA"));
+
+	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++)
+		ck_assert_int_eq(engine_can_listen(address, lists[i].devices),
+				 lists[i].can);
+}
+END_TEST
+
 START_TEST(a_frame_that_may_only_be_read_is_sent)
 {
 	const struct fx_piece p = {0, 0, SIZE};
@@ -311,6 +334,7 @@ int main(void)
 	tcase_add_test(all, too_late_with_windows_too);
 	tcase_add_test(all,
 		       a_port_that_goes_down_ends_its_links_and_comes_back);
+	tcase_add_test(all, a_device_that_is_not_named_is_not_used);
 	tcase_add_test(all, a_frame_that_may_only_be_read_is_sent);
 	tcase_add_test(all,
 		       memory_that_may_not_be_locked_is_said_with_what_to_do);
