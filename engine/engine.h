@@ -248,6 +248,23 @@ void engine_peer_end_backoff(struct engine_peer *peer);
 /** engine_peer_drop - end the session now; all on it fails with why (< 0). */
 void engine_peer_drop(struct engine_peer *peer, int why);
 
+/*
+ * What went over paths: of a peer, all together; of a device, by it alone. A
+ * slice is a part of a transfer; its latency is from when a path got it until
+ * the other side had it.
+ */
+#define ENGINE_LATENCIES 8 /* up to 100 us << 2i each; the last: all above */
+#define ENGINE_LATENCY_NS(i) (100000ll << 2 * (i))
+
+struct engine_traffic {
+	uint64_t sent_bytes, received_bytes;
+	uint64_t sent_slices, received_slices;
+	uint64_t retried_slices; /* given to another path */
+	uint64_t failovers;	 /* paths that failed with slices under way */
+	uint64_t latency_ns;	 /* of all sent slices */
+	uint64_t latencies[ENGINE_LATENCIES];
+};
+
 struct engine_peer_info {
 	struct engine_node node;
 	bool up;
@@ -259,7 +276,7 @@ struct engine_peer_info {
 	uint64_t rate_bytes_s; /* measured towards it; 0: not yet */
 	uint32_t rtt_us;       /* of the last answered ping or call; 0: none */
 	int64_t heard_ns;      /* clock_now_ns of the last sign of life */
-	uint64_t sent_bytes, received_bytes, retried_slices;
+	struct engine_traffic traffic;
 	uint64_t came_bytes; /* received, with what belongs to nothing whole */
 	void *user;	     /* engine_peer_set_user's */
 };
@@ -504,5 +521,20 @@ struct engine_stats {
 };
 
 void engine_stats(struct engine *e, struct engine_stats *stats);
+
+#define ENGINE_DEVICES_MAX 16
+#define ENGINE_DEVICE_BYTES 72
+
+/* A device that links went by; of a transport without devices, all of it. */
+struct engine_device {
+	const char *transport;		/* "rdma", "tcp" */
+	char name[ENGINE_DEVICE_BYTES]; /* "mlx5_0:1"; or "" */
+	uint32_t n_links;		/* up */
+	struct engine_traffic traffic;
+};
+
+/** engine_device - the i-th, in the order of their first link; false past the
+ *  last. Those that are too many are counted by the last one. */
+bool engine_device(struct engine *e, unsigned i, struct engine_device *d);
 
 #endif

@@ -317,7 +317,6 @@ static void slice_delivered(struct engine_peer *p, struct engine_slice *s)
 {
 	struct engine *e = p->engine;
 
-	p->sent_bytes += s->length_bytes;
 	if (p->local)
 		e->stats.copied_bytes += s->length_bytes;
 	else
@@ -342,6 +341,8 @@ void slice_return(struct engine_peer *p, struct engine_slice *s)
 {
 	struct engine_batch *b = s->batch;
 
+	if (!b->status && s->tries + 1 < TRIES_MAX)
+		traffic_retried(s);
 	slice_detach(s);
 	if (b->status) {
 		b->xfers[s->xfer].result = b->status;
@@ -349,7 +350,6 @@ void slice_return(struct engine_peer *p, struct engine_slice *s)
 	} else if (++s->tries == TRIES_MAX) {
 		slice_failed(p, s, -EIO);
 	} else {
-		p->retried++;
 		p->engine->stats.slices_retried++;
 		b->n_retry++;
 		list_push_back(&p->retry[s->priority], &s->of_peer);
@@ -371,9 +371,13 @@ void engine_slice_done(struct engine *e, struct engine_link *link,
 		s->on->broken = true;
 		slice_return(p, s);
 	} else {
-		if (!status)
+		if (!status) {
+			int64_t now = clock_now_ns();
+
 			path_delivered(&s->on->path, s->length_bytes,
-				       s->on->n_slices == 1, clock_now_ns());
+				       s->on->n_slices == 1, now);
+			traffic_sent(s, now);
+		}
 		slice_detach(s);
 		if (status)
 			slice_failed(p, s, b->status ? b->status : status);

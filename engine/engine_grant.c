@@ -335,7 +335,7 @@ static void landed(struct engine_grant *g, const struct engine_landing *l)
 	int err = extents_add(&g->arrived, l->offset,
 			      l->offset + l->place.length_bytes);
 
-	p->received_bytes += l->place.length_bytes;
+	traffic_received(l->on, l->place.length_bytes);
 	p->engine->stats.received_bytes += l->place.length_bytes;
 	p->used_ns = clock_now_ns();
 	if (g->closed)

@@ -17,6 +17,7 @@
  *   engine_submit.c  transfers: checked and queued;  engine_batch.c  cut, done
  *   engine_pump.c    which link takes what, and when;  path.h  by what
  *   engine_grant.c   segments, landings;  engine_extent.h  what has arrived
+ *   engine_traffic.c what went by which device and to which peer
  *   engine_check.c   the one wrapper around every transport
  *   transports.c     the list of transports: local, file, loop, ...
  *
@@ -146,7 +147,7 @@ struct engine_peer {
 	bool divert; /* some closed ones have landings not told yet */
 
 	/* figures */
-	uint64_t sent_bytes, received_bytes, retried;
+	struct engine_traffic traffic;
 	_Atomic uint64_t came_bytes; /* with those of slices not whole */
 	struct path path;	     /* all links together */
 	uint32_t rtt_us;
@@ -211,6 +212,8 @@ struct engine {
 	int64_t next_ns; /* when it wants to look again */
 	bool closing, stop;
 	struct engine_stats stats;
+	struct engine_device devices[ENGINE_DEVICES_MAX];
+	unsigned n_devices;
 };
 
 /* ---- engine_notice.c */
@@ -339,6 +342,16 @@ void grants_fail(struct engine_peer *p, int why);
 int64_t grants_expire(struct engine_peer *p, int64_t now);
 /** grants_divert - stop what still lands in closed grants; no lock held. */
 void grants_divert(struct engine_peer *p);
+
+/* ---- engine_traffic.c; lock held */
+
+/** traffic_link_up, traffic_link_down - a link is one of its device's. */
+void traffic_link_up(struct engine_link *l);
+void traffic_link_down(struct engine_link *l);
+/** traffic_... - a slice was delivered, goes to another path, came. */
+void traffic_sent(const struct engine_slice *s, int64_t now);
+void traffic_retried(const struct engine_slice *s);
+void traffic_received(struct engine_link *l, uint64_t bytes);
 
 /* ---- engine_check.c: transports, checked; no lock held */
 

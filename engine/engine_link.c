@@ -433,6 +433,7 @@ void engine_link_up(struct engine_link *l)
 	l->since_ns = clock_now_ns();
 	atomic_store(&l->heard_ns, l->since_ns);
 	p->n_up++;
+	traffic_link_up(l);
 	p->announced = true;
 	failure_clear(e, &p->node);
 	time_by(e, l->since_ns + e->silence_ns / 4);
@@ -456,6 +457,7 @@ static void detach(struct engine_link *l, int why)
 	attach(l, p); /* down before peer_connect had it */
 	if (l->state == LINK_UP) {
 		p->n_up--;
+		traffic_link_down(l);
 		p->engine->stats.links_lost++;
 	} else if (l->ours) {
 		p->engine->stats.connects_failed++;

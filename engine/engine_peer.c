@@ -214,9 +214,7 @@ void engine_peer_info(struct engine_peer *p, struct engine_peer_info *info)
 		.queued_bytes = p->queued_bytes,
 		.rate_bytes_s = p->path.bytes_s,
 		.rtt_us = p->rtt_us,
-		.sent_bytes = p->sent_bytes,
-		.received_bytes = p->received_bytes,
-		.retried_slices = p->retried,
+		.traffic = p->traffic,
 		.came_bytes = atomic_load(&p->came_bytes),
 		.user = p->user,
 	};

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <openssl/crypto.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -90,6 +91,8 @@ void rdma_link_up(struct rdma_link *l)
 	l->state = RDMA_UP;
 	rdma_link_deadline(l, 0);
 	l->base.numa_node = l->port.numa_node;
+	snprintf(l->base.device, sizeof(l->base.device), "%s:%u",
+		 l->port.device, l->port.number);
 	engine_link_up(&l->base);
 	rdma_link_pump(l);
 }

@@ -82,6 +82,7 @@ struct engine_link {
 	struct engine *engine;
 	_Atomic int64_t heard_ns; /* the transport: any byte came, or an ack */
 	int numa_node; /* the transport, before it is up: of the card */
+	char device[ENGINE_DEVICE_BYTES]; /* so too: its name, or "" */
 	/* the core's */
 	struct engine_peer *peer;
 	struct list of_peer;
@@ -95,9 +96,11 @@ struct engine_link {
 	uint32_t n_ops; /* sends and submits at work, maybe refused */
 	uint64_t out_bytes;
 	struct path path;
-	int64_t since_ns; /* up, or connecting */
-	int64_t owed_ns;  /* since when an answer is owed; 0: none */
-	bool broken;	  /* refused something: its end is near */
+	int64_t since_ns;	  /* up, or connecting */
+	int64_t owed_ns;	  /* since when an answer is owed; 0: none */
+	bool broken;		  /* refused something: its end is near */
+	bool failed_over;	  /* a slice of it went to another path */
+	struct engine_device *by; /* of the engine; once up */
 };
 
 /* One message on its way out. The core keeps it until engine_msg_done. */

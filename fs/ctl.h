@@ -30,8 +30,8 @@ char *ctl_status(struct fs *fs, bool all); /* JSON, ctl_status.c */
 char *ctl_nodes(struct fs *fs, bool all);  /* JSON, ctl_nodes.c */
 char *ctl_config(struct fs *fs, bool all); /* JSON */
 char *ctl_stats(struct fs *fs, bool all);  /* Prometheus text, ctl_stats.c */
-/** ctl_peer_stats - of that what is of each peer: ctl_nodes.c */
-void ctl_peer_stats(struct fs *fs, FILE *f);
+/** ctl_path_stats - of that what is of each peer and device: ctl_paths.c */
+void ctl_path_stats(struct fs *fs, FILE *f);
 /** ctl_print_label - a name as a label's value, escaped */
 void ctl_print_label(FILE *f, const char *name);
 

@@ -146,6 +146,49 @@ static const char *transport(const struct fs *fs, const struct meta_self *self)
 					    : "tcp";
 }
 
+/* The upper end of the bucket in which that part of the slices is; of those
+ * above all of them, the last one's. */
+static uint64_t latency_us(const struct engine_traffic *t, unsigned percent)
+{
+	uint64_t n = 0;
+	int i = 0;
+
+	while (i < ENGINE_LATENCIES - 2 &&
+	       (n += t->latencies[i]) * 100 < t->sent_slices * percent)
+		i++;
+	return t->sent_slices ? (uint64_t)ENGINE_LATENCY_NS(i) / 1000 : 0;
+}
+
+static void add_traffic(json_t *o, const struct engine_traffic *t)
+{
+	json_object_set_new(o, "sent_bytes", whole(t->sent_bytes));
+	json_object_set_new(o, "received_bytes", whole(t->received_bytes));
+	json_object_set_new(o, "sent_slices", whole(t->sent_slices));
+	json_object_set_new(o, "received_slices", whole(t->received_slices));
+	json_object_set_new(o, "retried_slices", whole(t->retried_slices));
+	json_object_set_new(o, "failovers", whole(t->failovers));
+	json_object_set_new(o, "latency_p50_us", whole(latency_us(t, 50)));
+	json_object_set_new(o, "latency_p99_us", whole(latency_us(t, 99)));
+}
+
+static json_t *devices(const struct fs *fs)
+{
+	json_t *all = json_array();
+	struct engine_device d;
+
+	for (unsigned i = 0;
+	     fs->remote && engine_device(fs->remote->engine, i, &d); i++) {
+		json_t *o = json_object();
+
+		json_object_set_new(o, "transport", json_string(d.transport));
+		json_object_set_new(o, "device", json_string(d.name));
+		json_object_set_new(o, "links", whole(d.n_links));
+		add_traffic(o, &d.traffic);
+		json_array_append_new(all, o);
+	}
+	return all;
+}
+
 /* What the engine measured on the way there. */
 static void add_path(json_t *o, struct remote *r, uint32_t incarnation)
 {
@@ -162,9 +205,7 @@ static void add_path(json_t *o, struct remote *r, uint32_t incarnation)
 	json_object_set_new(o, "silent_ms", whole(silent_ms(&info)));
 	json_object_set_new(o, "rtt_us", whole(info.rtt_us));
 	json_object_set_new(o, "rate_bytes_s", whole(info.rate_bytes_s));
-	json_object_set_new(o, "sent_bytes", whole(info.sent_bytes));
-	json_object_set_new(o, "received_bytes", whole(info.received_bytes));
-	json_object_set_new(o, "retried_slices", whole(info.retried_slices));
+	add_traffic(o, &info.traffic);
 	if (!info.up)
 		add_problem(o, r, incarnation);
 }
@@ -207,76 +248,6 @@ char *ctl_nodes(struct fs *fs, bool all)
 
 	json_object_set_new(o, "live", whole(n));
 	json_object_set_new(o, "nodes", l.nodes);
+	json_object_set_new(o, "devices", devices(fs));
 	return ctl_text(o);
-}
-
-/* -- the same for Prometheus -------------------------------------------- */
-
-struct way {
-	char name[META_NODE_NAME_MAX + 1];
-	char uuid[META_UUID_LEN + 1]; /* names may be alike */
-	struct engine_peer_info info;
-};
-
-struct ways {
-	struct remote *r;
-	struct way *all;
-	unsigned n, max;
-};
-
-static bool add_way(void *arg, const struct meta_node *node)
-{
-	struct ways *w = arg;
-	struct way *way;
-
-	if (node->is_self || w->n == w->max)
-		return true;
-	way = &w->all[w->n];
-	w->n += peer_info(w->r, node->incarnation, &way->info);
-	strcpy(way->name, node->name);
-	strcpy(way->uuid, node->uuid);
-	return true;
-}
-
-#define PEER_METRICS(M)                                                    \
-	M(up, gauge, "1: there is a connection", info->up)                 \
-	M(rtt_seconds, gauge, "of the last ping", info->rtt_us / 1e6)      \
-	M(rate_bytes_per_second, gauge, "measured towards it",             \
-	  info->rate_bytes_s)                                              \
-	M(calls_in_flight, gauge, "asked of it and not answered",          \
-	  info->n_calls)                                                   \
-	M(queued_bytes, gauge, "of blocks that it is yet to be sent",      \
-	  info->queued_bytes)                                              \
-	M(sent_bytes_total, counter, "bytes sent to it", info->sent_bytes) \
-	M(received_bytes_total, counter, "bytes that came from it",        \
-	  info->received_bytes)                                            \
-	M(retried_slices_total, counter, "parts that were sent once more", \
-	  info->retried_slices)
-
-#define PRINT_PEERS(metric, type, help, value)                        \
-	fprintf(f, "# HELP kvfs_peer_" #metric " " help               \
-		   "\n# TYPE kvfs_peer_" #metric " " #type "\n");     \
-	for (unsigned i = 0; i < w.n; i++) {                          \
-		const struct engine_peer_info *info = &w.all[i].info; \
-		fprintf(f, "kvfs_peer_" #metric "{node=\"");          \
-		ctl_print_label(f, w.all[i].name);                    \
-		fprintf(f, "\",uuid=\"%s\"} %.17g\n", w.all[i].uuid,  \
-			(double)(value));                             \
-	}
-
-void ctl_peer_stats(struct fs *fs, FILE *f)
-{
-	struct ways w = {.r = fs->remote};
-	struct meta_stats s;
-
-	if (!fs->remote)
-		return;
-	meta_stats(fs->meta, &s);
-	w.max = s.n_nodes + 1;
-	w.all = calloc(w.max, sizeof(*w.all));
-	if (!w.all)
-		return;
-	meta_nodes(fs->meta, add_way, &w);
-	PEER_METRICS(PRINT_PEERS)
-	free(w.all);
 }

@@ -357,7 +357,7 @@ char *ctl_stats(struct fs *fs, bool all)
 	print_latencies(f, &fs->counters);
 	if (fs->remote)
 		print_hist(f, "fetch", &fs->remote->counters.fetch);
-	ctl_peer_stats(fs, f);
+	ctl_path_stats(fs, f);
 	fclose(f);
 	return text;
 }

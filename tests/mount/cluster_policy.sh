@@ -142,11 +142,18 @@ nodes_and_statistics_tell_of_each_peer() {
 		"$(node_status 2 .pool.blocks)"
 	grep -q '^kvfs_peer_up{node="node-1",uuid="[-0-9a-f]*"} 1$' "$(mnt 2)/.kvfs/stats" || fail 'not up?'
 	for name in rtt_seconds rate_bytes_per_second calls_in_flight \
-		queued_bytes sent_bytes_total received_bytes_total retried_slices_total; do
+		queued_bytes sent_bytes_total received_bytes_total sent_slices_total \
+		received_slices_total retried_slices_total failovers_total \
+		latency_seconds_count; do
 		expect "kvfs_peer_$name" "$(grep -c "^kvfs_peer_$name{" "$(mnt 2)/.kvfs/stats")" 2
 	done
 	[ "$(sed -n 's/^kvfs_peer_received_bytes_total{node="node-1",.*} //p' "$(mnt 2)/.kvfs/stats")" -ge 100000 ] ||
 		fail 'nothing received?'
+	[ "$(sed -n 's/^kvfs_device_received_slices_total{transport="tcp",device=""} //p' "$(mnt 2)/.kvfs/stats")" -ge 1 ] ||
+		fail 'by no device?'
+	wait_for '[ "$(sed -n "s/^kvfs_device_latency_seconds_bucket{transport=\"tcp\",device=\"\",le=\"+Inf\"} //p" "$(mnt 1)/.kvfs/stats")" -ge 1 ]'
+	"$KVFS" nodes --json "$(mnt 1)" | jq -e '.devices[] | select(.transport == "tcp") | .sent_slices >= 1 and .latency_p99_us >= 100' >/dev/null ||
+		fail 'no devices in nodes'
 	for name in remote_mismatches_total remote_quarantined_bytes redis_conflicts_total redis_tombstones_total; do
 		grep -q "^kvfs_$name " "$(mnt 2)/.kvfs/stats" || fail "no kvfs_$name"
 	done
