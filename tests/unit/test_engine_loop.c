@@ -124,10 +124,13 @@ static const enum loop_action broken[] = {LOOP_FAIL, LOOP_TRUNCATE,
 
 START_TEST(a_path_that_fails_at_any_slice_loses_nothing)
 {
+	struct engine_peer_info info;
 	struct engine_stats stats;
+	struct engine_device d;
 	struct engine_xfer x;
 	struct fx_batch b = {.status = 1};
 	struct fx_grant g;
+	uint64_t n = 0;
 
 	connect_all_links();
 	loop_plan(LOOP_SLICE, 1 + (uint32_t)_i / 3, 1, broken[_i % 3]);
@@ -142,6 +145,17 @@ START_TEST(a_path_that_fails_at_any_slice_loses_nothing)
 	ck_assert_mem_eq(to.bytes, from.bytes, SIZE);
 	engine_stats(fx_writer(&fx), &stats);
 	ck_assert_uint_ge(stats.slices_retried, 1);
+	engine_peer_info(reader, &info);
+	ck_assert_uint_ge(info.traffic.failovers, 1);
+	ck_assert_uint_eq(info.traffic.retried_slices, stats.slices_retried);
+	for (int i = 0; i < ENGINE_LATENCIES; i++)
+		n += info.traffic.latencies[i];
+	ck_assert_uint_eq(n, info.traffic.sent_slices);
+	ck_assert(engine_device(fx_writer(&fx), 0, &d));
+	ck_assert_str_eq(d.transport, "loop");
+	ck_assert_uint_eq(d.traffic.sent_bytes, info.traffic.sent_bytes);
+	ck_assert_uint_eq(d.traffic.failovers, info.traffic.failovers);
+	ck_assert(!engine_device(fx_writer(&fx), 1, &d));
 	ck_assert_uint_eq(fx_read(&fx.node[0].n_down), 0);
 }
 END_TEST
