@@ -90,6 +90,7 @@ struct peer_address {
 	int64_t backoff_ns, after_ns; /* not before */
 	int64_t failed_ns;	      /* the last time */
 	uint32_t bad_locals; /* bits: no link of it came up from there */
+	bool lazy; /* it had no room for us: not before we want something */
 };
 
 struct engine_peer {

@@ -116,10 +116,17 @@ static void attach(struct engine_link *l, struct engine_peer *p)
 
 /* ---- ours --------------------------------------------------------------- */
 
+/* Busy with others, it is not to be asked for the sake of being connected. */
+static bool address_wanted(const struct engine_peer *p,
+			   const struct peer_address *a)
+{
+	return a->n_links < a->n_wanted && (!a->lazy || peer_wants(p));
+}
+
 static bool address_due(const struct engine_peer *p,
 			const struct peer_address *a, int64_t now)
 {
-	return a->n_links < a->n_wanted && a->after_ns <= now &&
+	return address_wanted(p, a) && a->after_ns <= now &&
 	       p->n_links < ENGINE_LINKS_MAX;
 }
 
@@ -233,7 +240,7 @@ void peer_connect(struct engine_peer *p, int64_t now)
 
 		while (has_session(p) && address_due(p, a, now))
 			connect_one(p, i, now);
-		if (a->n_links < a->n_wanted)
+		if (address_wanted(p, a))
 			time_by(e, a->after_ns);
 	}
 	if (has_session(p))
@@ -248,12 +255,14 @@ static void address_failed(struct engine_peer *p, struct engine_link *l,
 {
 	struct peer_address *a = &p->addresses[l->address];
 	int64_t now = clock_now_ns();
-	bool proven = l->state == LINK_UP && now - l->since_ns > PROVEN_NS;
+	bool proven = l->state == LINK_UP && why != -EUSERS &&
+		      now - l->since_ns > PROVEN_NS;
 
 	assert(a->n_links);
 	a->n_links--;
 	if (l->local >= 0 && l->state < LINK_ADMITTED && why != -EALREADY)
 		a->bad_locals |= 1u << l->local;
+	a->lazy = why == -EUSERS;
 	p->last_error = why;
 	a->failed_ns = now;
 	if (why == -EALREADY) {

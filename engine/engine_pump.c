@@ -148,6 +148,20 @@ static void pump_all(struct engine_peer *p)
 	} while (p->pump_again);
 }
 
+/* Some path is made only when it is wanted: now. */
+static bool is_lazy(const struct engine_peer *p)
+{
+	int64_t now = clock_now_ns();
+
+	for (uint32_t i = 0; i < p->n_addresses; i++) {
+		const struct peer_address *a = &p->addresses[i];
+
+		if (a->lazy && a->n_links < a->n_wanted && a->after_ns <= now)
+			return true;
+	}
+	return false;
+}
+
 void pump(struct engine_peer *p)
 {
 	struct engine *e = p->engine;
@@ -162,7 +176,7 @@ void pump(struct engine_peer *p)
 		pump_all(p);
 		p->pumping = false;
 	}
-	connect = !p->local && !p->n_links && peer_wants(p);
+	connect = !p->local && peer_wants(p) && (!p->n_links || is_lazy(p));
 	recall = p->recall;
 	pthread_mutex_unlock(&e->lock);
 	if (recall)

@@ -2,6 +2,7 @@
 /* What the core calls: any thread, nothing blocks, nothing calls up. */
 #include "engine/rdma.h"
 
+#include "base/fault.h"
 #include "base/log.h"
 
 #include <errno.h>
@@ -44,6 +45,13 @@ static int rdma_open(struct transport **out, const struct transport_config *c)
 	list_init(&t->endings);
 	list_init(&t->listeners);
 	list_init(&t->devices);
+	list_init(&t->sieve);
+	t->queues_max = RDMA_QUEUES_MAX;
+	t->copies_max = RDMA_COPIES_BYTES;
+	if (fault_hit("rdma.few")) {
+		t->queues_max = RDMA_LINKS;
+		t->copies_max = RDMA_SLICE_BYTES;
+	}
 	for (unsigned i = 0; i < RDMA_REGION_BUCKETS; i++)
 		list_init(&t->regions[i]);
 	rc = rdma_loop_start(t);

@@ -31,9 +31,15 @@
  * the landing does not end. A card without windows registers those bytes for
  * the transfer instead.
  *
- * Memory. A link: 64 KiB of packets, 5 KiB here, its queues, and 60 KiB once
- * it had a message longer than a packet. Registered regions stay pinned until
- * they are removed.
+ * Memory. A device: RDMA_SHARED_RECEIVES packets, which all its links receive
+ * into. A link: RDMA_PACKETS packets to send, 11 KiB here, 60 KiB while a
+ * message longer than a packet comes in, and the card's queues: 120 to send,
+ * 168 to complete. Where a card has no shared queues a link has RDMA_RECEIVES
+ * packets more. There are RDMA_QUEUES_MAX links at most, whatever the number of
+ * peers: one more takes the place of an idle one that was not used lately
+ * (SIEVE), which comes back when its peer wants something. Registered regions
+ * stay pinned until they are removed; copies of what cannot be are
+ * RDMA_COPIES_BYTES at most.
  */
 
 #include "engine/auth.h"
@@ -60,6 +66,11 @@
  * one for each WRITE WITH_IMM that it allowed, which takes one as well. */
 #define RDMA_PACKETS 16
 #define RDMA_RECEIVES (RDMA_PACKETS + RDMA_WINDOW_SLICES)
+/* Of a device. A burst of many peers may find none left: their cards wait and
+ * send again (RNR). */
+#define RDMA_SHARED_RECEIVES 512
+#define RDMA_QUEUES_MAX 1024
+#define RDMA_COPIES_BYTES (64u << 20)
 /* One in so many is signalled, which frees those before it. */
 #define RDMA_SIGNAL_EVERY 4
 /* What a link can have posted at once: packets, and of each slot a WRITE, a
@@ -79,6 +90,13 @@ struct rdma_fd {
 	void (*ready)(struct rdma_fd *f, uint32_t events);
 };
 
+/* Packets to receive into. */
+struct rdma_receives {
+	struct ibv_srq *srq; /* NULL: they are of one queue pair */
+	uint8_t *bytes;
+	struct ibv_mr *mr;
+};
+
 struct rdma_device {
 	struct list link; /* t->devices */
 	struct transport *t;
@@ -87,9 +105,11 @@ struct rdma_device {
 	struct ibv_pd *pd;
 	struct ibv_comp_channel *channel;
 	struct rdma_fd completions, events;
-	bool windows;	      /* of type 2B */
-	bool lost;	      /* it will never work again */
-	uint64_t piece_bytes; /* the longest registration */
+	bool windows;		     /* of type 2B */
+	bool lost;		     /* it will never work again */
+	bool no_sharing;	     /* of receives */
+	struct rdma_receives shared; /* while there are links */
+	uint64_t piece_bytes;	     /* the longest registration */
 	unsigned n_links;
 };
 
@@ -121,6 +141,7 @@ struct rdma_out {
 	bool done;		    /* DONE came */
 	int status;		    /* of DONE */
 	void *copy;		    /* of a source that cannot be registered */
+	uint32_t copy_bytes;
 	struct ibv_mr *copy_mr;
 	const void *source; /* the slice's, or that copy */
 	uint32_t key;	    /* of it */
@@ -154,8 +175,10 @@ struct rdma_link {
 	struct engine_link base;
 	struct transport *t;
 	struct list of_transport;
-	struct list pump; /* t->pumps */
-	struct list end;  /* t->endings */
+	struct list pump;  /* t->pumps */
+	struct list end;   /* t->endings */
+	struct list sieve; /* t->sieve, while it has queues */
+	bool used;	   /* since the sieve saw it */
 	enum rdma_state state;
 	bool theirs, stranger, admitted;
 	bool timed; /* counted in t->n_timed */
@@ -187,7 +210,8 @@ struct rdma_link {
 	struct ibv_cq *cq;
 	struct ibv_qp *qp;
 	struct ibv_mr *packets_mr;
-	uint8_t *packets; /* those to send, those to receive */
+	uint8_t *packets;		     /* to send */
+	struct rdma_receives own, *receives; /* own or the device's */
 	uint32_t inline_bytes, first_psn;
 	uint8_t mtu;
 	uint16_t lid;
@@ -254,6 +278,10 @@ struct transport {
 
 	/* the loop's */
 	struct list links, pumps, endings, listeners, devices;
+	struct list sieve;	 /* links with queues, the oldest first */
+	struct list *sieve_hand; /* where to look next; in sieve */
+	unsigned n_queues, queues_max;
+	uint64_t copies_bytes, copies_max;
 	unsigned n_strangers, n_timed;
 	bool accept_paused;
 	int64_t tick_ns;
@@ -349,7 +377,14 @@ int rdma_region_find(struct rdma_device *d, const struct engine_place *place,
 struct ibv_mr *rdma_register(struct rdma_device *d, void *addr, uint64_t n,
 			     int access);
 
+/* rdma_sieve.c */
+/** rdma_sieve_add - a link is to have queues. 0, or -EUSERS: all there may be
+ *  are busy. */
+int rdma_sieve_add(struct rdma_link *l);
+void rdma_sieve_remove(struct rdma_link *l);
+
 /* rdma_queue.c */
+void rdma_receives_free(struct rdma_receives *r);
 /** rdma_queue_open - queues, not yet connected. 0 or -errno, logged. */
 int rdma_queue_open(struct rdma_link *l);
 void rdma_queue_endpoint(const struct rdma_link *l, struct rdma_endpoint *p);

@@ -260,6 +260,9 @@ static void on_event(struct rdma_device *d, const struct ibv_async_event *e)
 	case IBV_EVENT_QP_ACCESS_ERR:
 		on_queue_event(d, e->element.qp, NULL, words);
 		break;
+	case IBV_EVENT_SRQ_ERR:
+		fail_links(d, 0, -EIO, words);
+		break;
 	case IBV_EVENT_CQ_ERR:
 		on_queue_event(d, NULL, e->element.cq, words);
 		break;
@@ -424,7 +427,11 @@ struct rdma_device *rdma_device_get(struct transport *t, const char *name)
 
 void rdma_device_put(struct rdma_device *d)
 {
-	if (!--d->n_links && d->lost)
+	if (--d->n_links)
+		return;
+	rdma_receives_free(&d->shared);
+	d->no_sharing = false;
+	if (d->lost)
 		device_close(d);
 }
 

@@ -79,6 +79,11 @@ void rdma_link_meet(struct rdma_link *l)
 		rdma_link_fail(l, rc, "no RDMA port by this address");
 		return;
 	}
+	rc = rdma_sieve_add(l);
+	if (rc) {
+		rdma_link_fail(l, rc, "all queue pairs are in use");
+		return;
+	}
 	rc = rdma_queue_open(l);
 	if (rc)
 		rdma_link_fail(l, rc, "no queue pair");
@@ -182,6 +187,7 @@ void rdma_link_end(struct rdma_link *l)
 	bool tell = !l->theirs || l->admitted;
 
 	rdma_unwatch(l->t, &l->control);
+	rdma_sieve_remove(l);
 	rdma_queue_close(l);
 	rdma_receive_give_up(l, l->why);
 	rdma_send_give_up(l, l->why);
@@ -246,6 +252,7 @@ struct rdma_link *rdma_link_new(struct transport *t,
 	list_init(&l->of_transport);
 	list_init(&l->pump);
 	list_init(&l->end);
+	list_init(&l->sieve);
 	list_init(&l->bell);
 	list_init(&l->msgs);
 	list_init(&l->slices);

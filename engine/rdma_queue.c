@@ -29,13 +29,20 @@ static uint64_t name_of(enum posted what, uint32_t number)
 
 static uint8_t *receive_buffer(const struct rdma_link *l, uint32_t i)
 {
-	return l->packets + (RDMA_PACKETS + i) * RDMA_PACKET_BYTES;
+	return l->receives->bytes + i * RDMA_PACKET_BYTES;
 }
 
 static uint8_t *send_buffer(const struct rdma_link *l, uint32_t packet)
 {
 	return l->packets + packet % RDMA_PACKETS * RDMA_PACKET_BYTES;
 }
+
+/* What 1,000 peers cost, and any number. */
+_Static_assert(RDMA_QUEUES_MAX *(sizeof(struct rdma_link) +
+				 RDMA_PACKETS * RDMA_PACKET_BYTES) +
+			       RDMA_SHARED_RECEIVES * RDMA_PACKET_BYTES <=
+		       32u << 20,
+	       "as HACKING.md says");
 
 /* --- made -------------------------------------------------------------- */
 
@@ -44,7 +51,7 @@ static int post_receive(struct rdma_link *l, uint32_t i)
 	struct ibv_sge sge = {
 		.addr = (uintptr_t)receive_buffer(l, i),
 		.length = RDMA_PACKET_BYTES,
-		.lkey = l->packets_mr->lkey,
+		.lkey = l->receives->mr->lkey,
 	};
 	struct ibv_recv_wr wr = {
 		.wr_id = name_of(POSTED_RECEIVE, i),
@@ -52,30 +59,75 @@ static int post_receive(struct rdma_link *l, uint32_t i)
 		.num_sge = 1,
 	};
 
-	return verbs_post_recv(l->qp, &wr);
+	return l->receives->srq ? verbs_post_srq_recv(l->receives->srq, &wr)
+				: verbs_post_recv(l->qp, &wr);
 }
 
-static int make_packets(struct rdma_link *l)
+void rdma_receives_free(struct rdma_receives *r)
 {
-	size_t n = (size_t)(RDMA_PACKETS + RDMA_RECEIVES) * RDMA_PACKET_BYTES;
+	if (r->srq)
+		ibv_destroy_srq(r->srq);
+	if (r->mr)
+		ibv_dereg_mr(r->mr);
+	free(r->bytes);
+	*r = (struct rdma_receives){};
+}
 
-	l->packets = aligned_alloc(4096, n);
-	if (!l->packets)
+static int make_bytes(struct rdma_device *d, uint32_t n, uint8_t **bytes,
+		      struct ibv_mr **mr)
+{
+	*bytes = aligned_alloc(4096, (size_t)n * RDMA_PACKET_BYTES);
+	if (!*bytes)
 		return -ENOMEM;
-	l->packets_mr =
-		rdma_register(l->device, l->packets, n, IBV_ACCESS_LOCAL_WRITE);
-	return l->packets_mr ? 0 : -errno;
+	*mr = rdma_register(d, *bytes, (size_t)n * RDMA_PACKET_BYTES,
+			    IBV_ACCESS_LOCAL_WRITE);
+	return *mr ? 0 : -errno;
+}
+
+/* Not all cards have such queues: then each link has receives of its own. */
+static void make_srq(struct rdma_device *d)
+{
+	struct ibv_srq_init_attr a = {
+		.attr = {.max_wr = RDMA_SHARED_RECEIVES, .max_sge = 1}};
+
+	d->shared.srq = verbs_create_srq(d->pd, &a);
+	d->no_sharing = !d->shared.srq;
+	if (d->no_sharing)
+		log_info("engine: rdma: %s: no shared receive queue: %s",
+			 d->name, strerror(errno));
+}
+
+/* Posts them as well, unless there is a queue pair to post them to first. */
+static int make_receives(struct rdma_link *l)
+{
+	struct rdma_device *d = l->device;
+	int rc = 0;
+
+	if (!d->shared.srq && !d->no_sharing)
+		make_srq(d);
+	l->receives = d->no_sharing ? &l->own : &d->shared;
+	if (l->receives->bytes)
+		return 0;
+	rc = make_bytes(d, d->no_sharing ? RDMA_RECEIVES : RDMA_SHARED_RECEIVES,
+			&l->receives->bytes, &l->receives->mr);
+	for (uint32_t i = 0; i < RDMA_SHARED_RECEIVES && !rc && !d->no_sharing;
+	     i++)
+		rc = post_receive(l, i);
+	if (rc)
+		rdma_receives_free(l->receives);
+	return rc;
 }
 
 static int make_queues(struct rdma_link *l)
 {
 	struct ibv_qp_init_attr a = {
 		.cap = {.max_send_wr = RDMA_SENDS,
-			.max_recv_wr = RDMA_RECEIVES,
+			.max_recv_wr = l->receives->srq ? 0 : RDMA_RECEIVES,
 			.max_send_sge = 1,
 			.max_recv_sge = 1,
 			.max_inline_data = INLINE_BYTES},
 		.qp_type = IBV_QPT_RC,
+		.srq = l->receives->srq,
 	};
 
 	l->cq = verbs_create_cq(l->device->context, RDMA_SENDS + RDMA_RECEIVES,
@@ -124,12 +176,15 @@ static int set_up(struct rdma_link *l)
 	int rc = ask_port(l);
 
 	if (!rc)
-		rc = make_packets(l);
+		rc = make_receives(l);
+	if (!rc)
+		rc = make_bytes(l->device, RDMA_PACKETS, &l->packets,
+				&l->packets_mr);
 	if (!rc)
 		rc = make_queues(l);
 	if (!rc)
 		rc = to_init(l);
-	for (uint32_t i = 0; i < RDMA_RECEIVES && !rc; i++)
+	for (uint32_t i = 0; i < RDMA_RECEIVES && !rc && !l->receives->srq; i++)
 		rc = post_receive(l, i);
 	return rc;
 }
@@ -209,6 +264,36 @@ int rdma_queue_connect(struct rdma_link *l, const struct rdma_endpoint *p)
 	return rc ? rc : to_send(l);
 }
 
+/* What completed and was not looked at. */
+static void take_back(struct rdma_link *l)
+{
+	struct ibv_wc wc[POLL_AT_ONCE];
+	int n;
+
+	while ((n = ibv_poll_cq(l->cq, POLL_AT_ONCE, wc)) > 0)
+		for (int i = 0; i < n; i++)
+			if (wc[i].wr_id >> 32 == POSTED_RECEIVE)
+				post_receive(l, (uint32_t)wc[i].wr_id);
+}
+
+/* Receives that the shared queue gave to this one go back. Should a card keep
+ * one for itself, it is missing until the device's last link ends. */
+static void queue_pair_close(struct rdma_link *l)
+{
+	bool shared = l->receives && l->receives->srq;
+
+	if (l->qp && shared)
+		take_back(l);
+	if (l->qp)
+		ibv_destroy_qp(l->qp);
+	l->qp = NULL;
+	if (l->cq && shared)
+		take_back(l);
+	if (l->cq)
+		ibv_destroy_cq(l->cq);
+	l->cq = NULL;
+}
+
 void rdma_queue_close(struct rdma_link *l)
 {
 	struct ibv_qp_attr over = {.qp_state = IBV_QPS_ERR};
@@ -219,12 +304,8 @@ void rdma_queue_close(struct rdma_link *l)
 		ibv_modify_qp(l->qp, &over, IBV_QP_STATE);
 	rdma_receive_keys_free(l);
 	rdma_send_copies_free(l);
-	if (l->qp)
-		ibv_destroy_qp(l->qp);
-	l->qp = NULL;
-	if (l->cq)
-		ibv_destroy_cq(l->cq);
-	l->cq = NULL;
+	queue_pair_close(l);
+	rdma_receives_free(&l->own);
 	if (l->packets_mr)
 		ibv_dereg_mr(l->packets_mr);
 	l->packets_mr = NULL;
@@ -346,25 +427,17 @@ static void heard(struct rdma_link *l)
 
 static int on_receive(struct rdma_link *l, const struct ibv_wc *wc, uint32_t i)
 {
-	int rc;
-
 	if (l->state == RDMA_MEETING) {
 		rdma_link_up(l);
 		if (l->theirs && rdma_send_greeting(l))
 			return 0;
 	}
 	heard(l);
-	if (wc->opcode == IBV_WC_RECV_RDMA_WITH_IMM) {
-		rc = post_receive(l, i);
-		return rc ? rc
-			  : rdma_receive_written(l, ntohl(wc->imm_data),
-						 wc->byte_len);
-	}
-	rc = rdma_receive_packet(l, receive_buffer(l, i), wc->byte_len);
-	if (!rc && l->state < RDMA_ENDING)
-		rc = post_receive(l, i);
+	if (wc->opcode == IBV_WC_RECV_RDMA_WITH_IMM)
+		return rdma_receive_written(l, ntohl(wc->imm_data),
+					    wc->byte_len);
 	l->packets_in++;
-	return rc;
+	return rdma_receive_packet(l, receive_buffer(l, i), wc->byte_len);
 }
 
 static void complete(struct rdma_link *l, const struct ibv_wc *wc)
@@ -408,6 +481,22 @@ static int errno_of(enum ibv_wc_status status)
 	}
 }
 
+/* The buffer of a receive goes back whatever becomes of the link. */
+static void take(struct rdma_link *l, const struct ibv_wc *wc)
+{
+	int rc = 0;
+
+	if (l->state < RDMA_ENDING && wc->status)
+		rdma_link_fail(l, errno_of(wc->status),
+			       ibv_wc_status_str(wc->status));
+	else if (l->state < RDMA_ENDING)
+		complete(l, wc);
+	if (wc->wr_id >> 32 == POSTED_RECEIVE)
+		rc = post_receive(l, (uint32_t)wc->wr_id);
+	if (rc)
+		rdma_link_fail(l, rc, "receive queue");
+}
+
 void rdma_queue_poll(struct rdma_link *l)
 {
 	struct ibv_wc wc[POLL_AT_ONCE];
@@ -417,15 +506,9 @@ void rdma_queue_poll(struct rdma_link *l)
 		return;
 	rc = verbs_notify(l->cq);
 	while (!rc && l->state < RDMA_ENDING &&
-	       (n = verbs_poll(l->cq, POLL_AT_ONCE, wc)) > 0) {
-		for (int i = 0; i < n && l->state < RDMA_ENDING; i++) {
-			if (!wc[i].status)
-				complete(l, &wc[i]);
-			else
-				rdma_link_fail(l, errno_of(wc[i].status),
-					       ibv_wc_status_str(wc[i].status));
-		}
-	}
+	       (n = verbs_poll(l->cq, POLL_AT_ONCE, wc)) > 0)
+		for (int i = 0; i < n; i++)
+			take(l, &wc[i]);
 	if (rc || n < 0)
 		rdma_link_fail(l, rc ? rc : n, "completion queue");
 	rdma_link_pump(l);

@@ -11,6 +11,7 @@
 #include "engine/rdma.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* --- keys -------------------------------------------------------------- */
@@ -140,6 +141,7 @@ static int on_offer(struct rdma_link *l, const struct rdma_record *r)
 
 	if (in->state != RDMA_IN_FREE || r->bytes > RDMA_SLICE_BYTES)
 		return -EPROTO;
+	l->used = true;
 	in->written = false;
 	segment_set(l, in, segment);
 	rc = engine_landing_begin(&l->base, segment, r->c, r->bytes,
@@ -248,6 +250,8 @@ static int message_arrived(struct rdma_link *l, const void *payload)
 static int part_add(struct rdma_link *l, const struct rdma_record *r,
 		    const uint8_t *payload)
 {
+	int rc;
+
 	if (r->length > l->part.payload_bytes - l->part_have)
 		return -EPROTO;
 	if (!l->part_bytes)
@@ -258,7 +262,10 @@ static int part_add(struct rdma_link *l, const struct rdma_record *r,
 	l->part_have += r->length;
 	if (l->part_have < l->part.payload_bytes)
 		return 0;
-	return message_arrived(l, l->part_bytes);
+	rc = message_arrived(l, l->part_bytes);
+	free(l->part_bytes);
+	l->part_bytes = NULL;
+	return rc;
 }
 
 static int on_message(struct rdma_link *l, const struct rdma_record *r,

@@ -48,8 +48,28 @@ static void give_back(struct rdma_link *l, struct rdma_out *o, int status,
 		engine_slice_done(l->t->engine, &l->base, s, status, refused);
 }
 
-static void copy_free(struct rdma_out *o)
+/* Slices wait while there are too many copies: those that need none as well, as
+ * that shows only once they begin. */
+static bool copies_room(const struct transport *t)
 {
+	return t->copies_bytes < t->copies_max;
+}
+
+static void copies_add(struct transport *t, int64_t bytes)
+{
+	bool before = copies_room(t);
+
+	t->copies_bytes += (uint64_t)bytes;
+	if (before || !copies_room(t))
+		return;
+	list_for_each (n, &t->links)
+		rdma_link_pump(container_of(n, struct rdma_link, of_transport));
+}
+
+static void copy_free(struct rdma_link *l, struct rdma_out *o)
+{
+	if (o->copy)
+		copies_add(l->t, -(int64_t)o->copy_bytes);
 	if (o->copy_mr)
 		ibv_dereg_mr(o->copy_mr);
 	free(o->copy);
@@ -59,7 +79,7 @@ static void copy_free(struct rdma_out *o)
 
 static void slot_free(struct rdma_link *l, struct rdma_out *o)
 {
-	copy_free(o);
+	copy_free(l, o);
 	o->state = RDMA_OUT_FREE;
 	l->n_outs--;
 	list_remove(&o->answer);
@@ -305,16 +325,18 @@ static int copy_make(struct rdma_link *l, struct rdma_out *o,
 	o->copy = to.iov_base = malloc(s->length_bytes);
 	if (!o->copy)
 		return -ENOMEM;
+	o->copy_bytes = s->length_bytes;
+	copies_add(l->t, s->length_bytes);
 	if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) !=
 	    (ssize_t)s->length_bytes) {
-		copy_free(o);
+		copy_free(l, o);
 		return -EFAULT;
 	}
 	o->copy_mr = rdma_register(l->device, o->copy, s->length_bytes, 0);
 	if (o->copy_mr)
 		return 0;
 	rc = -errno;
-	copy_free(o);
+	copy_free(l, o);
 	return rc;
 }
 
@@ -346,6 +368,7 @@ static void offer(struct rdma_link *l, struct packet *p, struct engine_slice *s,
 	pthread_mutex_unlock(&l->t->lock);
 	o->state = RDMA_OUT_OFFERED;
 	o->written = o->done = false;
+	l->used = true;
 	l->n_outs++;
 	add(p, &(struct rdma_record){.type = RDMA_OFFER,
 				     .slot = slot,
@@ -360,7 +383,7 @@ static void add_offers(struct rdma_link *l, struct packet *p)
 	struct list *n;
 
 	while (room(p) >= RDMA_RECORD_BYTES && l->n_outs < RDMA_WINDOW_SLICES &&
-	       (n = pop(l, &l->slices))) {
+	       copies_room(l->t) && (n = pop(l, &l->slices))) {
 		struct engine_slice *s =
 			container_of(n, struct engine_slice, link);
 		uint32_t slot = slot_find(l);
@@ -383,7 +406,8 @@ static bool has_queued(struct rdma_link *l)
 	scoped_lock(&l->t->lock);
 
 	return !list_empty(&l->msgs) ||
-	       (!list_empty(&l->slices) && l->n_outs < RDMA_WINDOW_SLICES);
+	       (!list_empty(&l->slices) && copies_room(l->t) &&
+		l->n_outs < RDMA_WINDOW_SLICES);
 }
 
 static bool send_counts(struct rdma_link *l, struct packet *p)
@@ -437,7 +461,7 @@ void rdma_send_pump(struct rdma_link *l)
 void rdma_send_copies_free(struct rdma_link *l)
 {
 	for (uint32_t i = 0; i < RDMA_WINDOW_SLICES; i++)
-		copy_free(&l->outs[i]);
+		copy_free(l, &l->outs[i]);
 }
 
 void rdma_send_give_up(struct rdma_link *l, int why)

@@ -109,6 +109,23 @@ static inline int verbs_post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr)
 		       : -ibv_post_recv(qp, wr, &bad);
 }
 
+static inline struct ibv_srq *verbs_create_srq(struct ibv_pd *pd,
+					       struct ibv_srq_init_attr *a)
+{
+	return verbs_fail("verbs.create_srq", ENOMEM) ? NULL
+						      : ibv_create_srq(pd, a);
+}
+
+static inline int verbs_post_srq_recv(struct ibv_srq *srq,
+				      struct ibv_recv_wr *wr)
+{
+	struct ibv_recv_wr *bad;
+
+	return verbs_fail("verbs.post_srq_recv", ENOMEM)
+		       ? -ENOMEM
+		       : -ibv_post_srq_recv(srq, wr, &bad);
+}
+
 static inline int verbs_notify(struct ibv_cq *cq)
 {
 	return verbs_fail("verbs.notify", EIO) ? -EIO

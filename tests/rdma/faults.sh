@@ -12,7 +12,7 @@ requires_verbs
 	guest_begins 10.9.0.1
 	cat <<-EOF
 		export KVFS_TEST_RDMA=10.9.0.1 KVFS_TEST_RDMA_INTERFACE=eth0
-		export CK_TIMEOUT_MULTIPLIER=3
+		export KVFS_TEST_RDMA_RXE0=1 CK_TIMEOUT_MULTIPLIER=3
 		'${HELPERS%/*}/unit/test_rdma'
 	EOF
 } >"$TMPDIR/guest.sh"
