@@ -18,20 +18,25 @@ _ask() { # COMMAND...: of a hand of its own; prints the last answer
 	printf '%s\n' "$@" | "$HELPERS/hand" | tail -1
 }
 _takes() { flock -n "$@" true; }
+# The end of a lock of another node's is told by the way.
+_takes_soon() { wait_for "_takes $*"; }
+_hand_has_it() {
+	hand_start
+	hand open 1 r "$C1/f"
+	wait_for '[ "$(hand_try flock 1 w)" = ok ]'
+}
 
 an_exclusive_lock_is_seen_on_the_other_node() {
 	put "$C1/f" 5000 1
-	hand_start
-	hand open 1 r "$C1/f"
-	hand flock 1 w
+	_hand_has_it
 	! _takes "$C2/f" || fail 'two have it'
 	! _takes -s "$C2/f" || fail 'a reader has it'
 	! _takes "$C1/f" || fail 'two of one node have it'
 	hand flock 1 r
-	_takes -s "$C2/f"
+	_takes_soon -s "$C2/f"
 	! _takes "$C2/f" || fail 'a writer beside a reader'
 	hand flock 1 u
-	_takes "$C2/f"
+	_takes_soon "$C2/f"
 	holds "$C2/f" 5000 1
 }
 
@@ -53,9 +58,7 @@ ranges_of_fcntl_are_seen_on_the_other_node() {
 
 who_waits_gets_it_after_the_other() {
 	local waiter
-	hand_start
-	hand open 1 r "$C1/f"
-	hand flock 1 w
+	_hand_has_it
 	flock "$C2/f" true &
 	waiter=$!
 	_wait_waiting 2 1
@@ -66,9 +69,7 @@ who_waits_gets_it_after_the_other() {
 
 a_signal_ends_the_wait() {
 	local signal waiter
-	hand_start
-	hand open 1 r "$C1/f"
-	hand flock 1 w
+	_hand_has_it
 	for signal in TERM KILL; do
 		flock "$C2/f" true &
 		waiter=$!
@@ -80,14 +81,12 @@ a_signal_ends_the_wait() {
 	! flock -w 0.2 "$C2/f" true || fail 'no alarm came'
 	_wait_waiting 2 0
 	hand flock 1 u
-	_takes "$C2/f"
+	_takes_soon "$C2/f"
 }
 
 a_killed_process_has_no_lock() {
 	local waiter
-	hand_start
-	hand open 1 r "$C1/f"
-	hand flock 1 w
+	_hand_has_it
 	hand open 2 bc "$C1/g"
 	hand lock 2 w
 	flock "$C2/f" true &
@@ -100,9 +99,7 @@ a_killed_process_has_no_lock() {
 
 a_killed_node_has_no_lock() {
 	local waiter
-	hand_start
-	hand open 1 r "$C1/f"
-	hand flock 1 w
+	_hand_has_it
 	flock "$C2/f" true &
 	waiter=$!
 	_wait_waiting 2 1
@@ -111,14 +108,12 @@ a_killed_node_has_no_lock() {
 	wait $waiter
 	hand_stop
 	all_know 2
-	_takes "$C1/f"
+	_takes_soon "$C1/f"
 }
 
 a_daemon_that_ends_leaves_nobody_waiting() {
 	local waiter pid
-	hand_start
-	hand open 1 r "$C1/f"
-	hand flock 1 w
+	_hand_has_it
 	flock "$C2/f" true 2>/dev/null &
 	waiter=$!
 	_wait_waiting 2 1
@@ -132,9 +127,7 @@ a_daemon_that_ends_leaves_nobody_waiting() {
 
 a_crowd_that_waits_stops_nobody() {
 	local i pids=()
-	hand_start
-	hand open 1 r "$C1/f"
-	hand flock 1 w
+	_hand_has_it
 	for i in {1..24}; do
 		flock "$C2/f" sh -c "echo $i >>'$T/crowd'" &
 		pids+=($!)
@@ -154,9 +147,7 @@ too_many_who_wait_on_one_cpu_are_refused_and_stop_nobody() {
 	[ "$KVFS_RUNG" = uring ] || skip 'there a request occupies nothing'
 	requires_cmd taskset
 	local i pids=()
-	hand_start
-	hand open 1 r "$C1/f"
-	hand flock 1 w
+	_hand_has_it
 	for i in {1..40}; do
 		taskset -c 0 flock "$C2/f" true 2>>"$T/refused" &
 		pids+=($!)
@@ -173,6 +164,7 @@ too_many_who_wait_on_one_cpu_are_refused_and_stop_nobody() {
 
 a_lock_is_free_when_its_file_was_closed() {
 	local i
+	_takes_soon "$C1/f"
 	for i in {1..30}; do
 		_takes "$C1/f"
 	done
