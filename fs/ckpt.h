@@ -195,7 +195,7 @@ static inline struct ckpt_inode *cinode_of(struct inode *head)
 /* One open; fi->fh is its address. */
 struct ckpt_handle {
 	struct ckpt_data *data;
-	bool writer;
+	bool writer, reader; /* may write, read */
 };
 
 static inline struct ckpt_handle *chandle_of(const struct call *c)

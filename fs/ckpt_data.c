@@ -469,6 +469,7 @@ int cdata_bind(struct ckpt_data *d, struct fuse_file_info *fi)
 	}
 	h->data = d;
 	h->writer = (fi->flags & O_ACCMODE) != O_RDONLY;
+	h->reader = (fi->flags & O_ACCMODE) != O_WRONLY;
 	if (d->backing_id > 0) {
 		fi->backing_id = d->backing_id;
 	} else {

@@ -91,6 +91,8 @@ struct sample {
 	  FS(shard_served_bytes))                                              \
 	M(ckpt_refused_total, counter, "requests for shards refused",          \
 	  FS(shard_refused))                                                   \
+	M(ckpt_handed_total, counter, "files handed to clients, for cuFile",   \
+	  FS(ckpt_handed))                                                     \
 	M(ckpt_quarantined_bytes, gauge,                                       \
 	  "buffers that a holder given up might still write to",               \
 	  FS(shard_quarantined_bytes))                                         \

@@ -212,13 +212,17 @@ static json_t *buffers_object(struct fs *fs)
 	return o;
 }
 
-/* Memory of a GPU is reached by libkvfs, by way of buffers; not from here. */
+/* Memory of a GPU is reached by libkvfs, by way of buffers; not from here. The
+ * drivers tell what it may find. */
 static json_t *gpu_object(void)
 {
 	json_t *o = json_object();
 
 	json_object_set_new(o, "driver",
 			    json_boolean(!access("/dev/nvidiactl", F_OK)));
+	json_object_set_new(
+		o, "storage_driver",
+		json_boolean(!access("/proc/driver/nvidia-fs", F_OK)));
 	json_object_set_new(o, "direct", json_false());
 	return o;
 }
@@ -300,6 +304,7 @@ static json_t *ckpt_object(struct fs *fs)
 	COUNT("mismatches", shard_mismatches);
 	COUNT("served_bytes", shard_served_bytes);
 	COUNT("refused", shard_refused);
+	COUNT("handed", ckpt_handed);
 	COUNT("quarantined_bytes", shard_quarantined_bytes);
 #undef COUNT
 	return o;

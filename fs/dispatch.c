@@ -557,10 +557,7 @@ static void on_ioctl(fuse_req_t req, fuse_ino_t id, unsigned cmd, void *arg,
 	c.size = in_bytes;
 	c.room = out_bytes;
 	set_fi(&c, fi);
-	if (flags & FUSE_IOCTL_DIR)
-		run_here(&c, ioctl_run);
-	else
-		call_reply_err(&c, ENOTTY);
+	run_here(&c, flags & FUSE_IOCTL_DIR ? ioctl_run : ioctl_run_file);
 }
 
 static struct fuse_lowlevel_ops ops = {

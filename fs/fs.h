@@ -98,6 +98,7 @@ struct fs_counters {
 	_Atomic uint64_t ckpt_published, ckpt_failed;
 	_Atomic uint64_t shards_fetched, shard_fetched_bytes, shard_failed;
 	_Atomic uint64_t shard_mismatches, shard_served_bytes, shard_refused;
+	_Atomic uint64_t ckpt_handed; /* files to clients, by BACKING */
 	_Atomic uint64_t shard_fetching, shard_uploads; /* now */
 	_Atomic uint64_t shard_quarantined_bytes;
 	struct hist lookup, open, create, rename, ckpt_call;

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fs/ckpt.h"
 #include "fs/fs.h"
 #include "fs/kv.h"
 #include "fs/remote.h"
@@ -79,6 +80,8 @@ static const struct ioctl_command commands[] = {
 	 sizeof(struct kvfs_ioc_commit), .any_room = true, .ring = true,
 	 .run = ioctl_do_commit},
 	{KVFS_IOC_RING, sizeof(struct kvfs_ioc_ring), .run = ioctl_do_ring},
+	{KVFS_IOC_BACKING, sizeof(struct kvfs_ioc_backing), .file = true,
+	 .run = ioctl_do_backing},
 };
 
 #define ROOM_BITS ((unsigned)_IOC_SIZEMASK << _IOC_SIZESHIFT)
@@ -131,14 +134,15 @@ void ioctl_done(struct call *c, int err, const void *answer, size_t bytes)
 		call_reply_ioctl(c, answer, bytes);
 }
 
-void ioctl_run(struct call *c)
+static void run(struct call *c, bool file)
 {
 	const struct ioctl_command *ic = ioctl_find(c->flags);
 	int err;
 
-	if (!ic)
+	if (!ic || ic->file != file)
 		err = -ENOTTY;
-	else if (!ic->any_dir && c->inode->view != &kv_view)
+	else if (!ic->any_dir &&
+		 c->inode->view != (file ? &ckpt_view : &kv_view))
 		err = -EOPNOTSUPP;
 	else
 		err = ioctl_check(ic, c->value, c->size, &c->size);
@@ -146,4 +150,14 @@ void ioctl_run(struct call *c)
 		call_reply_err(c, err);
 	else
 		ic->run(c);
+}
+
+void ioctl_run(struct call *c)
+{
+	run(c, false);
+}
+
+void ioctl_run_file(struct call *c)
+{
+	run(c, true);
 }

@@ -11,6 +11,7 @@
  *      ioctl_store.c  RESERVE, COMMIT, ABORT
  *      ioctl_use.c    TOUCH, EVICT      ioctl_prefetch.c  PREFETCH
  *      ioctl_buffer.c REGISTER, UNREGISTER; PUT    ioctl_get.h  GET
+ *      ioctl_backing.c  BACKING, of a file of ckpt/
  *      ioctl_ring.c   RING, through which most of them can be given, too
  *
  * A handler gets a call whose value is the request: size bytes, of which the
@@ -34,6 +35,7 @@ struct ioctl_command {
 	uint32_t in;   /* the least bytes of a request */
 	bool any_room; /* else exactly that of cmd */
 	bool any_dir;  /* also outside kv/ */
+	bool file;     /* on a file of ckpt/, and on nothing else */
 	bool ring;     /* also through a ring */
 	call_fn run;
 };
@@ -54,8 +56,10 @@ const struct ioctl_command *ioctl_find_ring(uint32_t number);
 int ioctl_check(const struct ioctl_command *ic, const void *in, size_t n,
 		size_t *size);
 
-/** ioctl_run - answer an ioctl on a directory; its number is c->flags. */
+/** ioctl_run - answer an ioctl on a directory; its number is c->flags.
+ *  ioctl_run_file - on a file. */
 void ioctl_run(struct call *c);
+void ioctl_run_file(struct call *c);
 
 /** ioctl_head - the head of an answer of so many bytes. */
 static inline struct kvfs_ioc_head ioctl_head(size_t size)
@@ -151,6 +155,9 @@ void ioctl_do_get(struct call *c);
 /* ioctl_buffer.c */
 void ioctl_do_register(struct call *c);
 void ioctl_do_unregister(struct call *c);
+
+/* ioctl_backing.c */
+void ioctl_do_backing(struct call *c);
 
 /* ioctl_ring.c */
 void ioctl_do_ring(struct call *c);

@@ -451,6 +451,34 @@ kvfs_ioc_moves(const struct kvfs_ioc_got *got)
 	return (const struct kvfs_ioc_moved *)(got + 1);
 }
 
+/* ---- a file of ckpt/ as the disk has it ---------------------------------- */
+
+#define KVFS_IOC_BACKING KVFS_IOC_CALL(17, sizeof(struct kvfs_ioc_backing))
+
+/*
+ * BACKING is given on a file of ckpt/ that is open for reading. The daemon
+ * sends a descriptor of the file behind it, read-only, and with O_DIRECT where
+ * the disk's filesystem has that, by SCM_RIGHTS through a connected socket of
+ * AF_UNIX, with one byte. It is for libraries such as cuFile that know that
+ * filesystem and not FUSE. What is read by it is what read(2) of the file
+ * reads; it stays so when the name is removed or gets another version. The
+ * answer is the request.
+ *
+ *      EAGAIN      parts of the file are not here yet: read(2) fetches them
+ *      EACCES      it is not open for reading
+ *      EOPNOTSUPP  it is no file of ckpt/
+ *      EBADF       the process has no such descriptor
+ *      EINVAL      it is no socket of AF_UNIX
+ *      EPERM       the kernel does not let the daemon take it
+ *      EBUSY       the socket is full; or what sendmsg(2) says
+ */
+struct kvfs_ioc_backing {
+	struct kvfs_ioc_head head;
+	uint32_t flags;	   /* 0 */
+	int32_t socket_fd; /* of the calling process */
+	uint64_t reserved; /* 0 */
+};
+
 /* ---- a ring in shared memory --------------------------------------------- */
 
 /*

@@ -69,12 +69,12 @@ void gds_cuda_close(struct gds_cuda *c)
 
 /* -- a context: whose memory it is ---------------------------------- */
 
-static int enter(const struct gds_cuda *c, const struct gds_gpu_memory *m)
+int gds_cuda_enter(const struct gds_cuda *c, const struct gds_gpu_memory *m)
 {
 	return m->context && c->push(m->context) ? -EIO : 0;
 }
 
-static void leave(const struct gds_cuda *c, const struct gds_gpu_memory *m)
+void gds_cuda_leave(const struct gds_cuda *c, const struct gds_gpu_memory *m)
 {
 	void *context;
 
@@ -89,7 +89,7 @@ static int errno_of(int result)
 
 static int make_streams(const struct gds_cuda *c, struct gds_gpu_memory *m)
 {
-	int err = enter(c, m);
+	int err = gds_cuda_enter(c, m);
 
 	if (err)
 		return err;
@@ -100,7 +100,7 @@ static int make_streams(const struct gds_cuda *c, struct gds_gpu_memory *m)
 		if (err)
 			c->stream_destroy(m->streams[0]);
 	}
-	leave(c, m);
+	gds_cuda_leave(c, m);
 	return err;
 }
 
@@ -125,11 +125,11 @@ int gds_cuda_memory_open(const struct gds_cuda *c, const void *pointer,
 
 void gds_cuda_memory_close(const struct gds_cuda *c, struct gds_gpu_memory *m)
 {
-	if (enter(c, m))
+	if (gds_cuda_enter(c, m))
 		return; /* its context was destroyed, and they with it */
 	c->stream_destroy(m->streams[0]);
 	c->stream_destroy(m->streams[1]);
-	leave(c, m);
+	gds_cuda_leave(c, m);
 }
 
 int gds_cuda_export(const struct gds_cuda *c, const struct gds_gpu_memory *m,
@@ -140,11 +140,11 @@ int gds_cuda_export(const struct gds_cuda *c, const struct gds_gpu_memory *m,
 
 	if (!c->export || m->pointer % page || bytes % page)
 		return -EOPNOTSUPP;
-	err = enter(c, m);
+	err = gds_cuda_enter(c, m);
 	if (err)
 		return err;
 	err = c->export(&fd, m->pointer, bytes, HANDLE_DMA_BUF, 0);
-	leave(c, m);
+	gds_cuda_leave(c, m);
 	return err || fd < 0 ? -EOPNOTSUPP : fd;
 }
 
@@ -153,38 +153,38 @@ int gds_cuda_export(const struct gds_cuda *c, const struct gds_gpu_memory *m,
 int gds_cuda_to_device(const struct gds_cuda *c, const struct gds_gpu_memory *m,
 		       unsigned stream, uint64_t at, const void *host, size_t n)
 {
-	int err = enter(c, m);
+	int err = gds_cuda_enter(c, m);
 
 	if (err)
 		return err;
 	err = errno_of(
 		c->to_device(m->pointer + at, host, n, m->streams[stream]));
-	leave(c, m);
+	gds_cuda_leave(c, m);
 	return err;
 }
 
 int gds_cuda_to_host(const struct gds_cuda *c, const struct gds_gpu_memory *m,
 		     unsigned stream, uint64_t at, void *host, size_t n)
 {
-	int err = enter(c, m);
+	int err = gds_cuda_enter(c, m);
 
 	if (err)
 		return err;
 	err = errno_of(
 		c->to_host(host, m->pointer + at, n, m->streams[stream]));
-	leave(c, m);
+	gds_cuda_leave(c, m);
 	return err;
 }
 
 int gds_cuda_wait(const struct gds_cuda *c, const struct gds_gpu_memory *m,
 		  unsigned stream)
 {
-	int err = enter(c, m);
+	int err = gds_cuda_enter(c, m);
 
 	if (err)
 		return err;
 	err = errno_of(c->stream_wait(m->streams[stream]));
-	leave(c, m);
+	gds_cuda_leave(c, m);
 	return err;
 }
 

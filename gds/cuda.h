@@ -48,6 +48,10 @@ void gds_cuda_close(struct gds_cuda *c);
 int gds_cuda_memory_open(const struct gds_cuda *c, const void *pointer,
 			 uint64_t bytes, struct gds_gpu_memory *m);
 void gds_cuda_memory_close(const struct gds_cuda *c, struct gds_gpu_memory *m);
+/** gds_cuda_enter, gds_cuda_leave - its context is the thread's meanwhile; 0 or
+ *  -EIO. */
+int gds_cuda_enter(const struct gds_cuda *c, const struct gds_gpu_memory *m);
+void gds_cuda_leave(const struct gds_cuda *c, const struct gds_gpu_memory *m);
 /** gds_cuda_export - a dma-buf of it, or -EOPNOTSUPP. */
 int gds_cuda_export(const struct gds_cuda *c, const struct gds_gpu_memory *m,
 		    uint64_t bytes);

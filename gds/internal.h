@@ -7,6 +7,7 @@
 
 #include "fs/kvfs_ioctl.h"
 #include "gds/cuda.h"
+#include "gds/cufile.h"
 #include "gds/kvfs.h"
 
 /*
@@ -22,7 +23,8 @@
  *      move.c     GET and PUT: to it and from it
  *      ring.c     the same without system calls (ring.h, ring_*.c)
  *      stage.c    memory of a GPU: as such, or by way of the host's
- *      cuda.h     what is used of CUDA
+ *      file.c     files of ckpt/ into a buffer: by cuFile, or likewise
+ *      cuda.h     what is used of CUDA     cufile.h  and of cuFile
  *      chain.c    names of blocks; needs no mount
  *      error.c    what went wrong, in words
  */
@@ -52,9 +54,10 @@ struct gds_maps {
 struct gds_gpu {
 	pthread_mutex_t lock; /* guards all below; held over staged calls */
 	struct gds_cuda cuda;
+	struct gds_cufile cufile;
 	struct kvfs_buffer *ring; /* of staged buffers */
-	uint32_t n_staged;
-	bool pinned; /* the ring */
+	uint32_t n_staged;	  /* who use it: those, and files */
+	bool pinned;		  /* the ring */
 };
 
 struct kvfs {
@@ -70,6 +73,7 @@ struct kvfs_buffer {
 	void *map; /* made by us; or NULL */
 	size_t map_bytes;
 	bool is_gpu, staged;
+	bool asked_cufile, of_cufile; /* whether it pins it; it does */
 	struct gds_gpu_memory gpu;
 };
 
@@ -137,11 +141,19 @@ int gds_stage_read(struct kvfs *k, const struct kvfs_names *names,
 int gds_stage_store(struct kvfs *k, const struct kvfs_names *names,
 		    uint32_t first, uint32_t n, uint32_t flags, uint32_t mode,
 		    struct kvfs_move *moves);
+/** gds_ring_get - the ring is there until gds_ring_put; gpu.lock held. 0 or
+ *  -errno. */
+int gds_ring_get(struct kvfs *k);
+void gds_ring_put(struct kvfs *k);
+#define GDS_RING_HALF ((uint64_t)16 << 20) /* what comes straight fits */
+char *gds_ring_half(const struct kvfs *k, unsigned half);
 void gds_gpu_close(struct kvfs_buffer *b);
 void gds_gpu_init(struct gds_gpu *g);
 void gds_gpu_fini(struct gds_gpu *g);
 
-/** gds_call - one ioctl; 0 or -errno. A signal does not end it. */
+/** gds_ioctl - one ioctl; 0 or -errno. A signal does not end it. */
+int gds_ioctl(int fd, unsigned long cmd, void *buffer);
+/** gds_call - the same on the handle's directory. */
 int gds_call(const struct kvfs *k, unsigned long cmd, void *buffer);
 
 /**

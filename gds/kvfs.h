@@ -450,6 +450,54 @@ int kvfs_read_into(struct kvfs *k, const struct kvfs_names *names,
 int kvfs_store_from(struct kvfs *k, const struct kvfs_names *names,
 		    uint32_t flags, uint32_t mode, struct kvfs_move *moves);
 
+/* ---- files of ckpt/ into a buffer ---------------------------------------- */
+
+/* One that is open, at the version that it had then. */
+struct kvfs_file;
+
+/* It was read by cuFile, out of the file on this node's disk. */
+#define KVFS_CUFILE 16u
+/* cuFile found no driver of GPUDirect Storage here, and went by way of host
+ * memory itself. Without this flag it may have, too: its own tools tell which
+ * disks and filesystems it takes. */
+#define KVFS_COMPAT 32u
+
+/**
+ * kvfs_file_open - a file, to be read into buffers of a handle
+ * @k:    the handle of the buffers
+ * @path: as of open(2); meant for files below ckpt/ of the handle's mount
+ * @f:    set only on success; kvfs_file_close ends it, before kvfs_close
+ *
+ * Returns: 0, -ENOMEM, or what open(2) says.
+ * Threads: any.
+ */
+int kvfs_file_open(struct kvfs *k, const char *path, struct kvfs_file **f);
+
+/**
+ * kvfs_file_read - a part of a file into a buffer
+ * @f:      the file
+ * @offset: in the file
+ * @length: at most
+ * @b:      of kvfs_register_gpu or kvfs_buffer_new, of the same handle
+ * @at:     in the buffer
+ * @flags:  KVFS_CUFILE, KVFS_COMPAT, KVFS_STAGED; or 0: the buffer is no GPU's
+ *
+ * Shape:   like pread(2), but less than @length only at the file's end. Into
+ *          memory of a GPU by cuFile where that library is there, the file is
+ *          one of ckpt/ that is whole on this node, and cuFile takes it; else,
+ *          and where cuFile fails, staged. Parts of other nodes are fetched.
+ * Returns: how many bytes; -EINVAL outside of the buffer, or a buffer of
+ *          another handle; -EOPNOTSUPP one of kvfs_register; -EIO CUDA failed;
+ *          or what read(2) says. Where there is an error the part of the
+ *          buffer has undefined bytes.
+ * Threads: any; those that are staged wait for each other.
+ */
+int64_t kvfs_file_read(struct kvfs_file *f, uint64_t offset, uint64_t length,
+		       struct kvfs_buffer *b, uint64_t at, uint32_t *flags);
+
+/** kvfs_file_close - end it; NULL is none. No read may be under way. */
+void kvfs_file_close(struct kvfs_file *f);
+
 /* ---- blocks written in place -------------------------------------------- */
 
 /*

@@ -6,14 +6,19 @@
 
 #include "gds/internal.h"
 
-int gds_call(const struct kvfs *k, unsigned long cmd, void *buffer)
+int gds_ioctl(int fd, unsigned long cmd, void *buffer)
 {
 	int rc;
 
 	do
-		rc = ioctl(k->dir_fd, cmd, buffer);
+		rc = ioctl(fd, cmd, buffer);
 	while (rc < 0 && errno == EINTR);
 	return rc < 0 ? -errno : 0;
+}
+
+int gds_call(const struct kvfs *k, unsigned long cmd, void *buffer)
+{
+	return gds_ioctl(k->dir_fd, cmd, buffer);
 }
 
 static int check_version(const struct kvfs *k)

@@ -14,19 +14,20 @@
  *      daemon ──GET──▶ half 0 ──copy, stream 0──▶ GPU
  *                      half 1 ◀──GET── daemon
  *
- * One ring a handle, made with its first such buffer, gone with its last. A
+ * One ring a handle, made with its first such buffer, gone with its last; files
+ * (file.c) go through it, too. A
  * half is used again only after its stream was waited for. A block that has
  * not room in a half is read in pieces, and stored by way of a buffer made for
  * it.
  */
 
-#define HALF ((uint64_t)16 << 20) /* what comes straight fits */
+#define HALF GDS_RING_HALF
 #define GROUP_MAX 64
 #define ALIGN 64u
 
 /* -- the ring: gpu.lock held ---------------------------------------- */
 
-static int ring_get(struct kvfs *k)
+int gds_ring_get(struct kvfs *k)
 {
 	struct gds_gpu *g = &k->gpu;
 	int err;
@@ -44,7 +45,7 @@ static int ring_get(struct kvfs *k)
 	return 0;
 }
 
-static void ring_put(struct kvfs *k)
+void gds_ring_put(struct kvfs *k)
 {
 	struct gds_gpu *g = &k->gpu;
 
@@ -85,7 +86,7 @@ static int open_gpu(struct kvfs_buffer *b, const void *pointer, uint64_t bytes)
 	b->bytes = bytes;
 	if (!go_direct(b, bytes))
 		return 0;
-	err = ring_get(k);
+	err = gds_ring_get(k);
 	b->staged = !err;
 	if (err)
 		gds_cuda_memory_close(&k->gpu.cuda, &b->gpu);
@@ -121,9 +122,11 @@ void gds_gpu_close(struct kvfs_buffer *b)
 	struct kvfs *k = b->k;
 
 	pthread_mutex_lock(&k->gpu.lock);
+	if (b->of_cufile)
+		gds_cufile_unpin(&k->gpu.cufile, &k->gpu.cuda, &b->gpu);
 	gds_cuda_memory_close(&k->gpu.cuda, &b->gpu);
 	if (b->staged)
-		ring_put(k);
+		gds_ring_put(k);
 	pthread_mutex_unlock(&k->gpu.lock);
 }
 
@@ -135,6 +138,7 @@ void gds_gpu_init(struct gds_gpu *g)
 
 void gds_gpu_fini(struct gds_gpu *g)
 {
+	gds_cufile_close(&g->cufile);
 	gds_cuda_close(&g->cuda);
 	pthread_mutex_destroy(&g->lock);
 }
@@ -156,6 +160,11 @@ static bool fits(const struct kvfs_move *m)
 static char *ring_at(const struct kvfs *k, uint64_t at)
 {
 	return (char *)k->gpu.ring->map + at;
+}
+
+char *gds_ring_half(const struct kvfs *k, unsigned half)
+{
+	return ring_at(k, half * HALF);
 }
 
 /* The moves from the first on that go through a half together; 0: the first

@@ -313,15 +313,23 @@ static void draw_buffers(json_t *o, FILE *out)
 		size_of(o, "put_bytes", put));
 }
 
-static void draw_gpu(json_t *o, FILE *out)
+static void draw_gpu(json_t *o, uint64_t n_handed, FILE *out)
 {
-	if (!json_bool(o, "driver", false))
+	bool driver = json_bool(o, "driver", false);
+
+	if (!driver && !n_handed)
 		return;
 	label(out, "gpu");
-	fprintf(out, "a driver; its memory is %s\n",
+	fprintf(out, "%s driver; its memory is %s; ", driver ? "a" : "no",
 		json_bool(o, "direct", false)
 			? "reached directly"
 			: "staged by libkvfs: no RDMA here");
+	fprintf(out,
+		"%s for GPUDirect Storage; %" PRIu64
+		" files of ckpt/ given to cuFile\n",
+		json_bool(o, "storage_driver", false) ? "nvidia-fs"
+						      : "no nvidia-fs",
+		n_handed);
 }
 
 static void draw_latency(json_t *latency, FILE *out)
@@ -392,7 +400,8 @@ void status_draw(json_t *status, FILE *out)
 	draw_ckpt(status, out);
 	draw_cluster(status, out);
 	draw_buffers(json_at(status, "buffers"), out);
-	draw_gpu(json_at(status, "gpu"), out);
+	draw_gpu(json_at(status, "gpu"),
+		 json_u64(json_at(status, "ckpt"), "handed", 0), out);
 	draw_namespaces(json_at(status, "kv.namespaces"), out);
 	draw_classes(json_at(status, "pool.classes"), out);
 	draw_latency(json_at(status, "latency_us"), out);

@@ -10,6 +10,8 @@
  *      KVFS_CUDA_EXPORT=memfd   memory is exported, and the daemon reaches it;
  *                      =other   as something that it does not take
  *
+ * cuFile's calls are in cufile.c.
+ *
  * What would be an error of the caller's ends the process. What he still has
  * when the library is unloaded is told on stderr.
  */
@@ -21,6 +23,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include "tests/helpers/cuda.h"
 
 enum {
 	OK,
@@ -61,13 +65,13 @@ static void *pins[PINS_MAX];
 static int the_context;
 static _Thread_local unsigned depth; /* contexts of this thread */
 
-static void broken(const char *what)
+void cuda_broken(const char *what)
 {
 	fprintf(stderr, "cuda stand-in: %s\n", what);
 	abort();
 }
 
-static int fails(const char *name)
+int cuda_fails(const char *name)
 {
 	static unsigned n_calls;
 	const char *fail = getenv("KVFS_CUDA_FAIL");
@@ -88,14 +92,19 @@ static struct memory *memory_of(uint64_t pointer)
 	return NULL;
 }
 
-static char *bytes_of(uint64_t pointer, size_t n)
+char *cuda_bytes(uint64_t pointer, size_t n)
 {
 	struct memory *m = memory_of(pointer);
 	uint64_t at = m ? pointer - m->pointer : 0;
 
 	if (!m || n > m->bytes - at)
-		broken("a copy outside of the GPU's memory");
+		cuda_broken("a copy outside of the GPU's memory");
 	return m->at + at;
+}
+
+int cuda_has_context(void)
+{
+	return depth > 0;
 }
 
 /* -- for tests ------------------------------------------------------ */
@@ -164,13 +173,13 @@ int cuMemFree_v2(uint64_t pointer)
 
 int cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t n)
 {
-	memcpy(bytes_of(to, n), from, n);
+	memcpy(cuda_bytes(to, n), from, n);
 	return OK;
 }
 
 int cuMemcpyDtoH_v2(void *to, uint64_t from, size_t n)
 {
-	memcpy(to, bytes_of(from, n), n);
+	memcpy(to, cuda_bytes(from, n), n);
 	return OK;
 }
 
@@ -179,15 +188,16 @@ int cuMemcpyDtoH_v2(void *to, uint64_t from, size_t n)
 
 int cuInit(unsigned flags)
 {
-	return flags || getenv("KVFS_CUDA_NO_GPU") || fails("Init") ? NO_DEVICE
-								    : OK;
+	return flags || getenv("KVFS_CUDA_NO_GPU") || cuda_fails("Init")
+		       ? NO_DEVICE
+		       : OK;
 }
 
 int cuPointerGetAttribute(void *data, int attribute, uint64_t pointer)
 {
 	struct memory *m = memory_of(pointer);
 
-	if (!m || fails("PointerGetAttribute"))
+	if (!m || cuda_fails("PointerGetAttribute"))
 		return INVALID;
 	if (attribute == 1)
 		*(void **)data = &the_context;
@@ -205,8 +215,8 @@ int cuPointerGetAttribute(void *data, int attribute, uint64_t pointer)
 int cuCtxPushCurrent_v2(void *context)
 {
 	if (context != &the_context)
-		broken("not a context");
-	if (fails("CtxPushCurrent"))
+		cuda_broken("not a context");
+	if (cuda_fails("CtxPushCurrent"))
 		return INVALID;
 	depth++;
 	return OK;
@@ -215,7 +225,7 @@ int cuCtxPushCurrent_v2(void *context)
 int cuCtxPopCurrent_v2(void **context)
 {
 	if (!depth)
-		broken("no context to pop");
+		cuda_broken("no context to pop");
 	depth--;
 	*context = &the_context;
 	return OK;
@@ -226,17 +236,17 @@ static struct stream *stream_of(void *stream)
 	struct stream *s = stream;
 
 	if (!depth)
-		broken("no context is current");
+		cuda_broken("no context is current");
 	if (s < streams || s >= streams + STREAMS_MAX || !s->used)
-		broken("no stream of this context");
+		cuda_broken("no stream of this context");
 	return s;
 }
 
 int cuStreamCreate(void **stream, unsigned flags)
 {
 	if (!depth || flags != 1)
-		broken("cuStreamCreate");
-	if (fails("StreamCreate"))
+		cuda_broken("cuStreamCreate");
+	if (cuda_fails("StreamCreate"))
 		return NO_MEMORY;
 	for (unsigned i = 0; i < STREAMS_MAX; i++)
 		if (!streams[i].used) {
@@ -252,7 +262,7 @@ int cuStreamDestroy_v2(void *stream)
 	struct stream *s = stream_of(stream);
 
 	if (s->n)
-		broken("a stream with copies under way is destroyed");
+		cuda_broken("a stream with copies under way is destroyed");
 	s->used = 0;
 	return OK;
 }
@@ -260,7 +270,7 @@ int cuStreamDestroy_v2(void *stream)
 int cuStreamSynchronize(void *stream)
 {
 	struct stream *s = stream_of(stream);
-	int failed = fails("StreamSynchronize");
+	int failed = cuda_fails("StreamSynchronize");
 
 	for (unsigned i = 0; i < s->n && !failed; i++)
 		memcpy(s->copies[i].to, s->copies[i].from, s->copies[i].n);
@@ -273,23 +283,23 @@ static int queue(void *stream, void *to, const void *from, size_t n)
 	struct stream *s = stream_of(stream);
 
 	if (s->n == COPIES_MAX)
-		broken("too many copies");
+		cuda_broken("too many copies");
 	s->copies[s->n++] = (struct copy){to, from, n};
 	return OK;
 }
 
 int cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t n, void *stream)
 {
-	if (fails("MemcpyHtoDAsync"))
+	if (cuda_fails("MemcpyHtoDAsync"))
 		return ILLEGAL_ADDRESS;
-	return queue(stream, bytes_of(to, n), from, n);
+	return queue(stream, cuda_bytes(to, n), from, n);
 }
 
 int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t n, void *stream)
 {
-	if (fails("MemcpyDtoHAsync"))
+	if (cuda_fails("MemcpyDtoHAsync"))
 		return ILLEGAL_ADDRESS;
-	return queue(stream, to, bytes_of(from, n), n);
+	return queue(stream, to, cuda_bytes(from, n), n);
 }
 
 static void **pin_of(void *p)
@@ -306,13 +316,13 @@ int cuMemHostRegister_v2(void *p, size_t n, unsigned flags)
 	int err = NO_MEMORY;
 
 	if (!n || !(flags & 1))
-		broken("cuMemHostRegister");
-	if (fails("MemHostRegister"))
+		cuda_broken("cuMemHostRegister");
+	if (cuda_fails("MemHostRegister"))
 		return err;
 	pthread_mutex_lock(&lock);
 	free_pin = pin_of(NULL);
 	if (pin_of(p))
-		broken("registered twice");
+		cuda_broken("registered twice");
 	if (free_pin) {
 		*free_pin = p;
 		err = OK;
@@ -328,7 +338,7 @@ int cuMemHostUnregister(void *p)
 	pthread_mutex_lock(&lock);
 	pin = p ? pin_of(p) : NULL;
 	if (!pin)
-		broken("it was not registered");
+		cuda_broken("it was not registered");
 	*pin = NULL;
 	pthread_mutex_unlock(&lock);
 	return OK;
@@ -341,8 +351,8 @@ int cuMemGetHandleForAddressRange(void *handle, uint64_t pointer, size_t n,
 	struct memory *m = memory_of(pointer);
 
 	if (!m || type != 1 || flags || n > m->bytes)
-		broken("cuMemGetHandleForAddressRange");
-	if (!as || fails("MemGetHandleForAddressRange"))
+		cuda_broken("cuMemGetHandleForAddressRange");
+	if (!as || cuda_fails("MemGetHandleForAddressRange"))
 		return NOT_SUPPORTED;
 	*(int *)handle = !strcmp(as, "memfd")
 				 ? fcntl(m->fd, F_DUPFD_CLOEXEC, 0)

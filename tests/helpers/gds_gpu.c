@@ -3,12 +3,16 @@
  * Blocks to and from memory of a GPU, by libkvfs:
  *
  *      gds_gpu DIR BYTES N [NAME]    N blocks of so many bytes, NAME0, ...
- *      gds_gpu DIR speed             GB/s of each way, 32 blocks of 4 MiB
+ *      gds_gpu DIR file BYTES PATH   a file with the pattern of seed 5
+ *      gds_gpu DIR speed [PATH]      GB/s of each way, 32 blocks of 4 MiB;
+ *                                    and of a file that is as large
+ *      gds_gpu library               fails where CUDA's is not found
  *
  * Prints what each step came to: how the memory is reached; how many blocks
  * were stored out of it; how many were read into it, and are as they were; the
  * same of parts of them; how many were copied to it out of the pool, and how
- * many of those were pinned for it ("-": the library does not tell).
+ * many of those were pinned for it ("-": the library does not tell). Of a file:
+ * how it was read; as a whole, from the middle on, and at the end.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -83,7 +87,8 @@ static void open_gpu(void)
 	find(l, "cuMemFree_v2", &cu.free);
 	find(l, "cuMemcpyHtoD_v2", &cu.to_device);
 	find(l, "cuMemcpyDtoH_v2", &cu.to_host);
-	find(l, "kvfs_cuda_pins", &cu.pins);
+	if (strcmp(getenv("KVFS_GPU") ?: "", "real"))
+		find(l, "kvfs_cuda_pins", &cu.pins);
 	if (cu.init(0))
 		return; /* libkvfs shall say so */
 	must("device", cu.device(&device, 0));
@@ -245,6 +250,62 @@ static void copy_pinned(void)
 	free(blocks);
 }
 
+/* -- a file ---------------------------------------------------------- */
+
+#define FILE_SEED 5
+
+static const char *way_of(uint32_t flags)
+{
+	return flags == (KVFS_CUFILE | KVFS_COMPAT) ? "cuFile, compat"
+	       : flags == KVFS_CUFILE		    ? "cuFile"
+	       : flags == KVFS_STAGED		    ? "staged"
+						    : "?";
+}
+
+static void read_part(struct kvfs_file *f, uint64_t offset, uint64_t length,
+		      uint64_t at)
+{
+	uint64_t size = block_bytes, end = offset + length;
+	uint64_t want = offset >= size ? 0 : (end > size ? size : end) - offset;
+	uint32_t flags = 0;
+	int64_t n;
+
+	memset(host, 0xee, gpu_bytes);
+	must("copy", cu.to_device(gpu, host, gpu_bytes));
+	n = kvfs_file_read(f, offset, length, buffer, at, &flags);
+	if (n < 0) {
+		printf("read: %s\n", strerrorname_np((int)-n));
+		return;
+	}
+	must("copy", cu.to_host(host, gpu, gpu_bytes));
+	end = at + want;
+	if ((uint64_t)n != want ||
+	    pattern_differs(host + at, FILE_SEED, offset, want) >= 0 ||
+	    (at && (unsigned char)host[at - 1] != 0xee) ||
+	    (unsigned char)host[end] != 0xee)
+		printf("%s: %lld of %llu, not the same\n", way_of(flags),
+		       (long long)n, (unsigned long long)want);
+	else
+		printf("%s: same\n", way_of(flags));
+}
+
+static void read_file(const char *path)
+{
+	struct kvfs_file *f;
+	uint32_t flags;
+	int err = kvfs_file_open(k, path, &f);
+
+	if (err)
+		die("file", err);
+	read_part(f, 0, block_bytes, 0);
+	read_part(f, block_bytes / 2 + 1, block_bytes / 3, 77);
+	read_part(f, block_bytes - 9, 100, 1);
+	read_part(f, block_bytes + 1, 100, 1);
+	printf("odd: %s\n", strerrorname_np((int)-kvfs_file_read(
+				    f, 0, 2, buffer, gpu_bytes - 1, &flags)));
+	kvfs_file_close(f);
+}
+
 /* -- how fast ------------------------------------------------------- */
 
 static double now(void)
@@ -253,6 +314,28 @@ static double now(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static void file_speed(const char *path)
+{
+	uint64_t bytes = n_blocks * block_bytes;
+	uint32_t flags = 0;
+	struct kvfs_file *f;
+	double start;
+	int64_t n = 0;
+	int err = kvfs_file_open(k, path, &f);
+
+	if (err)
+		die("file", err);
+	n = kvfs_file_read(f, 0, 1, buffer, 0, &flags); /* to get ready */
+	start = now();
+	if (n > 0)
+		n = kvfs_file_read(f, 0, bytes, buffer, 0, &flags);
+	if (n < 0)
+		die("file", (int)n);
+	printf("file, %s: %.2f GB/s\n", way_of(flags),
+	       (double)n / 1e9 / (now() - start));
+	kvfs_file_close(f);
 }
 
 static void speed(void)
@@ -277,20 +360,23 @@ static void speed(void)
 
 int main(int argc, char **argv)
 {
-	bool fast = argc == 3 && !strcmp(argv[2], "speed");
+	bool fast = argc >= 3 && !strcmp(argv[2], "speed");
+	bool file = argc == 5 && !strcmp(argv[2], "file");
 	char name[100] = "?";
 	int err;
 
+	if (argc == 2 && !strcmp(argv[1], "library"))
+		return !dlopen("libcuda.so.1", RTLD_NOW);
 	if (argc < 4 && !fast)
 		return 2;
-	block_bytes = fast ? 4 << 20 : strtoull(argv[2], NULL, 0);
-	n_blocks = fast ? 32 : (uint32_t)atoi(argv[3]) % N_MAX;
+	block_bytes = fast ? 4 << 20 : strtoull(argv[file ? 3 : 2], NULL, 0);
+	n_blocks = fast ? 32 : file ? 1 : (uint32_t)atoi(argv[3]) % N_MAX;
 	open_gpu();
 	err = kvfs_open(argv[1], &k);
 	if (err)
 		die("open", err);
 	make_memory();
-	make_names(argc > 4 ? argv[4] : fast ? "speed" : "g");
+	make_names(fast ? "speed" : argc > 4 ? argv[4] : "g");
 	err = kvfs_register_gpu(k, (void *)(uintptr_t)gpu, gpu_bytes, &buffer);
 	if (err)
 		die("register", err);
@@ -300,6 +386,10 @@ int main(int argc, char **argv)
 		printf("GPU: %s\n", name);
 		fill();
 		speed();
+		if (argc > 3)
+			file_speed(argv[3]);
+	} else if (file) {
+		read_file(argv[4]);
 	} else {
 		store();
 		read_back(0);

@@ -50,6 +50,17 @@ what_one_node_wrote_all_read_byte_for_byte() {
 	rm "$C2"/size-*
 }
 
+# What is not here yet cannot be handed over; once it was read it can.
+a_file_is_handed_over_once_all_of_it_is_here() {
+	put "$C1/hand" $((20 * MIB + 5)) 9
+	expect 'not here' "$("$HELPERS/backing" "$C2/hand" || :)" EAGAIN
+	holds "$C2/hand" $((20 * MIB + 5)) 9
+	"$HELPERS/backing" "$C2/hand" >"$T/out"
+	tail -n +2 "$T/out" >"$T/bytes"
+	holds "$T/bytes" $((20 * MIB + 5)) 9
+	rm "$C1/hand"
+}
+
 # In shards of 1 MiB: more of them than 10 GiB has of the usual ones.
 a_large_file_is_copied_by_cp_rsync_and_tar() {
 	local i size=$((200 * MIB))
