@@ -271,6 +271,20 @@ static void on_event(struct rdma_device *d, const struct ibv_async_event *e)
 	}
 }
 
+static void device_close(struct rdma_device *d)
+{
+	rdma_regions_forget(d);
+	list_remove(&d->link);
+	/* Closing a descriptor takes it out of the epoll. */
+	if (d->channel)
+		ibv_destroy_comp_channel(d->channel);
+	if (d->pd)
+		ibv_dealloc_pd(d->pd);
+	if (d->context)
+		ibv_close_device(d->context);
+	free(d);
+}
+
 static void on_events(struct rdma_fd *f, uint32_t events)
 {
 	struct rdma_device *d = container_of(f, struct rdma_device, events);
@@ -278,9 +292,15 @@ static void on_events(struct rdma_fd *f, uint32_t events)
 
 	(void)events;
 	while (!ibv_get_async_event(d->context, &e)) {
-		on_event(d, &e);
+		struct ibv_async_event seen = e;
+
+		if (fault_hit("rdma.fatal"))
+			seen.event_type = IBV_EVENT_DEVICE_FATAL;
+		on_event(d, &seen);
 		ibv_ack_async_event(&e);
 	}
+	if (d->lost && !d->n_links)
+		device_close(d);
 }
 
 static void on_completions(struct rdma_fd *f, uint32_t events)
@@ -365,20 +385,6 @@ static int set_up(struct rdma_device *d)
 	if (rc)
 		return rc;
 	return watch(d, &d->events, d->context->async_fd, on_events);
-}
-
-static void device_close(struct rdma_device *d)
-{
-	rdma_regions_forget(d);
-	list_remove(&d->link);
-	/* Closing a descriptor takes it out of the epoll. */
-	if (d->channel)
-		ibv_destroy_comp_channel(d->channel);
-	if (d->pd)
-		ibv_dealloc_pd(d->pd);
-	if (d->context)
-		ibv_close_device(d->context);
-	free(d);
 }
 
 static struct rdma_device *device_open(struct transport *t, const char *name)

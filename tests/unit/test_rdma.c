@@ -267,6 +267,29 @@ START_TEST(a_port_that_goes_down_ends_its_links_and_comes_back)
 }
 END_TEST
 
+/* (Soft-RoCE does not go while it is open: its next event is taken for that.)
+ */
+START_TEST(a_device_that_is_lost_is_opened_again)
+{
+	char line[512];
+
+	begin("rdma.fatal:1", 2);
+	ck_assert_int_eq(move(), 0);
+
+	interface("down");
+	fx_wait(&fx.node[0].n_down, 1);
+	fx_wait(&fx.node[1].n_down, 1);
+	log_last_error(line, sizeof(line));
+	ck_assert_ptr_nonnull(strstr(line, "the device is lost"));
+	interface("up");
+
+	fx_fill(to.bytes, SIZE, 2);
+	ck_assert_int_eq(move(), 0);
+	ck_assert_mem_eq(to.bytes, from.bytes, SIZE);
+	end();
+}
+END_TEST
+
 START_TEST(a_device_that_is_not_named_is_not_used)
 {
 	static const struct {
@@ -417,6 +440,7 @@ int main(void)
 	tcase_add_test(all, too_late_with_windows_too);
 	tcase_add_test(all,
 		       a_port_that_goes_down_ends_its_links_and_comes_back);
+	tcase_add_test(all, a_device_that_is_lost_is_opened_again);
 	tcase_add_test(all, a_device_that_is_not_named_is_not_used);
 	tcase_add_test(all, queue_pairs_go_to_the_peer_that_is_used);
 	tcase_add_test(all, a_frame_that_may_only_be_read_is_sent);
