@@ -268,6 +268,28 @@ START_TEST(a_card_of_no_known_socket_is_far_from_each)
 }
 END_TEST
 
+/* What engine_pump.c weighs paths by orders cards as the table does. */
+START_TEST(the_engine_prefers_the_cards_that_the_table_prefers)
+{
+	static const char *const machines[] = {"eight", "down", "flat", "soft"};
+	unsigned order[TOPOLOGY_PORTS_MAX];
+
+	load(machines[_i]);
+	for (unsigned k = 0; k < t.n_memories; k++) {
+		const struct topology_memory *m = &t.memories[k];
+		unsigned n = topology_prefer(&t, m, order), last = 0;
+
+		for (unsigned i = 0; i < n && !m->gpu; i++) {
+			unsigned d = numa_distance(&t.numa, m->numa_node,
+						   t.ports[order[i]].numa_node);
+
+			ck_assert_uint_ge(d, last);
+			last = d;
+		}
+	}
+}
+END_TEST
+
 START_TEST(roce_v2_with_an_ipv4_address_is_the_gid_of_choice)
 {
 	static const uint8_t ipv4[GID_BYTES] = {
@@ -400,6 +422,8 @@ int main(void)
 	tcase_add_test(c, without_numa_the_faster_card_goes_first);
 	tcase_add_test(c, soft_roce_is_where_its_interface_is);
 	tcase_add_test(c, a_card_of_no_known_socket_is_far_from_each);
+	tcase_add_loop_test(
+		c, the_engine_prefers_the_cards_that_the_table_prefers, 0, 4);
 	tcase_add_test(c, roce_v2_with_an_ipv4_address_is_the_gid_of_choice);
 	tcase_add_test(c, nothing_is_a_machine_without_rdma);
 	tcase_add_test(c, more_ports_than_fit_are_left_out_and_that_is_said);
