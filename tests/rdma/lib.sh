@@ -135,7 +135,8 @@ machine() {
 		-device virtio-9p-pci,fsdev=s,mount_tag=share "$@" &
 }
 
-# What each guest.sh begins with: an address, and a card on it.
+# What each guest.sh begins with: an address, and a card on it. (The options are
+# of programs with sanitizers, whose reports go to guest.log.)
 guest_begins() {
 	cat <<-EOF
 		export PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -145,6 +146,9 @@ guest_begins() {
 		ip link set eth0 up
 		rdma link add rxe0 type rxe netdev eth0
 		dmesg -n 1
+		export ASAN_OPTIONS=exitcode=66:detect_stack_use_after_return=1
+		export UBSAN_OPTIONS=exitcode=66:halt_on_error=1:print_stacktrace=1
+		export LSAN_OPTIONS='${LSAN_OPTIONS:-}'
 	EOF
 }
 
@@ -157,4 +161,74 @@ machine_ends() {
 	}
 	cat "$1/guest.log"
 	[ "$(cat "$1/guest.rc")" = 0 ] || fail "guest.sh: $(cat "$1/guest.rc")"
+}
+
+# What both of two machines with mounts begin with, after guest_begins; $1: which
+# one. Names of blocks tell how far the other one is.
+guest_mounts() {
+	cat <<-EOF
+		kvfs='$KVFS' me=$1
+		mkdir -p /tmp/m /tmp/state
+		printf '1 %064d\n' 7 >/tmp/key
+		chmod 600 /tmp/key
+		look() {
+			'$KVFS' nodes /tmp/m || true
+			tail -n 30 /tmp/state/kvfs.log || true
+			exit 1
+		}
+		until_it() {
+			local i
+			for i in \$(seq 600); do
+				eval "\$1" && return
+				sleep 0.2
+			done
+			echo "in vain: \$1"
+			look
+		}
+		mount_it() {
+			'$KVFS' mount /tmp/m -o pool=${2:-128M},state=/tmp/state,meta=redis://10.9.0.1:6379,cluster-key-file=/tmp/key,listen=10.9.0.\$me,\$1
+		}
+		via() { jq -r '.nodes[] | select(.self | not) | .transport' </tmp/m/.kvfs/nodes; }
+		put() { # NAME LINES
+			seq \$2 >/tmp/m/kv/n/\$1.tmp
+			mv -T /tmp/m/kv/n/\$1.tmp /tmp/m/kv/n/\$1
+		}
+		# A lookup that Redis does not answer in 20 ms is a miss.
+		same_now() {
+			seq \$2 | cmp -s - /tmp/m/kv/n/\$1
+			case \$? in
+			0) ;;
+			1) echo "other bytes: \$1"; look ;;
+			*) return 1 ;;
+			esac
+		}
+		same() { # NAME LINES
+			until_it "same_now \$1 \$2"
+		}
+	EOF
+}
+
+# two_machines A B [SECOND-NETWORK] - the guest.sh of two folders, joined by a
+# network or two; both must succeed.
+two_machines() {
+	local a=$1 b=$2 second=${3:-} pid_a pid_b i
+	local -a net_a=() net_b=()
+	for i in n ${second:+o}; do
+		net_a+=(-netdev "stream,id=$i,server=on,addr.type=unix,addr.path=$TMPDIR/net-$i")
+		net_b+=(-netdev "stream,id=$i,server=off,addr.type=unix,addr.path=$TMPDIR/net-$i")
+	done
+	if [ -n "$second" ]; then
+		net_a+=(-device "virtio-net-pci,netdev=o,mac=52:54:00:00:01:01,romfile=")
+		net_b+=(-device "virtio-net-pci,netdev=o,mac=52:54:00:00:01:02,romfile=")
+	fi
+	machine "$a" 1 "${net_a[@]}"
+	pid_a=$!
+	until [ -S "$TMPDIR/net-n" ] && { [ -z "$second" ] || [ -S "$TMPDIR/net-o" ]; }; do
+		kill -0 $pid_a || fail 'the first machine did not start'
+		sleep 0.1
+	done
+	machine "$b" 2 "${net_b[@]}"
+	pid_b=$!
+	machine_ends "$b" $pid_b
+	machine_ends "$a" $pid_a
 }

@@ -13,53 +13,9 @@ done
 a=$TMPDIR/a b=$TMPDIR/b
 mkdir "$a" "$b"
 
-# Both sides of it. Names tell how far the other one is.
-common() {
-	cat <<-EOF
-		kvfs='$KVFS' me=$1
-		mkdir -p /tmp/m /tmp/state
-		printf '1 %064d\n' 7 >/tmp/key
-		chmod 600 /tmp/key
-		look() {
-			'$KVFS' nodes /tmp/m || true
-			tail -n 30 /tmp/state/kvfs.log || true
-			exit 1
-		}
-		until_it() {
-			local i
-			for i in \$(seq 600); do
-				eval "\$1" && return
-				sleep 0.2
-			done
-			echo "in vain: \$1"
-			look
-		}
-		mount_it() {
-			'$KVFS' mount /tmp/m -o pool=128M,state=/tmp/state,meta=redis://10.9.0.1:6379,cluster-key-file=/tmp/key,listen=10.9.0.\$me,\$1
-		}
-		via() { jq -r '.nodes[] | select(.self | not) | .transport' </tmp/m/.kvfs/nodes; }
-		put() { # NAME LINES
-			seq \$2 >/tmp/m/kv/n/\$1.tmp
-			mv -T /tmp/m/kv/n/\$1.tmp /tmp/m/kv/n/\$1
-		}
-		# A lookup that Redis does not answer in 20 ms is a miss.
-		same_now() {
-			seq \$2 | cmp -s - /tmp/m/kv/n/\$1
-			case \$? in
-			0) ;;
-			1) echo "other bytes: \$1"; look ;;
-			*) return 1 ;;
-			esac
-		}
-		same() { # NAME LINES
-			until_it "same_now \$1 \$2"
-		}
-	EOF
-}
-
 {
 	guest_begins 10.9.0.1
-	common 1
+	guest_mounts 1
 	cat <<-'EOF'
 		redis-server --bind 10.9.0.1 --protected-mode no --save '' \
 			--daemonize yes --dir /tmp >/dev/null
@@ -79,7 +35,7 @@ common() {
 
 {
 	guest_begins 10.9.0.2
-	common 2
+	guest_mounts 2
 	cat <<-'EOF'
 		until_it 'redis-cli -h 10.9.0.1 ping >/dev/null 2>&1'
 		mount_it transport=auto
@@ -125,13 +81,4 @@ common() {
 	EOF
 } >"$b/guest.sh"
 
-machine "$a" 1 -netdev "stream,id=n,server=on,addr.type=unix,addr.path=$TMPDIR/net"
-pid_a=$!
-until [ -S "$TMPDIR/net" ]; do
-	kill -0 $pid_a || fail 'the first machine did not start'
-	sleep 0.1
-done
-machine "$b" 2 -netdev "stream,id=n,server=off,addr.type=unix,addr.path=$TMPDIR/net"
-pid_b=$!
-machine_ends "$b" $pid_b
-machine_ends "$a" $pid_a
+two_machines "$a" "$b"
