@@ -109,8 +109,11 @@ void bench_set_remove(const struct bench_set *s, unsigned n_threads);
 struct bench_args {
 	const char *sizes, *threads, *ops;
 	double seconds;
+	int transport;
 	bool quick, json, remote, publish, fast;
 };
+
+enum bench_transport { BENCH_TCP, BENCH_RDMA }; /* of --remote */
 
 struct bench_plan {
 	size_t sizes[BENCH_LIST_MAX];
@@ -118,6 +121,7 @@ struct bench_plan {
 	unsigned n_sizes, n_threads, n_rounds;
 	const char *ops; /* comma list, or NULL: all */
 	double seconds;
+	enum bench_transport transport;
 	bool json, remote, publish, fast;
 };
 

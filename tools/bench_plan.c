@@ -94,7 +94,11 @@ int bench_plan_make(const struct bench_args *a, struct bench_plan *p)
 				 .remote = a->remote,
 				 .publish = a->publish,
 				 .fast = a->fast,
+				 .transport =
+					 (enum bench_transport)a->transport,
 				 .ops = a->ops};
+	if (a->transport == BENCH_RDMA && !a->remote)
+		return verb_fail(EXIT_USAGE, "--transport: only with --remote");
 	set_defaults(p, a);
 	if (p->remote) /* none: each operation has its own */
 		threads = a->threads ? a->threads : a->quick ? "1,4" : "";

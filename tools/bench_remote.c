@@ -82,6 +82,8 @@ static int slice_run(struct remote *r, struct remote_case *k,
 {
 	if (!strcmp(k->op, "iperf3"))
 		return remote_iperf_slice(&r->iperf, k, s);
+	if (!strcmp(k->op, "ib_write_bw"))
+		return remote_verbs_slice(&r->ends, k, s);
 	if (!strcmp(k->op, "engine_fetch"))
 		return remote_engines_slice(r->engines, k, r->slice_ns, s);
 	return remote_mounts_slice(&r->ends, k, s, &r->missed);
@@ -108,13 +110,20 @@ static void case_turn(struct remote *r, struct remote_case *k, unsigned round)
 	k->cpu[round] = s.cpu_s > 0 ? s.cpu_s * 1e9 / (double)s.bytes : 0;
 }
 
+static unsigned n_rivals(const struct remote *r)
+{
+	return r->plan->transport == BENCH_RDMA ? 1 : r->iperf.server ? 2 : 0;
+}
+
 static int group_run(struct remote *r, size_t bytes)
 {
+	bool rdma = r->plan->transport == BENCH_RDMA;
+	const char *rival = rdma ? "ib_write_bw" : "iperf3";
 	struct remote_group g = {
 		.bytes = bytes,
 		.n_rounds = r->plan->n_rounds,
-		.iperf = {{.op = "iperf3", .bytes = bytes, .n = 1},
-			  {.op = "iperf3", .bytes = bytes, .n = 2}},
+		.rival = {{.op = rival, .bytes = bytes, .n = 1},
+			  {.op = rival, .bytes = bytes, .n = 2}},
 		.n_cases = cases_make(r, bytes, NULL),
 	};
 
@@ -123,8 +132,8 @@ static int group_run(struct remote *r, size_t bytes)
 		return -ENOMEM;
 	cases_make(r, bytes, g.cases);
 	for (unsigned round = 0; round < g.n_rounds; round++) {
-		for (int i = 0; i < 2 && r->iperf.server; i++)
-			case_turn(r, &g.iperf[i], round);
+		for (unsigned i = 0; i < n_rivals(r); i++)
+			case_turn(r, &g.rival[i], round);
 		for (unsigned i = 0; i < g.n_cases; i++)
 			case_turn(r, &g.cases[i], round);
 	}
@@ -142,7 +151,7 @@ static void groups_run(struct remote *r)
 {
 	const struct bench_plan *p = r->plan;
 	unsigned ours = cases_make(r, 1, NULL) * p->n_rounds;
-	unsigned per_group = ours + (r->iperf.server ? 2 * p->n_rounds : 0);
+	unsigned per_group = ours + n_rivals(r) * p->n_rounds;
 	int err = 0;
 
 	r->slice_ns = (int64_t)(p->seconds * NS_PER_S / p->n_sizes / ours);
@@ -162,11 +171,19 @@ static void groups_run(struct remote *r)
 
 int bench_remote(const struct bench_plan *plan, char **dirs)
 {
+	bool rdma = plan->transport == BENCH_RDMA;
 	struct remote r = {.plan = plan};
 	int status = remote_ends_open(&r.ends, dirs);
 
 	if (status)
 		return status;
+	if (rdma && remote_verbs_find(&r.ends)) {
+		remote_ends_close(&r.ends);
+		return verb_fail(EXIT_TROUBLE,
+				 "--transport=rdma: no RDMA port of this "
+				 "machine can be used; 'kvfs topology' says "
+				 "why");
+	}
 	if (!cases_make(&r, 1, NULL)) {
 		remote_ends_close(&r.ends);
 		return verb_fail(EXIT_USAGE,
@@ -175,16 +192,17 @@ int bench_remote(const struct bench_plan *plan, char **dirs)
 				 plan->ops);
 	}
 	if (bench_plan_names(plan, "engine_fetch") &&
-	    remote_engines_open(&r.engines, &r.ends)) {
+	    remote_engines_open(&r.engines, &r.ends, rdma)) {
 		remote_ends_close(&r.ends);
 		return EXIT_TROUBLE;
 	}
-	remote_iperf_open(&r.iperf, &r.ends);
+	if (!rdma)
+		remote_iperf_open(&r.iperf, &r.ends);
 	groups_run(&r);
 	remote_iperf_close(&r.iperf);
 	remote_engines_close(r.engines);
 	remote_ends_close(&r.ends);
 	if (!plan->json)
-		remote_report_targets();
+		remote_report_targets(rdma);
 	return r.failed || bench_stopped ? EXIT_TROUBLE : EXIT_FINE;
 }

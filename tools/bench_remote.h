@@ -3,7 +3,8 @@
 #define KVFS_TOOLS_BENCH_REMOTE_H
 
 /*
- * kvfs bench --remote: fetches between two nodes, held to iperf3.
+ * kvfs bench --remote: fetches between two nodes, held to iperf3, or by RDMA to
+ * ib_write_bw.
  *
  *      bench_remote.c         what to measure, in which order
  *      bench_remote_ends.c    the two nodes, and where bytes go between them
@@ -12,6 +13,7 @@
  *                             through B
  *      bench_remote_get.c     get_registered: into a buffer of libkvfs
  *      bench_remote_iperf.c   iperf3, one and two streams
+ *      bench_remote_verbs.c   ib_write_bw, one queue pair
  *      bench_remote_report.c  the table and the JSON
  *
  * Bytes go from A to B. This process works in B's network namespace; what
@@ -90,7 +92,8 @@ struct remote_case {
 struct remote_group {
 	size_t bytes;
 	unsigned n_rounds;
-	struct remote_case iperf[2]; /* one stream, two */
+	struct remote_case rival[2]; /* iperf3 or ib_write_bw: of one, of more
+				      * streams */
 	struct remote_case *cases;
 	unsigned n_cases;
 };
@@ -101,7 +104,8 @@ struct remote_engines;
 
 /** remote_engines_open - two connected engines; 0, or -errno, one line logged
  */
-int remote_engines_open(struct remote_engines **p, const struct remote_ends *e);
+int remote_engines_open(struct remote_engines **p, const struct remote_ends *e,
+			bool rdma);
 void remote_engines_close(struct remote_engines *p);
 
 /** remote_engines_slice - keep k->n fetches in flight for about slice_ns. */
@@ -143,14 +147,29 @@ struct remote_iperf {
 void remote_iperf_open(struct remote_iperf *i, const struct remote_ends *e);
 void remote_iperf_close(struct remote_iperf *i);
 
+/** remote_port_find - one that was free a moment ago; < 0: none. */
+int remote_port_find(void);
+/** remote_exec - in a child; out: its stdout, or -1 to throw it away. Never
+ *  comes back. */
+void remote_exec(const struct remote_end *where, int out, char *const argv[]);
+
 /** remote_iperf_slice - a second of k->n streams; 0 or -errno. */
 int remote_iperf_slice(struct remote_iperf *i, struct remote_case *k,
+		       struct remote_slice *s);
+
+/* -- ib_write_bw -------------------------------------------------------- */
+
+/** remote_verbs_find - without mounts: the address of a card of this machine.
+ *  0 or -errno. */
+int remote_verbs_find(struct remote_ends *e);
+/** remote_verbs_slice - as remote_iperf_slice, of k->n queue pairs. */
+int remote_verbs_slice(const struct remote_ends *e, struct remote_case *k,
 		       struct remote_slice *s);
 
 /* -- reports ------------------------------------------------------------ */
 
 void remote_report_group(struct remote_group *g, bool json);
-void remote_report_targets(void);
+void remote_report_targets(bool rdma);
 
 /* -- the whole ---------------------------------------------------------- */
 

@@ -31,6 +31,7 @@
 #define MEMORY_BYTES (256ul << 20)
 #define FETCH ENGINE_TYPE_MIN
 #define DEADLINE_NS (10 * NS_PER_S)
+#define PATIENCE_MS 10000 /* an emulated card on a busy machine */
 
 struct fetch {
 	struct engine_segment segment;
@@ -85,7 +86,7 @@ static int memory_add(struct engine *e, int fd, uint64_t *region)
 	return engine_region_add(e, &mem, region);
 }
 
-static int node_open(struct engine **e, const char *address,
+static int node_open(struct engine **e, const char *scheme, const char *address,
 		     const struct engine_keys *keys, uint8_t uuid,
 		     const struct engine_callbacks *callbacks, void *ctx)
 {
@@ -96,12 +97,15 @@ static int node_open(struct engine **e, const char *address,
 		.keys = keys,
 		.listen = listen,
 		.n_listen = 1,
+		.connect_timeout_ms = PATIENCE_MS,
+		.silence_ms = PATIENCE_MS,
 		.callbacks = callbacks,
 		.ctx = ctx,
 	};
 
 	snprintf(text, sizeof(text),
-		 strchr(address, ':') ? "tcp:[%s]:0" : "tcp:%s:0", address);
+		 strchr(address, ':') ? "%s:[%s]:0" : "%s:%s:0", scheme,
+		 address);
 	return engine_open(e, &c);
 }
 
@@ -167,7 +171,7 @@ static void on_fetch(void *ctx, struct engine_peer *peer,
 	}
 }
 
-static int owner_run(const struct remote_end *where,
+static int owner_run(const struct remote_end *where, const char *scheme,
 		     const struct engine_keys *keys, int out, int in)
 {
 	static const struct engine_callbacks callbacks = {on_fetch, no_peer_up,
@@ -184,7 +188,8 @@ static int owner_run(const struct remote_end *where,
 		return fd;
 	for (uint64_t i = 0; i < MEMORY_BYTES / sizeof(*words); i++)
 		words[i] = i + 1;
-	err = node_open(&o.engine, where->address, keys, 1, &callbacks, &o);
+	err = node_open(&o.engine, scheme, where->address, keys, 1, &callbacks,
+			&o);
 	if (!err)
 		err = memory_add(o.engine, fd, &o.region);
 	if (err)
@@ -218,6 +223,7 @@ struct remote_engines {
 	uint64_t region, *words;
 	int fd;
 	pid_t owner;
+	const char *scheme;
 	int to_owner; /* it ends when this is closed */
 	struct slot slots[REMOTE_IN_FLIGHT_MAX];
 	atomic_uint_fast64_t next; /* block */
@@ -381,7 +387,8 @@ static int owner_start(struct remote_engines *p, const struct remote_ends *e,
 		setpgid(0, 0); /* Ctrl-C is for the bench */
 		close(to[1]);
 		close(from[0]);
-		_exit(owner_run(&e->a, keys, from[1], to[0]) ? 1 : 0);
+		_exit(owner_run(&e->a, p->scheme, keys, from[1], to[0]) ? 1
+									: 0);
 	}
 	close(from[1]);
 	close(to[0]);
@@ -404,8 +411,8 @@ static int reader_start(struct remote_engines *p, const struct remote_ends *e,
 	if (p->fd < 0)
 		return p->fd;
 	memset(p->words, 0, MEMORY_BYTES); /* the first touch clears pages */
-	err = node_open(&p->engine, e->b.address, keys, 2, &callbacks,
-			&nothing);
+	err = node_open(&p->engine, p->scheme, e->b.address, keys, 2,
+			&callbacks, &nothing);
 	if (!err)
 		err = memory_add(p->engine, p->fd, &p->region);
 	if (!err)
@@ -414,7 +421,7 @@ static int reader_start(struct remote_engines *p, const struct remote_ends *e,
 }
 
 int remote_engines_open(struct remote_engines **out,
-			const struct remote_ends *e)
+			const struct remote_ends *e, bool rdma)
 {
 	struct remote_engines *p = calloc(1, sizeof(*p));
 	struct engine_keys keys = {.n = 1, .key[0].id = 1};
@@ -423,6 +430,7 @@ int remote_engines_open(struct remote_engines **out,
 
 	if (!p)
 		return -ENOMEM;
+	p->scheme = rdma ? "rdma" : "tcp";
 	p->fd = p->to_owner = -1;
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->idle, NULL);

@@ -26,8 +26,7 @@
 #define START_PAUSE_MS 50
 #define SECONDS "1" /* it counts in whole ones */
 
-/* A port that was free a moment ago; < 0: none. */
-static int port_find(void)
+int remote_port_find(void)
 {
 	struct sockaddr_in6 at = {.sin6_family = AF_INET6};
 	socklen_t n = sizeof(at);
@@ -39,8 +38,7 @@ static int port_find(void)
 	return ntohs(at.sin6_port);
 }
 
-/* In a child; out: its stdout, or -1 to throw it away. Never comes back. */
-static void run(const struct remote_end *where, int out, char *const argv[])
+void remote_exec(const struct remote_end *where, int out, char *const argv[])
 {
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
@@ -74,7 +72,7 @@ static json_t *client_run(struct remote_iperf *i, const char *streams)
 		return NULL;
 	pid = fork();
 	if (!pid)
-		run(&i->ends->a, pipes[1], argv);
+		remote_exec(&i->ends->a, pipes[1], argv);
 	close(pipes[1]);
 	f = fdopen(pipes[0], "r");
 	if (pid > 0 && f)
@@ -95,13 +93,13 @@ static void server_start(struct remote_iperf *i)
 	char port[16];
 	char *const argv[] = {"iperf3", "-s", "-p", port, NULL};
 
-	i->port = port_find();
+	i->port = remote_port_find();
 	if (i->port < 0)
 		return;
 	snprintf(port, sizeof(port), "%d", i->port);
 	i->server = fork();
 	if (!i->server)
-		run(NULL, -1, argv);
+		remote_exec(NULL, -1, argv);
 }
 
 /* It may end by itself when a client was turned away. */

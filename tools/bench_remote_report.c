@@ -8,18 +8,18 @@
 #include "tools/term.h"
 
 struct figures {
-	double p50_us, p99_us, mib_s, cpu_s_per_gb, x_iperf3; /* < 0: none */
+	double p50_us, p99_us, mib_s, cpu_s_per_gb, x_rival; /* < 0: none */
 	double x_cpu;	/* of iperf3's seconds a GB */
 	double x_chain; /* a chain: of the same last to first */
 };
 
 /* -- figures ------------------------------------------------------------ */
 
-/* iperf3 in one round: the faster of its two, or NULL. */
-static const struct remote_case *best_iperf(const struct remote_group *g,
+/* the rival in one round: the faster of its two, or NULL. */
+static const struct remote_case *best_rival(const struct remote_group *g,
 					    unsigned round)
 {
-	const struct remote_case *one = &g->iperf[0], *two = &g->iperf[1];
+	const struct remote_case *one = &g->rival[0], *two = &g->rival[1];
 	const struct remote_case *best =
 		one->rate[round] > two->rate[round] ? one : two;
 
@@ -60,13 +60,13 @@ static struct figures figures_of(const struct remote_group *g,
 	struct figures f = {-1, -1, -1, -1, -1, -1, -1};
 
 	for (unsigned i = 0; i < g->n_rounds; i++) {
-		const struct remote_case *iperf = best_iperf(g, i);
+		const struct remote_case *rival = best_rival(g, i);
 
-		if (!iperf)
+		if (!rival)
 			continue;
-		x[i] = k->rate[i] / iperf->rate[i];
-		if (iperf->cpu[i] > 0)
-			x_cpu[i] = k->cpu[i] / iperf->cpu[i];
+		x[i] = k->rate[i] / rival->rate[i];
+		if (rival->cpu[i] > 0)
+			x_cpu[i] = k->cpu[i] / rival->cpu[i];
 	}
 	if (k->samples.n) {
 		f.p50_us = samples_us(&k->samples, 50);
@@ -76,7 +76,7 @@ static struct figures figures_of(const struct remote_group *g,
 	if (f.mib_s > 0)
 		f.mib_s /= 1 << 20;
 	f.cpu_s_per_gb = median_of(k->cpu, g->n_rounds);
-	f.x_iperf3 = median_of(x, g->n_rounds);
+	f.x_rival = median_of(x, g->n_rounds);
 	f.x_cpu = median_of(x_cpu, g->n_rounds);
 	f.x_chain = chain_gain(g, k);
 	return f;
@@ -84,7 +84,7 @@ static struct figures figures_of(const struct remote_group *g,
 
 /* -- targets ------------------------------------------------------------ */
 
-enum figure { X_IPERF3, X_CPU, X_CHAIN };
+enum figure { X_RIVAL, X_CPU, X_CHAIN };
 
 /* x_cpu: at most; the others: at least. */
 static struct promise {
@@ -95,31 +95,36 @@ static struct promise {
 	double wanted, got; /* got < 0: not measured */
 } promises[] = {
 	{"fetch of 4 MiB, several in flight, of iperf3", "engine_fetch",
-	 4 << 20, 2, 16, X_IPERF3, 0.90, -1},
+	 4 << 20, 2, 16, X_RIVAL, 0.90, -1},
 	{"fetch of 4 MiB, one at a time, of iperf3", "engine_fetch", 4 << 20, 1,
-	 1, X_IPERF3, 0.60, -1},
+	 1, X_RIVAL, 0.60, -1},
 	{"fetch of 64 KiB, 8 in flight, of iperf3", "engine_fetch", 64 << 10, 8,
-	 8, X_IPERF3, 0.75, -1},
+	 8, X_RIVAL, 0.75, -1},
 	{"CPU a GB, 4 MiB, several in flight, of iperf3's", "engine_fetch",
 	 4 << 20, 2, 16, X_CPU, 1.1, -1},
 	{"open + read 4 MiB + close, several readers, of iperf3", "mount_fetch",
-	 4 << 20, 2, 16, X_IPERF3, 0.75, -1},
+	 4 << 20, 2, 16, X_RIVAL, 0.75, -1},
 	{"open + read 4 MiB + close, one reader, of iperf3", "mount_fetch",
-	 4 << 20, 1, 1, X_IPERF3, 0.55, -1},
+	 4 << 20, 1, 1, X_RIVAL, 0.55, -1},
 	{"chain of 4 MiB over a link with a delay or a limit, of itself last "
 	 "to first",
 	 "chain", 4 << 20, 1, 1, X_CHAIN, 2, -1},
 	{"get of 4 MiB into a registered buffer, 16 in flight, of iperf3",
-	 "get_registered", 4 << 20, 16, 16, X_IPERF3, 0.90, -1},
+	 "get_registered", 4 << 20, 16, 16, X_RIVAL, 0.90, -1},
+	{"fetch of 1 MiB by RDMA, of ib_write_bw", "engine_fetch", 1 << 20, 1,
+	 16, X_RIVAL, 0.85, -1},
+	{"fetch of 4 MiB by RDMA, of ib_write_bw", "engine_fetch", 4 << 20, 1,
+	 16, X_RIVAL, 0.85, -1},
 };
 
 #define PROMISES (sizeof(promises) / sizeof(promises[0]))
+#define PROMISES_RDMA 2
 
 static double figure_of(const struct promise *p, const struct figures *f)
 {
 	return p->figure == X_CPU     ? f->x_cpu
 	       : p->figure == X_CHAIN ? f->x_chain
-				      : f->x_iperf3;
+				      : f->x_rival;
 }
 
 static bool better(const struct promise *p, double a, double b)
@@ -127,9 +132,19 @@ static bool better(const struct promise *p, double a, double b)
 	return p->figure == X_CPU ? a <= b : a >= b;
 }
 
-static void note_promises(const struct remote_case *k, const struct figures *f)
+/* Those by RDMA stand last. */
+static struct promise *promises_of(bool rdma, struct promise **end)
 {
-	for (struct promise *p = promises; p < promises + PROMISES; p++) {
+	*end = promises + PROMISES - (rdma ? 0 : PROMISES_RDMA);
+	return rdma ? *end - PROMISES_RDMA : promises;
+}
+
+static void note_promises(const struct remote_case *k, const struct figures *f,
+			  bool rdma)
+{
+	struct promise *end, *p = promises_of(rdma, &end);
+
+	for (; p < end; p++) {
 		double got = figure_of(p, f);
 
 		if (strcmp(p->op, k->op) || p->bytes != k->bytes ||
@@ -140,7 +155,7 @@ static void note_promises(const struct remote_case *k, const struct figures *f)
 	}
 }
 
-void remote_report_targets(void)
+void remote_report_targets(bool rdma)
 {
 	static const struct table_column heads[] = {
 		{"target", false},
@@ -149,9 +164,10 @@ void remote_report_targets(void)
 		{"", false},
 	};
 	struct table *t = table_new(heads, 4);
+	struct promise *end, *p = promises_of(rdma, &end);
 	bool any = false;
 
-	for (const struct promise *p = promises; p < promises + PROMISES; p++) {
+	for (; p < end; p++) {
 		if (p->got < 0)
 			continue;
 		any = true;
@@ -174,22 +190,35 @@ static json_t *figure_json(double v)
 	return v < 0 ? json_null() : json_real(v);
 }
 
-static void put_json(const struct remote_case *k, const struct figures *f)
+static const char *x_name(const struct remote_group *g)
+{
+	return strcmp(g->rival[0].op, "iperf3") ? "x_ib_write_bw" : "x_iperf3";
+}
+
+static void put_json(const struct remote_group *g, const struct remote_case *k,
+		     const struct figures *f)
 {
 	json_put_line(json_pack(
 		"{s:s, s:I, s:i, s:o, s:o, s:o, s:o, s:o}", "op", k->op,
 		"bytes", (json_int_t)k->bytes, "threads", (int)k->n, "p50_us",
 		figure_json(f->p50_us), "p99_us", figure_json(f->p99_us),
 		"mib_s", figure_json(f->mib_s), "cpu_s_per_gb",
-		figure_json(f->cpu_s_per_gb), "x_iperf3",
-		figure_json(f->x_iperf3)));
+		figure_json(f->cpu_s_per_gb), x_name(g),
+		figure_json(f->x_rival)));
 }
 
-static const struct table_column columns[] = {
-	{"operation", false}, {"at once", true}, {"p50 us", true},
-	{"p99 us", true},     {"MiB/s", true},	 {"CPU s/GB", true},
-	{"x iperf3", true},
-};
+static struct table *table_of(const struct remote_group *g)
+{
+	static struct table_column columns[] = {
+		{"operation", false}, {"at once", true}, {"p50 us", true},
+		{"p99 us", true},     {"MiB/s", true},	 {"CPU s/GB", true},
+		{"x iperf3", true},
+	};
+
+	if (strcmp(g->rival[0].op, "iperf3"))
+		columns[6].title = "x ib_write_bw";
+	return table_new(columns, 7);
+}
 
 static void add_figure(struct table *t, double v, const char *fmt)
 {
@@ -209,7 +238,7 @@ static void add_row(struct table *t, const struct remote_case *k,
 	add_figure(t, f->p99_us, "%.1f");
 	add_figure(t, f->mib_s, "%.0f");
 	add_figure(t, f->cpu_s_per_gb, "%.3f");
-	add_figure(t, f->x_iperf3, "%.2f");
+	add_figure(t, f->x_rival, "%.2f");
 }
 
 static void report_case(const struct remote_group *g, struct remote_case *k,
@@ -219,20 +248,20 @@ static void report_case(const struct remote_group *g, struct remote_case *k,
 
 	if (f.mib_s < 0)
 		return;
-	note_promises(k, &f);
+	note_promises(k, &f, strcmp(g->rival[0].op, "iperf3") != 0);
 	if (t)
 		add_row(t, k, &f);
 	else
-		put_json(k, &f);
+		put_json(g, k, &f);
 }
 
 void remote_report_group(struct remote_group *g, bool json)
 {
-	struct table *t = json ? NULL : table_new(columns, 7);
+	struct table *t = json ? NULL : table_of(g);
 	char size[SIZE_FORMAT_BYTES];
 
 	for (int i = 0; i < 2; i++)
-		report_case(g, &g->iperf[i], t);
+		report_case(g, &g->rival[i], t);
 	for (unsigned i = 0; i < g->n_cases; i++)
 		report_case(g, &g->cases[i], t);
 	if (!json) {
