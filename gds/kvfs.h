@@ -742,7 +742,9 @@ int kvfs_done_found(const struct kvfs_done *done, uint8_t *bitmap,
 int kvfs_done_holders(const struct kvfs_done *done, struct kvfs_holder *holders,
 		      uint32_t room, struct kvfs_found *found);
 
-/** kvfs_done_blocks - of kvfs_ring_get: as many blocks as it had names.
+/** kvfs_done_blocks - of kvfs_ring_get: as many blocks as it had names. What
+ *  would have been too much for this user is asked for once more by a system
+ *  call, without the frames that are only kept mapped.
  *  Returns: how many are there, or -errno: none of them was set. */
 int kvfs_done_blocks(struct kvfs_ring *r, const struct kvfs_done *done,
 		     struct kvfs_block *blocks);
@@ -753,7 +755,8 @@ int kvfs_done_moves(struct kvfs_ring *r, const struct kvfs_done *done,
 		    struct kvfs_move *moves);
 
 /** kvfs_done_reserved - of kvfs_ring_reserve: as many frames as were asked for,
- *  mapped. Returns: 0, or -errno: there are none. */
+ *  mapped. -EDQUOT as kvfs_done_blocks. Returns: 0, or -errno: there are none.
+ */
 int kvfs_done_reserved(struct kvfs_ring *r, const struct kvfs_done *done,
 		       struct kvfs_frame *frames);
 

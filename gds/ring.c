@@ -121,6 +121,7 @@ void kvfs_ring_close(struct kvfs_ring *r)
 	shut(r->memory_fd);
 	shut(r->submit_fd);
 	shut(r->complete_fd);
+	free(r->names);
 	free(r->asked);
 	free(r);
 }

@@ -21,6 +21,7 @@ struct gds_asked {
 	uint64_t bytes; /* RESERVE: of each frame */
 	uint32_t n;	/* names, frames, moves */
 	uint32_t flags;
+	uint32_t deadline_ms;
 	uint32_t command; /* its number */
 	uint32_t next_free;
 };
@@ -32,6 +33,7 @@ struct kvfs_ring {
 	struct kvfs_ring_submission *sq;
 	const struct kvfs_ring_completion *cq;
 	char *data;
+	char *names; /* of LOCATEs under way, likewise; NULL: not one yet */
 	size_t map_bytes;
 	uint32_t entries, entry_bytes;
 	uint32_t sq_tail; /* of what was prepared; shared: of what was

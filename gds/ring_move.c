@@ -47,11 +47,15 @@ int kvfs_done_reserved(struct kvfs_ring *r, const struct kvfs_done *done,
 		       struct kvfs_frame *frames)
 {
 	const struct kvfs_ioc_pins *pins = done->answer;
+	uint64_t bytes = gds_ring_asked(r, done)->bytes;
 	int err;
 
+	/* It drops what we only kept mapped, if that was too much. */
+	if (done->result == -EDQUOT)
+		return kvfs_reserve(r->k, done->n, bytes, frames);
 	if (done->result < 0)
 		return done->result;
-	gds_frames_begin(frames, done->n, gds_ring_asked(r, done)->bytes);
+	gds_frames_begin(frames, done->n, bytes);
 	err = gds_frames_take(r->k, (const struct kvfs_ioc_pin *)(pins + 1),
 			      done->n, frames);
 	if (err)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "gds/ring.h"
@@ -62,6 +63,18 @@ int kvfs_ring_prefetch(struct kvfs_ring *r, const struct kvfs_names *names,
 	return find(r, names, 0, 0, KVFS_IOC_PREFETCH(0), user_data);
 }
 
+/* The answer is written over the names, which may be needed once more. */
+static int keep_names(struct kvfs_ring *r, const struct kvfs_ioc_locate *q,
+		      size_t bytes)
+{
+	if (!r->names)
+		r->names = calloc(r->entries, r->entry_bytes);
+	if (!r->names)
+		return -ENOMEM;
+	memcpy(r->names + (size_t)r->free * r->entry_bytes, q, bytes);
+	return 0;
+}
+
 int kvfs_ring_get(struct kvfs_ring *r, const struct kvfs_names *names,
 		  uint32_t flags, uint32_t deadline_ms, uint64_t user_data)
 {
@@ -85,10 +98,14 @@ int kvfs_ring_get(struct kvfs_ring *r, const struct kvfs_names *names,
 		.deadline_ms = flags ? deadline_ms : 0,
 		.names = head,
 	};
+	err = keep_names(r, q, bytes);
+	if (err)
+		return err;
 	gds_ring_prepare(r, KVFS_IOC_LOCATE(0), bytes,
 			 (struct gds_asked){.user_data = user_data,
 					    .n = names->n,
-					    .flags = flags});
+					    .flags = flags,
+					    .deadline_ms = deadline_ms});
 	return 0;
 }
 
@@ -156,17 +173,63 @@ int kvfs_done_holders(const struct kvfs_done *done, struct kvfs_holder *holders,
 	return (int)gds_holders_take(f, holders, room);
 }
 
+/* A block that would have been too much is asked for once more by kvfs_get,
+ * which knows what to do about it. */
+static int get_refused(struct kvfs_ring *r, const struct gds_asked *asked,
+		       const struct kvfs_names *name, struct kvfs_block *b)
+{
+	int n;
+
+	if (b->error != -EDQUOT)
+		return 0;
+	n = kvfs_get(r->k, name, asked->flags, asked->deadline_ms, b);
+	if (n < 0)
+		b->error = n;
+	return n > 0;
+}
+
+/* Those among the blocks of an answer. Returns: how many are there now. */
+static int get_all_refused(struct kvfs_ring *r, const struct kvfs_done *done,
+			   struct kvfs_block *blocks)
+{
+	const struct kvfs_ioc_locate *q =
+		(const void *)(r->names + (size_t)done->entry * r->entry_bytes);
+	const char *at = (const char *)(q + 1);
+	uint32_t digest = q->names.digest_bytes;
+	char suffix[UINT8_MAX + 1] = "";
+	int n = 0;
+
+	if (digest) {
+		memcpy(suffix, at, q->names.suffix_bytes);
+		at += q->names.suffix_bytes;
+	}
+	for (uint32_t i = 0; i < done->n; i++) {
+		struct kvfs_names name = {.n = 1,
+					  .paths = digest ? NULL : &at,
+					  .digests = at,
+					  .digest_bytes = digest,
+					  .suffix = suffix};
+
+		n += get_refused(r, gds_ring_asked(r, done), &name, &blocks[i]);
+		at += digest ? digest : strlen(at) + 1;
+	}
+	return n;
+}
+
 int kvfs_done_blocks(struct kvfs_ring *r, const struct kvfs_done *done,
 		     struct kvfs_block *blocks)
 {
 	const struct kvfs_ioc_located *located = done->answer;
 	uint32_t flags = gds_ring_asked(r, done)->flags;
+	bool refused = false;
 	int n = 0;
 
 	if (done->result < 0)
 		return done->result;
-	for (uint32_t i = 0; i < done->n; i++)
+	for (uint32_t i = 0; i < done->n; i++) {
 		n += gds_block_take(r->k, &kvfs_ioc_blocks(located)[i], flags,
 				    &blocks[i]);
-	return n;
+		refused |= blocks[i].error == -EDQUOT;
+	}
+	return refused ? n + get_all_refused(r, done, blocks) : n;
 }

@@ -8,6 +8,10 @@
  *                                      second end, which a kill is
  *      gds_ring DIR many N [hold]      rings of directories of their own
  *      gds_ring DIR small              entries of the least size
+ *      gds_ring DIR refused            HANDLES N: the first N blocks, digests
+ *                                      with the suffix ".b", are held by so
+ *                                      many others, until the answers for the
+ *                                      next 5 are there
  *
  *      large: the entries are as large as they may be
  *
@@ -116,6 +120,113 @@ static void run(const char *what)
 		puts++;
 	}
 	printf("%u %u\n", n_there, n_wrong);
+}
+
+/* -- more than this user may hold -------------------------------------- */
+
+#define MORE 5 /* than what is held */
+
+static struct kvfs *others[2];
+static struct kvfs_block held[2][64], more[MORE];
+static uint32_t n_others, n_held;
+
+static unsigned n_mapped(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "r");
+	char line[512];
+	unsigned n = 0;
+
+	while (maps && fgets(line, sizeof(line), maps))
+		n += !!strstr(line, "/frames/");
+	if (maps)
+		fclose(maps);
+	return n;
+}
+
+static void hold_much(void)
+{
+	struct kvfs_names names = {.n = n_held, .paths = lines};
+
+	for (uint32_t i = 0; i < n_others; i++) {
+		int n = kvfs_get(others[i], &names, 0, 0, held[i]);
+
+		must(n, "hold");
+		if (n != (int)n_held)
+			printf("held %d\n", n);
+	}
+}
+
+static void let_go(void)
+{
+	for (uint32_t i = 0; i < n_others; i++)
+		must(kvfs_put(others[i], held[i], n_held), "put");
+}
+
+/* What is asked for once the answer is there. */
+static void ask_more(const struct kvfs_names *names, struct kvfs_done *done)
+{
+	must(names ? kvfs_ring_get(ring, names, 0, 0, 0)
+		   : kvfs_ring_reserve(ring, MORE, 2 << 20, 0),
+	     "ask");
+	kvfs_ring_submit(ring);
+	must(kvfs_ring_wait(ring, -1, done), "wait");
+}
+
+static void print_more(const struct kvfs_done *done)
+{
+	int n = kvfs_done_blocks(ring, done, more);
+	unsigned n_refused = 0, wrong = 0;
+
+	kvfs_ring_seen(ring, done);
+	for (uint32_t i = 0; i < MORE; i++) {
+		n_refused += more[i].error == -EDQUOT;
+		wrong += !more[i].error &&
+			 pattern_differs(more[i].data, n_held + i, 0,
+					 more[i].bytes) >= 0;
+	}
+	printf("%d there, %u refused, %u wrong\n", n, n_refused, wrong);
+}
+
+static void refused(const char *dir, char **args)
+{
+	unsigned char digests[MORE][16] = {{0}};
+	struct kvfs_names paths = {.n = MORE};
+	struct kvfs_names by_digest = {.n = MORE,
+				       .digests = digests,
+				       .digest_bytes = 16,
+				       .suffix = ".b"};
+	struct kvfs_frame frames[MORE];
+	struct kvfs_done done;
+
+	n_others = (uint32_t)atoi(args[0]);
+	n_held = (uint32_t)atoi(args[1]);
+	paths.paths = lines + n_held;
+	for (uint32_t i = 0; i < MORE; i++)
+		digests[i][15] = (unsigned char)(n_held + i);
+	for (uint32_t i = 0; i < n_others; i++)
+		must(kvfs_open(dir, &others[i]), "open");
+	run("get"); /* what was given back stays mapped */
+	printf("mapped: %s\n", n_mapped() ? "some" : "none");
+	hold_much();
+	ask_more(&paths, &done);
+	print_more(&done);
+	must(kvfs_put(k, more, MORE), "put");
+	ask_more(&by_digest, &done);
+	let_go();
+	print_more(&done);
+	must(kvfs_put(k, more, MORE), "put");
+	hold_much();
+	ask_more(NULL, &done);
+	printf("mapped: %u\n", n_mapped() - n_others * n_held);
+	let_go();
+	must(kvfs_done_reserved(ring, &done, frames), "reserve");
+	kvfs_ring_seen(ring, &done);
+	for (uint32_t i = 0; i < MORE; i++)
+		memset(frames[i].data, 1, 2 << 20);
+	printf("reserved %d\n", MORE);
+	must(kvfs_abort(k, frames, MORE), "abort");
+	for (uint32_t i = 0; i < n_others; i++)
+		kvfs_close(others[i]);
 }
 
 static double now(void)
@@ -283,6 +394,8 @@ int main(int argc, char **argv)
 		       rate_of_ring(atof(argv[3])));
 	else if (!strcmp(argv[2], "hold"))
 		hold();
+	else if (!strcmp(argv[2], "refused") && argc > 4)
+		refused(argv[1], argv + 3);
 	else
 		run(argv[2]);
 	kvfs_ring_close(ring);
