@@ -370,7 +370,7 @@ void kv_set_policy(struct kv *kv, struct kv_ns *ns,
 		   const struct meta_namespace *m);
 /** kv_learn_policies - all of them as Redis has them now; waits, no lock held.
  *  0 or -errno. */
-int kv_learn_policies(struct kv *kv);
+int kv_learn_policies(struct kv *kv, int64_t deadline);
 /** kv_ns_usage - its bytes on all live nodes, as far as known; lock held. */
 uint64_t kv_ns_usage(const struct kv_ns *ns);
 

@@ -269,7 +269,8 @@ static void setattr_namespace(struct call *c)
 	kv_ns_record(ns, &m);
 	pthread_mutex_unlock(&kv->lock);
 	set_owner(c, &m.mode, &m.uid, &m.gid);
-	err = meta_namespace_put(c->fs->meta, ns->dir.node.name, &m, false);
+	err = meta_namespace_put(c->fs->meta, c->deadline, ns->dir.node.name,
+				 &m, false);
 	if (err)
 		call_reply_err(c, err);
 	else

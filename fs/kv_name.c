@@ -102,12 +102,6 @@ void kv_do_lookup(struct call *c)
 	call_reply_entry(c, &e);
 }
 
-static int save_namespace(struct kv *kv, const char *name,
-			  const struct meta_namespace *m, bool create)
-{
-	return meta_namespace_put(kv->fs->meta, name, m, create);
-}
-
 /* Set-gid directories hand their group down, as everywhere. */
 static void inherit_group(struct kv_dir *dir, struct call *c)
 {
@@ -171,7 +165,8 @@ static void make_namespace(struct call *c)
 		.checksum = true,
 	};
 	int err = is_there(c) ? EEXIST
-			      : save_namespace(c->fs->kv, c->name, &m, false);
+			      : meta_namespace_put(c->fs->meta, c->deadline,
+						   c->name, &m, false);
 
 	if (err)
 		call_reply_err(c, err);
@@ -264,7 +259,8 @@ static void remove_namespace(struct call *c)
 	node = kv_find(kv, &kv->root, c->name);
 	empty = node && kv_dir_is_empty(kv_dir(node));
 	pthread_mutex_unlock(&kv->lock);
-	err = empty ? meta_namespace_remove(c->fs->meta, c->name) : 0;
+	err = empty ? meta_namespace_remove(c->fs->meta, c->deadline, c->name)
+		    : 0;
 	if (err && err != -ENOENT)
 		call_reply_err(c, err);
 	else

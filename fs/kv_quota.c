@@ -83,9 +83,10 @@ static bool count(void *arg, const struct meta_node *node)
 	return true;
 }
 
-int kv_learn_policies(struct kv *kv)
+int kv_learn_policies(struct kv *kv, int64_t deadline)
 {
-	return meta_namespace_each(kv->fs->meta, 0, kv_learn_namespace, kv);
+	return meta_namespace_each(kv->fs->meta, deadline, kv_learn_namespace,
+				   kv);
 }
 
 void kv_beat(struct kv *kv)

@@ -265,15 +265,15 @@ static void set_policy(struct call *c)
 	if (c->value)
 		memcpy(value, c->value, c->size);
 	/* What another node changed lately must not be written back. */
-	err = -kv_learn_policies(kv);
+	err = -kv_learn_policies(kv, c->deadline);
 	pthread_mutex_lock(&kv->lock);
 	kv_ns_record(ns, &m);
 	pthread_mutex_unlock(&kv->lock);
 	if (!err)
 		err = parse_policy(c->name + strlen(OWN), value, &m);
 	if (!err)
-		err = -meta_namespace_put(c->fs->meta, ns->dir.node.name, &m,
-					  false);
+		err = -meta_namespace_put(c->fs->meta, c->deadline,
+					  ns->dir.node.name, &m, false);
 	if (!err) {
 		pthread_mutex_lock(&kv->lock);
 		kv_set_policy(kv, ns, &m);

@@ -225,20 +225,25 @@ struct meta_namespace {
 	uint32_t hot_reads, hot_seconds;
 };
 
+/*
+ * The next three wait for Redis, also for one that is away at the moment, up to
+ * @deadline: monotonic ns; 0: the configured one from now.
+ */
+
 /**
  * meta_namespace_put - create or change a namespace's record
  *
  * One round trip. Namespace names are a directory entry: 1 to 255 bytes.
  * Returns: 0, -EEXIST (with create), -EIO no answer within the deadline.
  */
-int meta_namespace_put(struct meta *m, const char *name,
+int meta_namespace_put(struct meta *m, int64_t deadline, const char *name,
 		       const struct meta_namespace *ns, bool create);
 
 /** meta_namespace_remove - forget a namespace; 0, -ENOENT or -EIO. */
-int meta_namespace_remove(struct meta *m, const char *name);
+int meta_namespace_remove(struct meta *m, int64_t deadline, const char *name);
 
 /** meta_namespace_each - all of them, as Redis has them: one round trip.
- *  @deadline: monotonic ns; 0: the configured one from now. 0 or -errno. */
+ *  0 or -errno. */
 int meta_namespace_each(struct meta *m, int64_t deadline,
 			void (*fn)(void *arg, const char *name,
 				   const struct meta_namespace *ns),

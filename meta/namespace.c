@@ -181,6 +181,16 @@ static uint64_t file_load(struct namespaces *s)
 
 /* --- Redis ------------------------------------------------------------- */
 
+/* Users' changes wait for a Redis that is only late, as on a busy machine. */
+static int call(struct meta *m, enum redis_wait wait, const char *tag,
+		int64_t deadline, const struct redis_cmd *c,
+		struct redis_reply **reply)
+{
+	return wait == REDIS_WAIT
+		       ? meta_call_wait(m, META_LOOKUP, tag, deadline, c, reply)
+		       : meta_call(m, META_LOOKUP, tag, deadline, c, reply);
+}
+
 static void add_name(struct redis_cmd *c, struct meta *m, const char *function,
 		     const char *name)
 {
@@ -191,9 +201,9 @@ static void add_name(struct redis_cmd *c, struct meta *m, const char *function,
 }
 
 /* Returns: 1 written, 0 there was one (with create), or -errno. */
-static int record_put(struct meta *m, const char *name,
-		      const struct meta_namespace *ns, uint32_t n_sub,
-		      bool create)
+static int record_put(struct meta *m, enum redis_wait wait, int64_t deadline,
+		      const char *name, const struct meta_namespace *ns,
+		      uint32_t n_sub, bool create)
 {
 	redis_reply_auto struct redis_reply *reply = NULL;
 	redis_cmd_auto struct redis_cmd c = {0};
@@ -205,7 +215,7 @@ static int record_put(struct meta *m, const char *name,
 	add_name(&c, m, "ns_put", name);
 	redis_cmd_str(&c, record);
 	redis_cmd_int(&c, create);
-	err = meta_call(m, META_LOOKUP, "n", 0, &c, &reply);
+	err = call(m, wait, "n", deadline, &c, &reply);
 	err = err ? err : redis_reply_int(reply, &fresh);
 	if (err)
 		return err;
@@ -237,7 +247,8 @@ static void list_take(struct namespaces *s, const struct redis_reply *list)
  * Takes over what Redis lists. @told: only if it is the store that was last
  * told of ours: a new one is empty until the heartbeat has noticed.
  */
-static int fetch_all(struct meta *m, int64_t deadline, bool told)
+static int fetch_all(struct meta *m, enum redis_wait wait, int64_t deadline,
+		     bool told)
 {
 	redis_reply_auto struct redis_reply *reply = NULL;
 	redis_cmd_auto struct redis_cmd c = {0};
@@ -250,7 +261,7 @@ static int fetch_all(struct meta *m, int64_t deadline, bool told)
 	meta_cmd_key(&c, m, "n", "store");
 	meta_cmd_key(&c, m, "n", "ns");
 	meta_cmd_key(&c, m, "n", "nsv");
-	err = meta_call(m, META_LOOKUP, "n", deadline, &c, &reply);
+	err = call(m, wait, "n", deadline, &c, &reply);
 	if (err)
 		return err;
 	list = redis_reply_at(reply, 1);
@@ -296,13 +307,13 @@ int meta_namespace_store_changed(struct meta *m)
 	if (!all)
 		return -ENOMEM;
 	for (size_t i = 0; i < count; i++) {
-		int r = record_put(m, all[i].name, &all[i].ns, all[i].n_sub,
-				   true);
+		int r = record_put(m, REDIS_TRY, 0, all[i].name, &all[i].ns,
+				   all[i].n_sub, true);
 
 		if (r < 0)
 			return r;
 	}
-	return fetch_all(m, 0, false);
+	return fetch_all(m, REDIS_TRY, 0, false);
 }
 
 /* --- for the other parts ----------------------------------------------- */
@@ -319,7 +330,7 @@ int meta_namespace_heard(struct meta *m, uint64_t version, int64_t deadline)
 
 	if (version == known_version(s))
 		return 0;
-	return fetch_all(m, deadline, true);
+	return fetch_all(m, REDIS_TRY, deadline, true);
 }
 
 void meta_namespace_tell(struct meta *m)
@@ -355,7 +366,7 @@ int meta_namespace_open(struct meta *m)
 	}
 	if (file_load(s) != meta_node_store_id(m))
 		return meta_namespace_store_changed(m);
-	return fetch_all(m, 0, false);
+	return fetch_all(m, REDIS_TRY, 0, false);
 }
 
 void meta_namespace_close(struct meta *m)
@@ -389,7 +400,7 @@ uint32_t meta_namespace_subs_known(struct meta *m, const char *name, size_t len)
 
 int meta_namespace_learn(struct meta *m, int64_t deadline)
 {
-	return fetch_all(m, deadline, true);
+	return fetch_all(m, REDIS_TRY, deadline, true);
 }
 
 int meta_namespace_subs(struct meta *m, const char *name, size_t len,
@@ -406,8 +417,10 @@ int meta_namespace_subs(struct meta *m, const char *name, size_t len,
 		return -EINVAL;
 	memcpy(text, name, len);
 	text[len] = '\0';
-	r = create ? record_put(m, text, &ns, NAMESPACE_SUBS, true) : 0;
-	r = r < 0 ? r : fetch_all(m, 0, true);
+	r = create ? record_put(m, REDIS_TRY, 0, text, &ns, NAMESPACE_SUBS,
+				true)
+		   : 0;
+	r = r < 0 ? r : fetch_all(m, REDIS_TRY, 0, true);
 	if (r < 0)
 		return r;
 	n_sub = subs_known(m->namespaces, name, len);
@@ -433,7 +446,7 @@ static int public_err(int err)
 	return err == -ENOMEM || err == -EINVAL || err == -ENOSPC ? err : -EIO;
 }
 
-int meta_namespace_put(struct meta *m, const char *name,
+int meta_namespace_put(struct meta *m, int64_t deadline, const char *name,
 		       const struct meta_namespace *ns, bool create)
 {
 	struct namespaces *s = m->namespaces;
@@ -446,11 +459,13 @@ int meta_namespace_put(struct meta *m, const char *name,
 	n_sub = subs_known(s, name, len);
 	if (!n_sub)
 		n_sub = NAMESPACE_SUBS;
-	r = record_put(m, name, ns, n_sub, create);
+	deadline = meta_deadline(m, deadline);
+	r = record_put(m, REDIS_WAIT, deadline, name, ns, n_sub, create);
 	if (r < 0)
 		return public_err(r);
 	if (!r) {
-		fetch_all(m, 0, true); /* another node's: learn of it */
+		/* another node's: learn of it */
+		fetch_all(m, REDIS_WAIT, deadline, true);
 		return -EEXIST;
 	}
 	pthread_mutex_lock(&s->lock);
@@ -461,7 +476,8 @@ int meta_namespace_put(struct meta *m, const char *name,
 }
 
 /* UNLINK, not DEL: freeing a million fields would stall Redis for 0.9 s. */
-static int keys_remove(struct meta *m, const char *name, uint32_t n_sub)
+static int keys_remove(struct meta *m, int64_t deadline, const char *name,
+		       uint32_t n_sub)
 {
 	char tag[KEY_TAG_MAX];
 
@@ -476,14 +492,14 @@ static int keys_remove(struct meta *m, const char *name, uint32_t n_sub)
 			meta_cmd_key(&c, m, tag, "b%u", s);
 		meta_cmd_key(&c, m, tag, "t");
 		meta_cmd_key(&c, m, tag, "x");
-		err = meta_call(m, META_LOOKUP, tag, 0, &c, &reply);
+		err = call(m, REDIS_WAIT, tag, deadline, &c, &reply);
 		if (err)
 			return err;
 	}
 	return 0;
 }
 
-int meta_namespace_remove(struct meta *m, const char *name)
+int meta_namespace_remove(struct meta *m, int64_t deadline, const char *name)
 {
 	redis_reply_auto struct redis_reply *reply = NULL;
 	redis_cmd_auto struct redis_cmd c = {0};
@@ -492,9 +508,10 @@ int meta_namespace_remove(struct meta *m, const char *name)
 	int64_t removed = 0;
 	int err;
 
-	err = keys_remove(m, name, n_sub ? n_sub : NAMESPACE_SUBS);
+	deadline = meta_deadline(m, deadline);
+	err = keys_remove(m, deadline, name, n_sub ? n_sub : NAMESPACE_SUBS);
 	add_name(&c, m, "ns_remove", name);
-	err = err ? err : meta_call(m, META_LOOKUP, "n", 0, &c, &reply);
+	err = err ? err : call(m, REDIS_WAIT, "n", deadline, &c, &reply);
 	err = err ? err : redis_reply_int(reply, &removed);
 	if (err)
 		return public_err(err);
@@ -512,7 +529,7 @@ int meta_namespace_each(struct meta *m, int64_t deadline,
 {
 	cleanup_free struct entry *all = NULL;
 	size_t count;
-	int err = fetch_all(m, deadline, true);
+	int err = fetch_all(m, REDIS_WAIT, deadline, true);
 
 	if (err)
 		return public_err(err);

@@ -12,6 +12,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/cond.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "meta/redis_impl.h"
 
@@ -31,8 +32,10 @@ static int wait_up(struct redis *r, enum redis_wait wait, int64_t deadline)
 	while (!r->up) {
 		if (r->stop)
 			return -ESHUTDOWN;
-		if (wait == REDIS_TRY ||
-		    wait_until(&r->changed, &r->lock, deadline) == ETIMEDOUT)
+		if (wait == REDIS_TRY)
+			return -ENOTCONN;
+		fault_pass("redis.wait");
+		if (wait_until(&r->changed, &r->lock, deadline) == ETIMEDOUT)
 			return r->up ? 0 : -ENOTCONN;
 	}
 	return r->stop ? -ESHUTDOWN : 0;

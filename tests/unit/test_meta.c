@@ -12,6 +12,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "meta/embedded.h"
 #include "meta/internal.h"
 #include "meta/node.h"
@@ -436,9 +437,10 @@ START_TEST(names_changed_often_while_redis_sleeps_are_sent_once)
 }
 END_TEST
 
-START_TEST(waits_end_at_the_deadline_and_the_next_call_does_not_wait)
+START_TEST(waits_end_at_the_deadline_and_a_lookup_then_does_not_wait)
 {
 	struct meta_namespace ns = {.mode = 040755};
+	struct meta_kv_found f;
 	uint64_t n_timeouts;
 	int64_t start;
 
@@ -448,17 +450,76 @@ START_TEST(waits_end_at_the_deadline_and_the_next_call_does_not_wait)
 	ck_assert_int_eq(node_open(a), 0);
 	server_signal(SIGSTOP);
 	start = clock_now_ns();
-	ck_assert_int_eq(meta_namespace_put(a->meta, "n", &ns, true), -EIO);
+	ck_assert_int_eq(meta_namespace_put(a->meta, 0, "n", &ns, true), -EIO);
 	ck_assert_int_ge(clock_now_ns() - start, 900 * NS_PER_MS);
 	n_timeouts = node_stats(a).n_timeouts;
 	ck_assert_uint_ge(n_timeouts, 1);
 
-	ck_assert_int_eq(meta_namespace_put(a->meta, "n", &ns, true), -EIO);
+	ck_assert_int_eq(node_lookup(a, "n/x", &f), -EIO);
 	ck_assert_uint_eq(node_stats(a).n_timeouts, n_timeouts);
 	WAIT_FOR(logged("does not answer"));
 	server_signal(SIGCONT);
 	WAIT_FOR(meta_up(a->meta));
 	ck_assert_uint_eq(logged_count("does not answer"), 1);
+	node_free(a);
+}
+END_TEST
+
+static void name_count(void *arg, const char *name,
+		       const struct meta_namespace *ns)
+{
+	int *n = arg;
+
+	*n += !strcmp(name, "models") && ns->quota_bytes == 77 &&
+	      ns->mode == 040700 && ns->uid == 5 && !ns->checksum;
+}
+
+static pthread_t waiting;
+static unsigned n_waits;
+
+/* Redis goes on once this thread waits for it. */
+static void cont_for_waiter(const char *point)
+{
+	if (strcmp(point, "redis.wait") ||
+	    !pthread_equal(pthread_self(), waiting))
+		return;
+	n_waits++;
+	server_signal(SIGCONT);
+}
+
+/* The breaker of lookups is open, and Redis stopped. */
+static void be_late(struct node_under_test *n)
+{
+	struct meta_kv_found f;
+
+	server_signal(SIGSTOP);
+	WAIT_FOR(node_lookup(n, "ns/none", &f) && !meta_up_lookup(n->meta));
+	n_waits = 0;
+}
+
+START_TEST(a_namespace_is_changed_once_a_late_redis_answers)
+{
+	struct meta_namespace ns = {
+		.mode = 040700, .uid = 5, .quota_bytes = 77};
+	int n = 0;
+
+	one_node();
+	waiting = pthread_self();
+	fault_hook = cont_for_waiter;
+	be_late(a);
+	ck_assert_int_eq(meta_namespace_put(a->meta, 0, "models", &ns, true),
+			 0);
+	ck_assert_uint_gt(n_waits, 0);
+
+	be_late(a);
+	ck_assert_int_eq(meta_namespace_each(a->meta, 0, name_count, &n), 0);
+	ck_assert_int_eq(n, 1);
+	ck_assert_uint_gt(n_waits, 0);
+
+	be_late(a);
+	ck_assert_int_eq(meta_namespace_remove(a->meta, 0, "models"), 0);
+	ck_assert_uint_gt(n_waits, 0);
+	fault_hook = NULL;
 	node_free(a);
 }
 END_TEST
@@ -747,15 +808,6 @@ END_TEST
 
 /* --- namespaces -------------------------------------------------------- */
 
-static void name_count(void *arg, const char *name,
-		       const struct meta_namespace *ns)
-{
-	int *n = arg;
-
-	*n += !strcmp(name, "models") && ns->quota_bytes == 77 &&
-	      ns->mode == 040700 && ns->uid == 5 && !ns->checksum;
-}
-
 START_TEST(namespaces_are_shared_changed_and_removed)
 {
 	struct meta_namespace ns = {.mode = 040700, .uid = 5};
@@ -763,18 +815,20 @@ START_TEST(namespaces_are_shared_changed_and_removed)
 	int n = 0;
 
 	two_nodes();
-	ck_assert_int_eq(meta_namespace_put(a->meta, "models", &ns, true), 0);
-	ck_assert_int_eq(meta_namespace_put(b->meta, "models", &ns, true),
+	ck_assert_int_eq(meta_namespace_put(a->meta, 0, "models", &ns, true),
+			 0);
+	ck_assert_int_eq(meta_namespace_put(b->meta, 0, "models", &ns, true),
 			 -EEXIST);
 	ns.quota_bytes = 77;
-	ck_assert_int_eq(meta_namespace_put(b->meta, "models", &ns, false), 0);
+	ck_assert_int_eq(meta_namespace_put(b->meta, 0, "models", &ns, false),
+			 0);
 	ck_assert_int_eq(meta_namespace_each(a->meta, 0, name_count, &n), 0);
 	ck_assert_int_eq(n, 1);
 
 	node_store(a, "models/x", 1);
 	node_sync(a, "models/x");
-	ck_assert_int_eq(meta_namespace_remove(b->meta, "models"), 0);
-	ck_assert_int_eq(meta_namespace_remove(b->meta, "models"), -ENOENT);
+	ck_assert_int_eq(meta_namespace_remove(b->meta, 0, "models"), 0);
+	ck_assert_int_eq(meta_namespace_remove(b->meta, 0, "models"), -ENOENT);
 	ck_assert_int_eq(node_lookup(b, "models/x", &f), -ENOENT);
 	/* DEL of a million names would stall Redis */
 	ck_assert_int_gt(calls_of("unlink"), 0);
@@ -791,7 +845,8 @@ START_TEST(namespaces_outlive_a_store_that_is_lost)
 	int n = 0;
 
 	one_node();
-	ck_assert_int_eq(meta_namespace_put(a->meta, "models", &ns, true), 0);
+	ck_assert_int_eq(meta_namespace_put(a->meta, 0, "models", &ns, true),
+			 0);
 	store = node_stats(a).store_id;
 	server_text("FLUSHALL");
 	WAIT_FOR(node_stats(a).store_id != store);
@@ -975,7 +1030,8 @@ static TCase *outages(void)
 	tcase_set_timeout(t, 120);
 	tcase_add_test(t, names_changed_often_while_redis_sleeps_are_sent_once);
 	tcase_add_test(
-		t, waits_end_at_the_deadline_and_the_next_call_does_not_wait);
+		t, waits_end_at_the_deadline_and_a_lookup_then_does_not_wait);
+	tcase_add_test(t, a_namespace_is_changed_once_a_late_redis_answers);
 	tcase_add_test(t, a_flushed_store_is_filled_again);
 	tcase_add_test(t, functions_that_redis_lost_are_loaded_again);
 	tcase_add_test(t,

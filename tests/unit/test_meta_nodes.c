@@ -602,10 +602,12 @@ START_TEST(what_another_node_did_to_a_namespace_is_told_with_a_heartbeat)
 	b->ops.namespace = quota_note;
 	quota_heard = 0;
 	ck_assert_int_eq(node_open(b), 0);
-	ck_assert_int_eq(meta_namespace_put(a->meta, "shared", &ns, true), 0);
+	ck_assert_int_eq(meta_namespace_put(a->meta, 0, "shared", &ns, true),
+			 0);
 	WAIT_FOR(quota_heard == 5);
 	ns.quota_bytes = 6;
-	ck_assert_int_eq(meta_namespace_put(a->meta, "shared", &ns, false), 0);
+	ck_assert_int_eq(meta_namespace_put(a->meta, 0, "shared", &ns, false),
+			 0);
 	WAIT_FOR(quota_heard == 6);
 	nodes_down();
 }
@@ -619,7 +621,7 @@ START_TEST(a_namespace_made_elsewhere_is_found_by_a_lookup)
 
 	nodes_up();
 	ck_assert_int_eq(node_lookup(b, "later/x", &f), -ENOENT);
-	ck_assert_int_eq(meta_namespace_put(a->meta, "later", &ns, true), 0);
+	ck_assert_int_eq(meta_namespace_put(a->meta, 0, "later", &ns, true), 0);
 	node_store(a, "later/x", 1);
 	node_sync(a, "later/x");
 	WAIT_FOR(!node_lookup(b, "later/x", &f));
