@@ -1158,14 +1158,12 @@ end)
 
 local function store(base)
 	local m = call('HMGET', base .. 'm', 'tree', 'seq', 'ready', 'token',
-		       'life', 'base', 'prev', 'loader', 'load_at', 'set',
-		       'clean')
+		       'life', 'base', 'prev', 'loader', 'load_at', 'set')
 	return { tree = m[1] or '', seq = tonumber(m[2] or '0'),
 		 ready = m[3] or '', token = m[4] or '',
 		 life = tonumber(m[5] or '0'), base = m[6] or '0',
 		 prev = m[7] or '', loader = m[8] or '',
 		 load_at = tonumber(m[9] or '0'), set = tonumber(m[10] or '0'),
-		 clean = tonumber(m[11] or '-1'),
 		 live = m[3] == '1' and blessed[m[4]] or false }
 end
 

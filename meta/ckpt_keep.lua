@@ -9,8 +9,7 @@
 --   elect    hash: uuid -> what a node says of its log while it is not agreed
 --            that the store is whole: the offers
 --   m        set (the version of keepers), elect_at (when the first offer came),
---            elect_run (of the server, that the offers were made to), clean (seq
---            when the last keeper left in good order)
+--            elect_run (of the server, that the offers were made to)
 
 local KEEPERS, LOG_KEEP, OFFER_MS, SILENT_MS = 3, 100000, 2000, 5000
 local LIVE, WAIT, LOAD, NONE, EMPTY = '0', '1', '2', '3', '4'
@@ -93,13 +92,12 @@ local function has_another(set, me)
 	return false
 end
 
-local function leave(base, set, me, seq)
+local function leave(base, set, me)
 	if not set[me] then
 		return false
 	end
 	if set[me].state == 'k' and not has_another(set, me) then
-		call('HSET', base .. 'm', 'clean', id(seq))
-		return false
+		return false -- the next start must ask it
 	end
 	call('HDEL', base .. 'keepers', me)
 	set[me] = nil
@@ -161,7 +159,7 @@ register('keep', { 'allow-oom' }, function(keys, args)
 	local version = tonumber(call('HGET', base .. 'm', 'set') or '0')
 	local changed = drop_dead(base, set, a.uuid, dead)
 	if args[6] == 'leave' then
-		changed = leave(base, set, a.uuid, seq) or changed
+		changed = leave(base, set, a.uuid) or changed
 	else
 		changed = stay(set, a, dead, version) or changed
 		changed = drop_dead(base, set, a.uuid, dead) or changed
@@ -293,8 +291,7 @@ local function bless(base, token, set, version)
 		call('HSET', base .. 'm', 'set', id(version + 1))
 	end
 	call('UNLINK', base .. 'elect')
-	call('HDEL', base .. 'm', 'elect_at', 'loading', 'loader', 'load_at',
-	     'clean')
+	call('HDEL', base .. 'm', 'elect_at', 'loading', 'loader', 'load_at')
 	blessed[token], loads[base] = true, nil
 end
 
@@ -381,11 +378,6 @@ local function elect(base, s, o, token, wait)
 	local here = newest(s, list, set, now - OFFER_MS)
 	if here and here.life == best.life and here.seq == best.seq then
 		best = here
-	end
-	if s.ready == '1' and s.clean == s.seq and
-	   not (best and ahead(best, s)) then
-		bless(base, s.token)
-		return LIVE, {}
 	end
 	local gone = missing(set, list, best, now)
 	local forced = #gone > 0 and may_force(base, list, now, wait)

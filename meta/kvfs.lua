@@ -99,14 +99,17 @@ local function reap(n, now)
 	end
 end
 
--- Incarnations start at the seconds since 2025, so that those of a store
--- that was lost are not given out again.
-local function incarnation_new(n, now)
-	if redis.call('EXISTS', n .. 'inc') == 0 then
-		redis.call('SET', n .. 'inc',
-			math.floor(now / 1000) - 1735689600)
+-- Those of a store that was lost are not given out again: what a node knows
+-- to have been given out is passed over, and what it cannot know is jumped
+-- over. The jump is the caller's random number: math.random repeats itself.
+local function incarnation_new(n, now, known, random)
+	local last = tonumber(redis.call('GET', n .. 'inc') or 0)
+	if last == 0 or last < known then
+		last = math.max(known, math.floor(now / 1000) - 1735689600) +
+			tonumber(random:sub(-5))
 	end
-	return redis.call('INCR', n .. 'inc')
+	redis.call('SET', n .. 'inc', string.format('%.0f', last + 1))
+	return last + 1
 end
 
 local function record_set(n, inc, record)
@@ -116,7 +119,8 @@ local function record_set(n, inc, record)
 	end
 end
 
--- args: uuid record ttl_ms discard store-id-if-there-is-none
+-- args: uuid record ttl_ms discard store-id-if-there-is-none, the newest
+-- incarnation that the caller knows of
 local function node_join(k, a)
 	local n, now, ttl = k[1], time_ms(), tonumber(a[3])
 	local mine = redis.call('HGET', n .. 'uuid', a[1])
@@ -128,7 +132,7 @@ local function node_join(k, a)
 		if mine then
 			forget(n, mine)
 		end
-		mine = incarnation_new(n, now)
+		mine = incarnation_new(n, now, tonumber(a[6]), a[5])
 		redis.call('HSET', n .. 'uuid', a[1], mine)
 		redis.call('INCR', n .. 'version')
 	end

@@ -488,6 +488,12 @@ uint64_t meta_members_version(struct meta *m)
 	return m->members->version;
 }
 
+uint64_t meta_members_newest(struct meta *m)
+{
+	scoped_lock(&m->members->lock);
+	return m->members->known;
+}
+
 uint64_t meta_members_deaths(struct meta *m)
 {
 	scoped_lock(&m->members->lock);

@@ -22,6 +22,9 @@ void meta_members_close(struct meta *m);
 
 uint64_t meta_members_version(struct meta *m);
 
+/** meta_members_newest - the newest incarnation that was heard of, 0: none */
+uint64_t meta_members_newest(struct meta *m);
+
 /** meta_members_fetch - the whole table, from Redis. Waits. */
 int meta_members_fetch(struct meta *m, int64_t deadline);
 

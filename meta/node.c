@@ -150,6 +150,7 @@ static int join(struct meta *m, int64_t deadline, bool discard)
 	redis_cmd_int(&c, NODE_TTL_MS);
 	redis_cmd_int(&c, discard);
 	add_store_id(&c);
+	redis_cmd_uint(&c, meta_members_newest(m));
 	err = meta_call_wait(m, META_LOOKUP, "n", deadline, &c, &reply);
 	if (err)
 		return err;

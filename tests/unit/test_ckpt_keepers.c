@@ -342,15 +342,46 @@ START_TEST(the_last_to_leave_in_good_order_need_not_come_first)
 	make(1, "of-b");
 	down(0);
 	down(1);
-	server_text("SAVE");
-	server_stop();
-	server_start(NULL);
 
 	node[0] = named(0);
 	node[0]->config.deadline_ms = 2000;
 	ck_assert_int_eq(node_open(node[0]), 0);
 	ck_assert_str_eq(tree(0), "of-a of-b ");
 	KEEPS_ALL(0);
+}
+END_TEST
+
+/* A copy of a moment in which all had left in good order looks like one that
+ * has everything. */
+START_TEST(a_copy_from_between_two_runs_is_not_taken_for_the_newest)
+{
+	nodes_up(2);
+	make(0, "of-a");
+	KEEPS_ALL(1);
+	down(0);
+	down(1);
+	server_text("SAVE");
+	node[1] = named(1);
+	ck_assert_int_eq(node_open(node[1]), 0);
+	make(1, "late");
+	drop(1, "of-a");
+	down(1);
+	server_stop();
+	server_start(NULL);
+
+	node[0] = named(0);
+	node[0]->config.deadline_ms = 300;
+	ck_assert_int_eq(node_open(node[0]), -ETIMEDOUT);
+	ck_assert(logged("the keepers b are not here to say: start them"));
+
+	node[1] = named(1);
+	ck_assert_int_eq(node_open(node[1]), 0);
+	node[0]->config.deadline_ms = 0;
+	ck_assert_int_eq(node_open(node[0]), 0);
+	for (unsigned i = 0; i < 2; i++) {
+		ck_assert_str_eq(tree(i), "late ");
+		KEEPS_ALL(i);
+	}
 }
 END_TEST
 
@@ -433,6 +464,7 @@ int main(void)
 		a_fourth_takes_the_place_of_one_that_died,
 		who_is_no_keeper_fills_nothing,
 		the_last_to_leave_in_good_order_need_not_come_first,
+		a_copy_from_between_two_runs_is_not_taken_for_the_newest,
 		what_was_answered_is_there_however_often_redis_is_lost,
 	};
 	Suite *s = suite_create("ckpt keepers");

@@ -367,6 +367,53 @@ START_TEST(a_restart_within_the_ttl_keeps_the_incarnation_and_audits)
 }
 END_TEST
 
+/* A store that lost its records meanwhile, whatever the clock says. */
+START_TEST(incarnations_of_a_lost_store_are_not_given_out_again)
+{
+	uint32_t of_a, of_b;
+
+	server_start(NULL);
+	a = node_up("a", server_url());
+	/* a mass start: many a second, some of which nobody heard of */
+	server_text("INCRBY kvfs:{n}:inc 200000");
+	b = node_up("b", server_url());
+	of_a = self(a);
+	of_b = self(b);
+	WAIT_FOR(node_stats(a).n_nodes == 2);
+	server_text("FLUSHALL");
+
+	WAIT_FOR(self(a) != of_a && self(b) != of_b);
+	ck_assert_uint_gt(self(a), of_b);
+	ck_assert_uint_gt(self(b), of_b);
+	ck_assert_uint_ne(self(a), self(b));
+	two_nodes_end();
+}
+END_TEST
+
+/* Of a store that is new, by a node that knows of none. */
+static int64_t first_incarnation(const char *store_id)
+{
+	char words[128];
+
+	snprintf(words, sizeof(words),
+		 "FCALL kvfs1_node_join 1 kvfs:{n}: uuid record 10000 0 %s 0",
+		 store_id);
+	server_text("FLUSHALL");
+	server_text(words);
+	return server_int("GET kvfs:{n}:inc");
+}
+
+START_TEST(two_stores_of_one_second_begin_with_incarnations_apart)
+{
+	int64_t first;
+
+	one_node();
+	node_free(a); /* it has left the library there */
+	first = first_incarnation("1820020000");
+	ck_assert_int_ge(first_incarnation("1820090000") - first, 70000);
+}
+END_TEST
+
 static void deadlines_pass(struct node_under_test *n, int64_t last_ms_ago)
 {
 	int64_t now_ms = clock_read_ns(CLOCK_REALTIME) / NS_PER_MS;
@@ -1017,6 +1064,9 @@ static TCase *life(void)
 		a_node_taken_for_dead_joins_anew_and_publishes_everything_again);
 	tcase_add_test(
 		t, a_restart_within_the_ttl_keeps_the_incarnation_and_audits);
+	tcase_add_test(t, incarnations_of_a_lost_store_are_not_given_out_again);
+	tcase_add_test(t,
+		       two_stores_of_one_second_begin_with_incarnations_apart);
 	tcase_add_test(
 		t, a_pause_of_redis_kills_nobody_but_a_node_s_own_silence_does);
 	return t;
