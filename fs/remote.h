@@ -10,6 +10,7 @@
  *      remote_name.c   LOOKUP and unlink of names that other nodes hold
  *      remote_dir.c    the attributes of directories, as all nodes have them
  *      remote_node.c   a name in the tree whose bytes are elsewhere
+ *      remote_begin.c  a fetch begins: who waits for it
  *      remote_fetch.c  the reader: from a holder into a frame of ours
  *      remote_holders.c  whom it asks, and how often
  *      remote_try.c    one holder asked once; the watcher of those

@@ -3,8 +3,8 @@
 #define KVFS_FS_REMOTE_FETCH_H
 
 /*
- * One fetch, for the two files that run it: remote_fetch.c (who waits for it,
- * its beginning and end) and remote_holders.c (whom it asks).
+ * One fetch, for the files that run it: remote_begin.c (who waits for it),
+ * remote_fetch.c (its way and its end) and remote_holders.c (whom it asks).
  *
  * Until it is posted or started it belongs to who began it, then to the thread
  * that runs it; what kv->lock guards is said below.
@@ -53,6 +53,10 @@ struct remote_fetch {
 	uint16_t path_len;
 	char path[POOL_PATH_MAX + 1];
 };
+
+/** remote_fetch_run - all of it, on this thread: a fetcher's. 0 or -errno; x is
+ *  gone. */
+int remote_fetch_run(struct remote_fetch *x);
 
 /** remote_fetch_wanted - the FETCH of it. */
 struct remote_msg remote_fetch_wanted(const struct remote_fetch *x);
