@@ -27,6 +27,10 @@
  * room is needed sooner it just goes. What came by an offer is not offered on
  * before somebody has used it (KV_MOVED; one hop).
  *
+ * So many may be under way; an answer makes room for the next look. While
+ * others use the link to that peer, offers take a small share of it; a link
+ * that is idle otherwise is theirs, as the engine moves their bytes last.
+ *
  * How old a peer's blocks are is told by its heartbeats, and, newer, by each
  * answer to an offer: without these a busy node would go on for three seconds
  * giving to the peer that was the oldest.
@@ -147,6 +151,14 @@ static uint32_t peer_for(struct remote_offers *o, int64_t age_ms)
 
 /* -- how much ----------------------------------------------------------- */
 
+/* Nothing but offers waits for it. */
+static bool is_idle(struct remote_offers *o,
+		    const struct engine_peer_info *link)
+{
+	return link->n_calls <= atomic_load(&o->n_out) &&
+	       link->queued_bytes <= atomic_load(&o->out_bytes);
+}
+
 /* A twentieth of the link, of what was saved up a burst at the most. */
 static bool afford(struct remote_offers *o, const struct engine_peer_info *link,
 		   uint64_t bytes)
@@ -157,6 +169,8 @@ static bool afford(struct remote_offers *o, const struct engine_peer_info *link,
 			(double)(rate / BUDGET_SHARE);
 	int64_t most = (int64_t)(rate / BUDGET_SHARE);
 
+	if (is_idle(o, link))
+		return true;
 	if (most < BURST_BYTES)
 		most = BURST_BYTES;
 	o->budget_bytes = earned < (double)(most - o->budget_bytes)
@@ -185,6 +199,7 @@ struct offer {
 	struct remote_offers *o;
 	uint32_t to;
 	uint64_t bytes;
+	bool taken;
 	struct last_copy last;
 };
 
@@ -203,17 +218,18 @@ static bool is_unused(struct kv *kv, const struct last_copy *l)
 	       kv_record(kv, l->f)->last_use == l->last_use;
 }
 
-/* The peer has it: ours may go. */
+/* What the peer has may go here; and there is room for one offer more. */
 static void settle(struct job *job)
 {
 	struct offer *x = container_of(job, struct offer, job);
 	struct kv *kv = x->o->r->fs->kv;
 
 	pthread_mutex_lock(&kv->lock);
-	if (is_unused(kv, &x->last))
+	if (x->taken && is_unused(kv, &x->last))
 		kv_set_kind(kv, x->last.f, KV_COPY);
-	pthread_mutex_unlock(&kv->lock);
 	offer_free(x);
+	remote_offer_soon(kv);
+	pthread_mutex_unlock(&kv->lock);
 }
 
 /* On a thread of the engine. */
@@ -226,13 +242,13 @@ static void answered(struct engine_call *call, int status, const void *reply,
 
 	if (!remote_age_decode(reply, reply ? reply_bytes : 0, &age_ms))
 		hear(x->o, x->to, age_ms);
-	if (status) {
+	x->taken = !status;
+	if (x->taken) {
+		atomic_fetch_add(&r->counters.offers_taken, 1);
+		atomic_fetch_add(&r->counters.offered_bytes, x->bytes);
+	} else {
 		atomic_fetch_add(&r->counters.offers_refused, 1);
-		offer_free(x);
-		return;
 	}
-	atomic_fetch_add(&r->counters.offers_taken, 1);
-	atomic_fetch_add(&r->counters.offered_bytes, x->bytes);
 	x->job.run = settle;
 	if (!remote_post(r, r->chores, &x->job))
 		offer_free(x);
@@ -292,8 +308,7 @@ static void offer(struct remote_offers *o, const struct last_copy *l,
 		  const struct meta_kv_found *found)
 {
 	int64_t age_ms = (clock_now_ns() - (int64_t)l->last_use) / NS_PER_MS;
-	uint32_t to =
-		may_go_out(o, found->size_bytes) ? peer_for(o, age_ms) : 0;
+	uint32_t to = peer_for(o, age_ms);
 	struct engine_peer_info link;
 	struct engine_peer *peer;
 	struct offer *x = NULL;
@@ -321,21 +336,25 @@ static bool only_here(struct remote *r, const struct meta_kv_found *found)
 	       found->holders[0] == meta_node_self(r->fs->meta);
 }
 
-static void decide(struct remote_offers *o, const struct last_copy *l,
+/* Returns: false, too many are under way: later. */
+static bool decide(struct remote_offers *o, const struct last_copy *l,
 		   const struct meta_kv_ask *ask)
 {
 	struct kv *kv = o->r->fs->kv;
 
 	if (ask->err || ask->found.is_dir || !only_here(o->r, &ask->found))
-		return;
+		return true;
 	if (l->kind == KV_STORED) {
+		if (!may_go_out(o, ask->found.size_bytes))
+			return false;
 		offer(o, l, &ask->found);
-		return;
+		return true;
 	}
 	pthread_mutex_lock(&kv->lock);
 	if (is_unused(kv, l))
 		kv_set_kind(kv, l->f, KV_MOVED);
 	pthread_mutex_unlock(&kv->lock);
+	return true;
 }
 
 /* Lock held. */
@@ -364,15 +383,25 @@ static unsigned look(struct kv *kv, struct last_copy last[BATCH])
 	return kept;
 }
 
+/* What comes next, or an answer, is the reason to. */
+static void look_again(struct kv *kv, const struct last_copy *last, unsigned n)
+{
+	scoped_lock(&kv->lock);
+
+	for (unsigned i = 0; i < n; i++)
+		if (is_unused(kv, &last[i]))
+			last[i].f->offered = false;
+}
+
 static void think(struct job *job)
 {
 	struct remote_offers *o = container_of(job, struct remote_offers, job);
 	struct kv *kv = o->r->fs->kv;
 	cleanup_free struct last_copy *last = calloc(BATCH, sizeof(*last));
 	struct meta_kv_ask asks[BATCH];
-	unsigned n = BATCH;
+	unsigned n = BATCH, done = BATCH;
 
-	while (n == BATCH && !atomic_load(&kv->fs->stopping)) {
+	while (done == BATCH && !atomic_load(&kv->fs->stopping)) {
 		pthread_mutex_lock(&kv->lock);
 		n = last ? look(kv, last) : 0;
 		o->queued = n == BATCH;
@@ -381,12 +410,13 @@ static void think(struct job *job)
 			asks[i] = (struct meta_kv_ask){
 				.path = last[i].path,
 				.path_len = last[i].path_len};
-		if (!n ||
-		    meta_kv_lookup_many(kv->fs->meta,
-					clock_now_ns() + LOOKUP_NS, asks, n))
-			break;
-		for (unsigned i = 0; i < n; i++)
-			decide(o, &last[i], &asks[i]);
+		done = 0;
+		if (n &&
+		    !meta_kv_lookup_many(kv->fs->meta,
+					 clock_now_ns() + LOOKUP_NS, asks, n))
+			while (done < n && decide(o, &last[done], &asks[done]))
+				done++;
+		look_again(kv, last + done, n - done);
 	}
 	pthread_mutex_lock(&kv->lock);
 	if (n == BATCH)

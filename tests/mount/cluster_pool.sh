@@ -118,6 +118,31 @@ a_last_copy_that_must_go_is_found_on_another_node() {
 	_clear last $n
 }
 
+_all_are_there() { # NAME HIGHEST
+	local dir k
+	dir=$(kv 3)/$1
+	for ((k = 1; k <= $2; k++)); do
+		[ -e "$dir/$k" ] || return 1
+	done
+}
+
+what_a_slow_link_carries_is_taken_while_nothing_else_waits_for_it() {
+	local k taken
+	_namespace slow
+	_fill 1 slow 1 60
+	wait_for '_loads_are_known 1'
+	taken=$(_count 1 offers_taken)
+	# More than is saved up for a burst, and no twentieth of this link.
+	on 1 tc qdisc replace dev eth0 root tbf rate 100mbit burst 512k latency 50ms
+	for ((k = 61; k <= 112; k++)); do
+		put_tmp "$(kv 1)/slow/$k" $MiB $k
+		wait_for '[ $(($(_count 1 offers_taken) - '"$taken"')) -ge '$((k - 63))' ]'
+	done
+	on 1 tc qdisc del dev eth0 root
+	wait_for '_all_are_there slow 112'
+	_clear slow 112
+}
+
 _bytes() { getfattr --absolute-names --only-values -n user.kvfs.bytes "$(kv "$1")/$2"; }
 _policy() { # I NAMESPACE ATTRIBUTE
 	getfattr --absolute-names --only-values -n "user.kvfs.$3" "$(kv "$1")/$2"
