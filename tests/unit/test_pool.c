@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "engine/checksum.h"
 #include "engine/pool_class.h"
+#include "engine/pool_internal.h"
 #include "tests/unit/pool_fixture.h"
 
 static bool aside_is(const struct pool_stats *s, uint64_t n)
@@ -712,6 +713,63 @@ START_TEST(an_idle_pool_sleeps)
 }
 END_TEST
 
+/* Frames of this size were asked for so often, and not had. */
+static void lack(struct pool *p, uint64_t bytes, int times)
+{
+	pthread_mutex_lock(&p->lock);
+	for (int i = 0; i < times; i++)
+		demand_note(p, pool_class_of(pool_pages(bytes)));
+	keeper_wake(p);
+	p->idle = false; /* until it has found nothing to do once more */
+	pthread_mutex_unlock(&p->lock);
+}
+
+static bool sleeps_in_a_warm_pool(struct pool *p)
+{
+	for (int i = 0; i < 200; i++) {
+		bool so;
+
+		pthread_mutex_lock(&p->lock);
+		so = p->filled && p->idle;
+		pthread_mutex_unlock(&p->lock);
+		if (so)
+			return true;
+		usleep(100000);
+	}
+	return false;
+}
+
+static bool lacks(struct pool *p, uint64_t bytes)
+{
+	unsigned cls;
+	bool so;
+
+	pthread_mutex_lock(&p->lock);
+	so = demand_short(p, &cls) && cls == pool_class_of(pool_pages(bytes));
+	pthread_mutex_unlock(&p->lock);
+	return so;
+}
+
+/*
+ * Blocks fill the capacity, READY frames of their size what may be preallocated
+ * beside it, 16 MiB. Of these 14 are wanted, and 2 are too few for one of 8.
+ */
+START_TEST(a_keeper_that_lacks_room_for_what_is_asked_for_sleeps)
+{
+	struct owner *o = owner_new(64 * MIB, MIB);
+
+	owner_open(o);
+	for (uint64_t n = 0; n < 64; n++)
+		owner_keep(o, n, MIB);
+	ck_assert(sleeps_in_a_warm_pool(o->pool));
+	lack(o->pool, 8 * MIB, 8);
+
+	ck_assert(sleeps_in_a_warm_pool(o->pool));
+	ck_assert(lacks(o->pool, 8 * MIB));
+	owner_free(o);
+}
+END_TEST
+
 static int open_fds(void)
 {
 	int n = 0;
@@ -786,6 +844,8 @@ static Suite *pool_suite(void)
 	tcase_add_test(room, what_is_too_large_for_the_pool_is_refused);
 	tcase_add_test(room, the_checksum_of_a_frame_is_that_of_its_bytes);
 	tcase_add_test(room, an_idle_pool_sleeps);
+	tcase_add_test(room,
+		       a_keeper_that_lacks_room_for_what_is_asked_for_sleeps);
 	tcase_add_test(room, frames_keep_no_descriptor_open);
 	suite_add_tcase(s, room);
 	return s;
