@@ -387,14 +387,22 @@ static int set_up(struct rdma_device *d)
 	return watch(d, &d->events, d->context->async_fd, on_events);
 }
 
+/* Starting a program must not move pages that the card writes to; of kernels
+ * since 5.12 the library knows that they see to it. It can do this once, and by
+ * one thread. */
+static pthread_once_t forks = PTHREAD_ONCE_INIT;
+
+static void fork_init(void)
+{
+	ibv_fork_init();
+}
+
 static struct rdma_device *device_open(struct transport *t, const char *name)
 {
 	struct rdma_device *d = calloc(1, sizeof(*d));
 	int rc = d ? 0 : -ENOMEM;
 
-	/* Starting a program must not move pages that the card writes to; of
-	 * kernels since 5.12 the library knows that they see to it. */
-	ibv_fork_init();
+	pthread_once(&forks, fork_init);
 	if (!rc) {
 		d->t = t;
 		snprintf(d->name, sizeof(d->name), "%s", name);
