@@ -333,7 +333,7 @@ const struct verb verb_topology = {
 		 "before slower. PIX: one PCIe switch between them, PXB: "
 		 "several, PHB: one host bridge, NODE: one NUMA node, SYS: "
 		 "over the interconnect of the sockets. What is missing for "
-		 "RDMA is said. Transfers of this version go by TCP.\n\n"
+		 "RDMA is said.\n\n"
 		 "Exit status: 0 there is a port that RDMA could use; 1 there "
 		 "is none; 2, 3 as always.",
 	.options = options,
