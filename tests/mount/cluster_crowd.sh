@@ -47,4 +47,76 @@ the_fifth_reader_gets_it_from_those_that_came_before() {
 	[ "$(_of_readers served)" -ge 1 ] || fail 'all got it from its holder'
 }
 
+# Nodes 2 to 5 are given it slowly; node 6, by LOCATE and by GET, was told to
+# ask them.
+_wait_behind_four() { # NAME DEADLINE_MS; READS, LOCATE, GET: processes
+	local i before
+	on 1 sh -c 'echo 4096 16384 65536 >/proc/sys/net/ipv4/tcp_wmem'
+	_links_to_readers replace tbf rate 4mbit burst 64k latency 400ms
+	READS=()
+	for i in 2 3 4 5; do
+		wait_for '[ -e "$(kv '$i')/n/'$1'" ]'
+		cat "$(kv $i)/n/$1" >/dev/null 2>&1 &
+		READS+=($!)
+	done
+	wait_for '[ "$(node_status 1 .remote.n_serving)" -ge 4 ]' 20
+	wait_for '[ -e "$(kv 6)/n/'"$1"'" ]'
+	before=$(node_status 6 .remote.busy)
+	"$HELPERS/ioctl" -w -f 1 -t "$2" "$(kv 6)/n" locate "$1" \
+		<"$T/go" >"$T/located" &
+	LOCATE=$!
+	exec 7>"$T/go" # until the frame was looked at
+	"$HELPERS/buffer" "$(kv 6)/n" deadline="$2" memfd=$SIZE register=0:$SIZE \
+		"get=1:0:$SIZE:0:0:$1" "check=0:0:$SIZE" >"$T/got" &
+	GET=$!
+	wait_for '[ "$(node_status 6 .remote.busy)" -ge '$((before + 2))' ]' 20
+}
+_all_again() { # NODE...
+	local i
+	for i; do
+		node_mount "$i"
+	done
+	all_know 6
+	wait "${READS[@]}" || :
+}
+SIZE=16777216
+mkfifo "$T/go"
+
+killed_nodes_that_were_named_are_passed_over() {
+	local i
+	put_published "$(kv 1)/n/named" $SIZE 0
+	_wait_behind_four named 60000
+	for i in 2 3 4 5; do
+		node_kill $i
+	done
+	_links_to_readers del
+	wait $GET
+	wait_for '[ -s "$T/located" ]' 60
+	expect 'located' "$(sed 's/ [0-9]*:/ :/' "$T/located")" "0 1 1 :$SIZE"
+	holds "$(mnt 6)/.kvfs/frames/$(cut -d' ' -f4 "$T/located" |
+		cut -d: -f1)" $SIZE 0
+	exec 7>&-
+	wait $LOCATE
+	expect 'got' "$(tail -n +2 "$T/got" | tr -d '!')" "$SIZE/$SIZE
+same"
+	_all_again 2 3 4 5
+}
+
+with_all_who_have_it_killed_it_is_not_there() {
+	local i
+	put_published "$(kv 1)/n/lost" $SIZE 0
+	_wait_behind_four lost 5000
+	for i in 1 2 3 4 5; do
+		node_kill $i
+	done
+	_links_to_readers del
+	exec 7>&-
+	wait $LOCATE $GET || :
+	expect 'located' "$(sed 's/EREMOTE/ENOENT/;s/^1/0/' "$T/located")" \
+		'0 1 0 ENOENT'
+	expect 'got' "$(sed -n '2s/ETIMEDOUT/ENOENT/;2p' "$T/got")" ENOENT
+	_all_again 1 2 3 4 5
+	holds_soon "$(kv 6)/n/lost" $SIZE 0 20
+}
+
 run_tests
