@@ -114,6 +114,10 @@ wrong_arguments_are_refused() {
 	_wrong 2 "'0'" --remote --threads 0
 	_wrong 2 "'17'" --remote --threads 17
 	_wrong 2 '--remote' "$(mnt 1)" "$(mnt 2)"
+	_wrong 2 'only with --remote' --transport=rdma
+	_wrong 2 'transport' --remote --transport=pigeons
+	[ -n "$(ls /sys/class/infiniband 2>/dev/null)" ] ||
+		_wrong 3 'no RDMA port' --remote --transport=rdma
 	_wrong 3 'not a kvfs' --remote "$T" "$(mnt 2)"
 	_wrong 3 'none' --remote "$T/none" "$(mnt 2)"
 }
