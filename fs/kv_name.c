@@ -166,7 +166,7 @@ static void make_namespace(struct call *c)
 	};
 	int err = is_there(c) ? EEXIST
 			      : meta_namespace_put(c->fs->meta, c->deadline,
-						   c->name, &m, false);
+						   c->name, &m, true);
 
 	if (err)
 		call_reply_err(c, err);

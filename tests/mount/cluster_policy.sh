@@ -40,6 +40,16 @@ a_namespace_is_the_same_on_all_nodes_whoever_changed_it() {
 	refused "$EACCES" as_nobody ls "$(kv 2)/policy/none"
 }
 
+_makes() { ! mkdir "$1" 2>/dev/null || say made; } # PATH
+two_nodes_that_make_one_namespace_at_once_make_one() {
+	local i made
+	for i in {1..20}; do
+		made=$({ _makes "$(kv 1)/once-$i" & _makes "$(kv 2)/once-$i"; wait; } | wc -l)
+		expect "once-$i is made" "$made" 1
+		rmdir "$(kv 1)/once-$i" || rmdir "$(kv 2)/once-$i"
+	done
+}
+
 prefetch_brings_blocks_here() {
 	local i
 	mkdir "$(kv 1)/n/chain"
