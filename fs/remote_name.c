@@ -14,7 +14,7 @@
  * makes a tombstone and tells the holders.
  *
  * The kernel holds a directory's lock over a LOOKUP, so it is answered after
- * 20 ms with what is known here. That is a miss which the kernel does not
+ * 100 ms with what is known here. That is a miss which the kernel does not
  * remember, and the answer that comes late is kept for 100 ms for who asks
  * again.
  */

@@ -145,8 +145,10 @@ struct meta_kv_found {
 	uint32_t holders[META_KV_HOLDERS_MAX];
 };
 
-/* A LOOKUP of the kernel waits no longer for Redis than this. */
-#define META_KV_LOOKUP_NS 20000000LL
+/* A LOOKUP of the kernel waits no longer for Redis than this. On a busy machine
+ * answers take tens of ms, and one that is not waited for costs all the rest of
+ * a chain, which is computed again. */
+#define META_KV_LOOKUP_NS 100000000LL
 
 /**
  * meta_kv_lookup - ask Redis for a block or a directory: one round trip

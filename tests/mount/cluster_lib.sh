@@ -92,7 +92,7 @@ published() { # PATH: waits until Redis said that this block is the one
 put_published() { put_tmp "$@" && published "$1"; } # PATH SIZE SEED
 is_gone() { [ ! -e "$1" ]; }
 _holds_now() { { "$HELPERS/pattern" check "$3" "$2" <"$1"; } 2>/dev/null; }
-# A lookup that Redis does not answer in 20 ms is a miss (the next one may not
+# A lookup that Redis does not answer in 100 ms is a miss (the next one may not
 # be). Once the name is there the first read must be right.
 holds() { # PATH SIZE SEED
 	wait_for "[ -e '$1' ]"
