@@ -143,6 +143,23 @@ what_a_slow_link_carries_is_taken_while_nothing_else_waits_for_it() {
 	_clear slow 112
 }
 
+a_replay_over_all_nodes_hits_what_any_of_them_stored() {
+	local i
+	# 20 chains of five, each asked for once on each node.
+	for ((i = 0; i < 60; i++)); do
+		printf '{"timestamp": %d, "input_length": 2560, "output_length": 5, "hash_ids": [%s]}\n' \
+			$((i * 10)) "$(seq -s ', ' $((i % 20 * 10)) $((i % 20 * 10 + 4)))"
+	done >"$T/trace.jsonl"
+	timeout 100 "$KVFS" replay --json "$T/trace.jsonl" \
+		"$(mnt 1)" "$(mnt 2)" "$(mnt 3)" >"$T/result" ||
+		fail "exit code $?"
+	expect 'nodes' "$(jq .nodes "$T/result")" 3
+	expect 'references' "$(jq .block_refs "$T/result")" 300
+	expect 'wrong bytes' "$(jq .verify_errors "$T/result")" 0
+	# Of three that are no pool each would hit nothing.
+	jq -e '.of_one_node > 0.5' "$T/result" >/dev/null || fail "$(cat "$T/result")"
+}
+
 _bytes() { getfattr --absolute-names --only-values -n user.kvfs.bytes "$(kv "$1")/$2"; }
 _policy() { # I NAMESPACE ATTRIBUTE
 	getfattr --absolute-names --only-values -n "user.kvfs.$3" "$(kv "$1")/$2"
