@@ -62,13 +62,15 @@ _wait_behind_four() { # NAME DEADLINE_MS; READS, LOCATE, GET: processes
 	wait_for '[ "$(node_status 1 .remote.n_serving)" -ge 4 ]' 20
 	wait_for '[ -e "$(kv 6)/n/'"$1"'" ]'
 	before=$(node_status 6 .remote.busy)
+	# GET first: it would wait for the fetch of LOCATE, and not ask.
+	"$HELPERS/buffer" "$(kv 6)/n" deadline="$2" memfd=$SIZE register=0:$SIZE \
+		"get=1:0:$SIZE:0:0:$1" "check=0:0:$SIZE" >"$T/got" &
+	GET=$!
+	wait_for '[ "$(node_status 6 .remote.busy)" -gt '"$before"' ]' 20
 	"$HELPERS/ioctl" -w -f 1 -t "$2" "$(kv 6)/n" locate "$1" \
 		<"$T/go" >"$T/located" &
 	LOCATE=$!
 	exec 7>"$T/go" # until the frame was looked at
-	"$HELPERS/buffer" "$(kv 6)/n" deadline="$2" memfd=$SIZE register=0:$SIZE \
-		"get=1:0:$SIZE:0:0:$1" "check=0:0:$SIZE" >"$T/got" &
-	GET=$!
 	wait_for '[ "$(node_status 6 .remote.busy)" -ge '$((before + 2))' ]' 20
 }
 _all_again() { # NODE...
