@@ -99,17 +99,19 @@ local function reap(n, now)
 	end
 end
 
--- Those of a store that was lost are not given out again: what a node knows
--- to have been given out is passed over, and what it cannot know is jumped
--- over. The jump is the caller's random number: math.random repeats itself.
-local function incarnation_new(n, now, known, random)
+-- Those of a store that was lost are not given out again, and all of them are
+-- older: a new one begins at the seconds since 2025, and past what the node that
+-- joins knows to have been given out, with as many that it has not heard of.
+local UNHEARD = 10000
+
+local function incarnation_new(n, now, known)
 	local last = tonumber(redis.call('GET', n .. 'inc') or 0)
 	if last == 0 or last < known then
-		last = math.max(known, math.floor(now / 1000) - 1735689600) +
-			tonumber(random:sub(-5))
+		last = math.max(known > 0 and known + UNHEARD or 0,
+				math.floor(now / 1000) - 1735689600)
+		redis.call('SET', n .. 'inc', string.format('%.0f', last))
 	end
-	redis.call('SET', n .. 'inc', string.format('%.0f', last + 1))
-	return last + 1
+	return redis.call('INCR', n .. 'inc')
 end
 
 local function record_set(n, inc, record)
@@ -132,7 +134,7 @@ local function node_join(k, a)
 		if mine then
 			forget(n, mine)
 		end
-		mine = incarnation_new(n, now, tonumber(a[6]), a[5])
+		mine = incarnation_new(n, now, tonumber(a[6]))
 		redis.call('HSET', n .. 'uuid', a[1], mine)
 		redis.call('INCR', n .. 'version')
 	end
