@@ -18,6 +18,7 @@
 
 struct way {
 	char *labels;
+	size_t labels_bytes; /* fclose writes both */
 	struct engine_peer_info info; /* of a device: n_links, traffic */
 };
 
@@ -31,9 +32,8 @@ struct ways {
 static struct way *way_next(struct ways *w, FILE **f)
 {
 	struct way *way = w->n < w->max ? &w->all[w->n] : NULL;
-	size_t bytes;
 
-	*f = way ? open_memstream(&way->labels, &bytes) : NULL;
+	*f = way ? open_memstream(&way->labels, &way->labels_bytes) : NULL;
 	w->n += *f != NULL;
 	return *f ? way : NULL;
 }
