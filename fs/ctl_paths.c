@@ -18,7 +18,7 @@
 
 struct way {
 	char *labels;
-	size_t labels_bytes; /* fclose writes both */
+	size_t labels_bytes;	      /* fclose writes both */
 	struct engine_peer_info info; /* of a device: n_links, traffic */
 };
 
