@@ -208,26 +208,17 @@ guest_mounts() {
 	EOF
 }
 
-# two_machines A B [SECOND-NETWORK] - the guest.sh of two folders, joined by a
-# network or two; both must succeed.
+# two_machines A B - the guest.sh of two folders, joined by a network; both must
+# succeed.
 two_machines() {
-	local a=$1 b=$2 second=${3:-} pid_a pid_b i
-	local -a net_a=() net_b=()
-	for i in n ${second:+o}; do
-		net_a+=(-netdev "stream,id=$i,server=on,addr.type=unix,addr.path=$TMPDIR/net-$i")
-		net_b+=(-netdev "stream,id=$i,server=off,addr.type=unix,addr.path=$TMPDIR/net-$i")
-	done
-	if [ -n "$second" ]; then
-		net_a+=(-device "virtio-net-pci,netdev=o,mac=52:54:00:00:01:01,romfile=")
-		net_b+=(-device "virtio-net-pci,netdev=o,mac=52:54:00:00:01:02,romfile=")
-	fi
-	machine "$a" 1 "${net_a[@]}"
+	local a=$1 b=$2 pid_a pid_b net="stream,id=n,addr.type=unix,addr.path=$TMPDIR/net"
+	machine "$a" 1 -netdev "$net,server=on"
 	pid_a=$!
-	until [ -S "$TMPDIR/net-n" ] && { [ -z "$second" ] || [ -S "$TMPDIR/net-o" ]; }; do
+	until [ -S "$TMPDIR/net" ]; do
 		kill -0 $pid_a || fail 'the first machine did not start'
 		sleep 0.1
 	done
-	machine "$b" 2 "${net_b[@]}"
+	machine "$b" 2 -netdev "$net,server=off"
 	pid_b=$!
 	machine_ends "$b" $pid_b
 	machine_ends "$a" $pid_a
