@@ -19,7 +19,7 @@
 #define HANDLE_DMA_BUF 1
 #define ERROR_OUT_OF_MEMORY 2
 
-static int find(void *library, const char *name, void *function)
+int gds_cuda_find(void *library, const char *name, void *function)
 {
 	void *found = dlsym(library, name);
 
@@ -31,18 +31,18 @@ static int find_all(struct gds_cuda *c)
 {
 	void *l = c->library;
 
-	find(l, "cuMemGetHandleForAddressRange", &c->export);
-	if (find(l, "cuInit", &c->init) ||
-	    find(l, "cuPointerGetAttribute", &c->pointer_get) ||
-	    find(l, "cuCtxPushCurrent_v2", &c->push) ||
-	    find(l, "cuCtxPopCurrent_v2", &c->pop) ||
-	    find(l, "cuStreamCreate", &c->stream_create) ||
-	    find(l, "cuStreamDestroy_v2", &c->stream_destroy) ||
-	    find(l, "cuStreamSynchronize", &c->stream_wait) ||
-	    find(l, "cuMemcpyHtoDAsync_v2", &c->to_device) ||
-	    find(l, "cuMemcpyDtoHAsync_v2", &c->to_host) ||
-	    find(l, "cuMemHostRegister_v2", &c->host_register) ||
-	    find(l, "cuMemHostUnregister", &c->host_unregister))
+	gds_cuda_find(l, "cuMemGetHandleForAddressRange", &c->export);
+	if (gds_cuda_find(l, "cuInit", &c->init) ||
+	    gds_cuda_find(l, "cuPointerGetAttribute", &c->pointer_get) ||
+	    gds_cuda_find(l, "cuCtxPushCurrent_v2", &c->push) ||
+	    gds_cuda_find(l, "cuCtxPopCurrent_v2", &c->pop) ||
+	    gds_cuda_find(l, "cuStreamCreate", &c->stream_create) ||
+	    gds_cuda_find(l, "cuStreamDestroy_v2", &c->stream_destroy) ||
+	    gds_cuda_find(l, "cuStreamSynchronize", &c->stream_wait) ||
+	    gds_cuda_find(l, "cuMemcpyHtoDAsync_v2", &c->to_device) ||
+	    gds_cuda_find(l, "cuMemcpyDtoHAsync_v2", &c->to_host) ||
+	    gds_cuda_find(l, "cuMemHostRegister_v2", &c->host_register) ||
+	    gds_cuda_find(l, "cuMemHostUnregister", &c->host_unregister))
 		return -ENODEV;
 	return 0;
 }

@@ -42,6 +42,9 @@ struct gds_gpu_memory {
  * or no GPU. */
 int gds_cuda_open(struct gds_cuda *c);
 void gds_cuda_close(struct gds_cuda *c);
+/** gds_cuda_find - a function of a library found at run time, into the pointer
+ *  at `function`; 0 or -ENODEV. */
+int gds_cuda_find(void *library, const char *name, void *function);
 
 /** gds_cuda_memory_open - 0, -EINVAL it is no memory of a GPU, or not so long;
  *  -ENOMEM, -EIO. */

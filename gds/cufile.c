@@ -3,7 +3,6 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <string.h>
 
 /* Of NVIDIA's cuFile API. */
 #define LIBRARY "libcufile.so.0"
@@ -27,27 +26,19 @@ struct properties {
 	unsigned more[64]; /* later versions have some more */
 };
 
-static int find(void *library, const char *name, void *function)
-{
-	void *found = dlsym(library, name);
-
-	memcpy(function, &found, sizeof(found));
-	return found ? 0 : -ENODEV;
-}
-
 static int find_all(struct gds_cufile *f)
 {
 	void *l = f->library;
 
 	/* Before 12.0 there is none that counts; it closes with the process. */
-	find(l, "cuFileDriverClose_v2", &f->driver_close);
-	if (find(l, "cuFileDriverOpen", &f->driver_open) ||
-	    find(l, "cuFileDriverGetProperties", &f->driver_get) ||
-	    find(l, "cuFileHandleRegister", &f->add_file) ||
-	    find(l, "cuFileHandleDeregister", &f->remove_file) ||
-	    find(l, "cuFileBufRegister", &f->add_memory) ||
-	    find(l, "cuFileBufDeregister", &f->remove_memory) ||
-	    find(l, "cuFileRead", &f->read))
+	gds_cuda_find(l, "cuFileDriverClose_v2", &f->driver_close);
+	if (gds_cuda_find(l, "cuFileDriverOpen", &f->driver_open) ||
+	    gds_cuda_find(l, "cuFileDriverGetProperties", &f->driver_get) ||
+	    gds_cuda_find(l, "cuFileHandleRegister", &f->add_file) ||
+	    gds_cuda_find(l, "cuFileHandleDeregister", &f->remove_file) ||
+	    gds_cuda_find(l, "cuFileBufRegister", &f->add_memory) ||
+	    gds_cuda_find(l, "cuFileBufDeregister", &f->remove_memory) ||
+	    gds_cuda_find(l, "cuFileRead", &f->read))
 		return -ENODEV;
 	return 0;
 }

@@ -15,10 +15,9 @@
  *                      half 1 ◀──GET── daemon
  *
  * One ring a handle, made with its first such buffer, gone with its last; files
- * (file.c) go through it, too. A
- * half is used again only after its stream was waited for. A block that has
- * not room in a half is read in pieces, and stored by way of a buffer made for
- * it.
+ * (file.c) go through it, too. A half is used again only after its stream was
+ * waited for. A block that has not room in a half is read in pieces, and stored
+ * by way of a buffer made for it.
  */
 
 #define HALF GDS_RING_HALF

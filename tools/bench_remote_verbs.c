@@ -104,20 +104,6 @@ static double measure(const struct remote_ends *e, const struct remote_case *k)
 {
 	char size[16], queues[16], port[16], writes[32];
 	char to[REMOTE_ADDRESS_BYTES];
-	char *server[] = {"ib_write_bw",
-			  "-R",
-			  "-F",
-			  "-N",
-			  "-n",
-			  writes,
-			  "-s",
-			  size,
-			  "-q",
-			  queues,
-			  "-p",
-			  port,
-			  "--output=bandwidth",
-			  NULL};
 	char *client[] = {"ib_write_bw",
 			  "-R",
 			  "-F",
@@ -133,6 +119,7 @@ static double measure(const struct remote_ends *e, const struct remote_case *k)
 			  "--output=bandwidth",
 			  to,
 			  NULL};
+	char *server[sizeof(client) / sizeof(*client) - 1];
 	double rate = -1;
 
 	snprintf(size, sizeof(size), "%zu", k->bytes);
@@ -140,6 +127,9 @@ static double measure(const struct remote_ends *e, const struct remote_case *k)
 	snprintf(writes, sizeof(writes), "%llu",
 		 (unsigned long long)writes_of(k));
 	strcpy(to, e->b.address);
+	/* The same, but for the address. */
+	memcpy(server, client, sizeof(server));
+	server[sizeof(server) / sizeof(*server) - 1] = NULL;
 	for (unsigned n = 0; n < TRIES && rate < 0 && !bench_stopped; n++) {
 		snprintf(port, sizeof(port), "%d", remote_port_find());
 		rate = try_once(e, client, server, PAUSE_MS << 2 * n);
