@@ -4,13 +4,14 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "base/cleanup.h"
+#include "base/xxh3.h"
 
 /* Read rather than mapped: a mapping of a block would make the lease probe
- * of its frame fail for as long as it lives, and a truncation SIGBUS. */
-#define PIECE_BYTES (1u << 20)
+ * of its frame fail for as long as it lives, and a truncation SIGBUS. A piece
+ * is still in the second-level cache when it is hashed. */
+#define PIECE_BYTES (256u << 10)
 
 static void state_free(XXH3_state_t **s)
 {

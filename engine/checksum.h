@@ -11,7 +11,7 @@
  * @sum: low and high half; set only on success
  *
  * Returns: 0, -EIO the file is shorter, or another -errno.
- * Threads: any; needs 1 MiB of heap while it runs.
+ * Threads: any; needs 256 KiB of heap while it runs.
  */
 int checksum_fd(int fd, uint64_t bytes, uint64_t sum[2]);
 

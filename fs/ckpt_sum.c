@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "base/cleanup.h"
 #include "base/log.h"
+#include "base/xxh3.h"
 #include "fs/ckpt_fetch.h"
 
 /*
