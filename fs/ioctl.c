@@ -35,6 +35,8 @@ static void do_version(struct call *c)
 		v.features |= KVFS_IOC_HAS_PASSTHROUGH;
 	if (c->fs->remote)
 		v.features |= KVFS_IOC_HAS_CLUSTER;
+	if (c->fs->remote && c->fs->remote->has_card)
+		v.features |= KVFS_IOC_HAS_RDMA;
 	if (rings_offered(c->fs->rings))
 		v.features |= KVFS_IOC_HAS_RING;
 	snprintf(v.version, sizeof(v.version), "%s", KVFS_VERSION);

@@ -66,6 +66,11 @@ struct kvfs_ioc_head {
 #define KVFS_IOC_HAS_CLUSTER (1ull << 1)
 /* KVFS_IOC_RING is there. */
 #define KVFS_IOC_HAS_RING (1ull << 2)
+/* A card is here that may be used: what comes from nodes that have one, too,
+ * comes by RDMA as long as that works. */
+#define KVFS_IOC_HAS_RDMA (1ull << 3)
+/* No bit tells of a GPU: the daemon reaches the memory of none. libkvfs copies
+ * by way of a buffer (kvfs_register_gpu). */
 
 /* In the request all but the head is 0, and head.abi may be any. */
 struct kvfs_ioc_version {

@@ -152,21 +152,10 @@ static bool has_scheme(const char *address)
 	return !strncmp(address, "unix:", 5) || is_rdma(address);
 }
 
-/* A node with a card listens by it. */
-static bool has_card(struct remote *r)
-{
-	const char *a;
-
-	for (uint32_t i = 0; (a = engine_address(r->engine, i)); i++)
-		if (is_rdma(a))
-			return true;
-	return false;
-}
-
 /* By RDMA only where both sides have a card; by TCP unless it is ruled out. */
 static bool may_use(struct remote *r, const char *address)
 {
-	return is_rdma(address) ? has_card(r)
+	return is_rdma(address) ? r->has_card
 				: r->fs->config.transport != TRANSPORT_RDMA;
 }
 
@@ -382,8 +371,10 @@ static int open_engine(struct remote *r)
 	struct meta_node self;
 	int err = 0;
 
-	for (unsigned i = 0; i < c.n_listen; i++)
+	for (unsigned i = 0; i < c.n_listen; i++) {
 		listen[i] = text[i];
+		r->has_card = r->has_card || is_rdma(text[i]);
+	}
 	c.self.incarnation = meta_node_self(r->fs->meta);
 	if (!meta_node_get(r->fs->meta, c.self.incarnation, &self) ||
 	    parse_uuid(self.uuid, c.self.uuid)) {

@@ -90,6 +90,7 @@ struct remote_counters {
 struct remote {
 	struct fs *fs;
 	struct engine *engine;
+	bool has_card;		  /* listens by RDMA; set before the engine */
 	struct workers *fetchers; /* each waits for one fetch at a time */
 	struct workers *servers;  /* what peers ask: needs kv->lock */
 	struct workers *chores;	  /* one: offers, heartbeats' news */

@@ -19,7 +19,7 @@ EOPNOTSUPP='Operation not supported'
 EMSGSIZE='Message too long'
 
 the_version_is_told_on_every_directory() {
-	local features=5 # passthrough, rings
+	local features=5 # passthrough, rings; no cluster, so no card
 	[ "$KVFS_RUNG" != direct ] || features=4
 	for dir in "$M" "$CTL" "$KV" "$KV/n/sub" "$CKPT"; do
 		expect "$dir" "$(_ioctl "$dir" version)" \

@@ -36,9 +36,18 @@ mkdir "$a" "$b"
 {
 	guest_begins 10.9.0.2
 	guest_mounts 2
+	cat <<-EOF
+		rdma_told() { # bit 3 of VERSION's features
+			local features
+			features=\$('$HELPERS/ioctl' /tmp/m version | cut -d' ' -f1)
+			[ \$((0x\$features >> 3 & 1)) = \$1 ] ||
+				{ echo "features: \$features"; look; }
+		}
+	EOF
 	cat <<-'EOF'
 		until_it 'redis-cli -h 10.9.0.1 ping >/dev/null 2>&1'
 		mount_it transport=auto
+		rdma_told 1
 		until_it '[ -e /tmp/m/kv/n/ready ]'
 
 		same first-1 400001
@@ -63,6 +72,7 @@ mkdir "$a" "$b"
 
 		"$kvfs" umount /tmp/m
 		mount_it transport=tcp
+		rdma_told 0
 		same third-3 200003
 		[ "$(via)" = tcp ]
 		echo 'ok: transport=tcp'
@@ -70,6 +80,7 @@ mkdir "$a" "$b"
 		rdma link add other type rxe netdev lo
 		"$kvfs" umount /tmp/m
 		mount_it transport=auto,rdma-device=other
+		rdma_told 0
 		same third-3 200003
 		[ "$(via)" = tcp ]
 		echo 'ok: not by a card that rdma-device= does not name'
