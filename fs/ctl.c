@@ -15,6 +15,7 @@
 #include "fs/frames.h"
 #include "fs/fs.h"
 #include "fs/locks.h"
+#include "meta/nodes.h"
 
 /*
  * The view of what is nobody else's: the mount's root directory (kv, ckpt,
@@ -24,6 +25,9 @@
 /* Inode numbers of this view, apart from those of kv and ckpt. */
 #define CTL_INO(n) ((1ULL << 62) + (n))
 #define ENTRY_TIMEOUT 3600.0
+
+/* How long who asks for the nodes waits for Redis. */
+#define REFRESH_NS (300 * NS_PER_MS)
 
 struct ctl_inode {
 	struct inode head;
@@ -77,6 +81,7 @@ enum {
 	CTL_ROOT,
 	CTL_DIR,
 	CTL_FIRST_FILE,
+	CTL_NODES = 4,
 	CTL_EVENTS = 6,
 	CTL_MATCH = 8,
 	CTL_FRAMES = 9,
@@ -195,19 +200,9 @@ static bool may_see_all(const struct call *c)
 	return !c->uid || c->uid == geteuid();
 }
 
-static void do_open(struct call *c)
+static void open_text(struct call *c)
 {
-	char *text;
-
-	if (is_match(c)) {
-		ctl_match_open(c);
-		return;
-	}
-	if ((c->fi.flags & O_ACCMODE) != O_RDONLY) {
-		call_reply_err(c, EPERM);
-		return;
-	}
-	text = entries[index_of(c->inode)].text(c->fs, may_see_all(c));
+	char *text = entries[index_of(c->inode)].text(c->fs, may_see_all(c));
 	if (!text) {
 		call_reply_err(c, ENOMEM);
 		return;
@@ -216,6 +211,24 @@ static void do_open(struct call *c)
 	c->fi.direct_io = 1;
 	c->fi.noflush = 1;
 	call_reply_open(c, &c->fi);
+}
+
+static void open_nodes(struct call *c)
+{
+	meta_nodes_refresh(c->fs->meta, clock_now_ns() + REFRESH_NS);
+	open_text(c);
+}
+
+static void do_open(struct call *c)
+{
+	if (is_match(c))
+		ctl_match_open(c);
+	else if ((c->fi.flags & O_ACCMODE) != O_RDONLY)
+		call_reply_err(c, EPERM);
+	else if (index_of(c->inode) == CTL_NODES)
+		call_defer(c, open_nodes);
+	else
+		open_text(c);
 }
 
 /*

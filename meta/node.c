@@ -42,12 +42,14 @@ struct node {
 
 	_Atomic int64_t beat_ns; /* when the last beat that was answered left */
 
-	pthread_mutex_t lock; /* a leaf; guards the rest */
-	pthread_cond_t changed;
+	pthread_mutex_t lock;	/* a leaf; guards the rest */
+	pthread_cond_t changed; /* for the heartbeat */
+	pthread_cond_t beaten;
 	struct meta_self self; /* what we tell of us */
 	bool check, stop;
-	bool started;	 /* the ops may be called */
-	uint64_t checks; /* how often a connection was new */
+	uint64_t beats, beats_done; /* begun; over, answered or not */
+	bool started;		    /* the ops may be called */
+	uint64_t checks;	    /* how often a connection was new */
 	pthread_t thread;
 	bool has_thread;
 };
@@ -344,10 +346,22 @@ static bool beat_wait(struct node *n)
 	return !n->stop;
 }
 
-static void confirm(struct node *n, uint64_t checks)
+/* Returns: how many connections there were before it. */
+static uint64_t beat_begins(struct node *n)
 {
 	scoped_lock(&n->lock);
-	if (checks == n->checks) /* else: yet another connection meanwhile */
+
+	n->beats++;
+	return n->checks;
+}
+
+static void beat_ends(struct node *n, bool answered, uint64_t checks)
+{
+	scoped_lock(&n->lock);
+
+	n->beats_done = n->beats;
+	pthread_cond_broadcast(&n->beaten);
+	if (answered && checks == n->checks) /* else: yet another connection */
 		n->confirmed = true;
 }
 
@@ -357,15 +371,12 @@ static void *node_thread(void *arg)
 	struct node *n = m->node;
 
 	do {
-		uint64_t checks;
+		uint64_t checks = beat_begins(n);
+		bool answered = !beat_once(m);
 
-		pthread_mutex_lock(&n->lock);
-		checks = n->checks;
-		pthread_mutex_unlock(&n->lock);
-		if (!beat_once(m)) {
-			confirm(n, checks);
+		beat_ends(n, answered, checks);
+		if (answered)
 			meta_kv_wake(m);
-		}
 	} while (beat_wait(n));
 	return NULL;
 }
@@ -438,6 +449,21 @@ bool meta_nodes_alone(struct meta *m)
 	return age <= ALONE_NS;
 }
 
+void meta_nodes_refresh(struct meta *m, int64_t deadline)
+{
+	struct timespec t = clock_timespec(deadline);
+	struct node *n = m->node;
+	uint64_t wanted;
+	scoped_lock(&n->lock);
+
+	wanted = n->beats + 1; /* one that is under way may have asked before */
+	n->check = true;
+	pthread_cond_signal(&n->changed);
+	while (!n->stop && n->beats_done < wanted)
+		if (pthread_cond_timedwait(&n->beaten, &n->lock, &t))
+			return;
+}
+
 int64_t meta_node_lease(struct meta *m)
 {
 	return m->node->beat_ns + (NODE_TTL_MS - 1000) * NS_PER_MS;
@@ -485,6 +511,7 @@ int meta_node_open(struct meta *m)
 		return -ENOMEM;
 	pthread_mutex_init(&n->lock, NULL);
 	cond_init(&n->changed);
+	cond_init(&n->beaten);
 	m->node = n;
 	err = uuid_load(n, m->state_dir);
 	err = err ? err : meta_members_open(m);
@@ -529,6 +556,7 @@ void meta_node_stop(struct meta *m)
 	pthread_mutex_lock(&n->lock);
 	n->stop = true;
 	pthread_cond_signal(&n->changed);
+	pthread_cond_broadcast(&n->beaten);
 	pthread_mutex_unlock(&n->lock);
 	pthread_join(n->thread, NULL);
 	n->has_thread = false;
@@ -542,6 +570,7 @@ void meta_node_close(struct meta *m)
 
 	if (!n)
 		return;
+	pthread_cond_destroy(&n->beaten);
 	pthread_cond_destroy(&n->changed);
 	pthread_mutex_destroy(&n->lock);
 	free(n);

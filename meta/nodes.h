@@ -103,6 +103,14 @@ unsigned meta_nodes(struct meta *m,
 		    bool (*fn)(void *arg, const struct meta_node *node),
 		    void *arg);
 
+/**
+ * meta_nodes_refresh - hear of the others now, not with the next heartbeat
+ * @deadline: on the monotonic clock; what is known by then has to do
+ *
+ * Threads: any that may wait for Redis.
+ */
+void meta_nodes_refresh(struct meta *m, int64_t deadline);
+
 /** meta_node_get - the reached node of an incarnation; false: it is none. */
 bool meta_node_get(struct meta *m, uint32_t incarnation,
 		   struct meta_node *node);

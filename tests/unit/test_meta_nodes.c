@@ -176,6 +176,27 @@ START_TEST(nodes_know_each_other_s_record_and_load)
 }
 END_TEST
 
+START_TEST(who_asks_for_the_nodes_has_those_that_there_are_now)
+{
+	int64_t asked;
+
+	nodes_up();
+	meta_nodes_refresh(a->meta, clock_now_ns() + 30 * NS_PER_S);
+	ck_assert_uint_eq(count_nodes(a), 2);
+	node_free(b);
+	meta_nodes_refresh(a->meta, clock_now_ns() + 30 * NS_PER_S);
+	ck_assert_uint_eq(count_nodes(a), 1);
+
+	server_signal(SIGSTOP);
+	asked = clock_now_ns();
+	meta_nodes_refresh(a->meta, asked + 50 * NS_PER_MS);
+	ck_assert_int_ge(clock_now_ns(), asked + 50 * NS_PER_MS);
+	ck_assert_uint_eq(count_nodes(a), 1);
+	server_signal(SIGCONT);
+	node_free(a);
+}
+END_TEST
+
 START_TEST(a_node_s_coming_changing_and_going_is_told_once)
 {
 	struct meta_self how = {.n_addrs = 1, .addrs = {"10.0.0.2:7411"}};
@@ -717,6 +738,7 @@ int main(void)
 	add(s, "membership",
 	    (const TTest *const[]){
 		    nodes_know_each_other_s_record_and_load,
+		    who_asks_for_the_nodes_has_those_that_there_are_now,
 		    a_node_s_coming_changing_and_going_is_told_once,
 		    the_table_is_fetched_only_when_its_version_moved,
 		    a_refused_heartbeat_declares_nobody_dead,
