@@ -56,7 +56,8 @@ struct sample {
 	  FS(in_place))                                                        \
 	M(lent_frames, gauge, "holds of clients on frames: pins, opens",       \
 	  FS(lent))                                                            \
-	M(lent_bytes, gauge, "bytes that they hold", FS(lent_bytes))           \
+	M(lent_bytes, gauge, "memory that they hold, once a user",             \
+	  FS(lent_bytes))                                                      \
 	M(buffers, gauge, "buffers that clients have registered", FS(buffers)) \
 	M(buffer_bytes, gauge, "bytes mapped of them", FS(buffer_bytes))       \
 	M(rings, gauge, "rings that clients have", FS(rings))                  \

@@ -164,7 +164,7 @@ static int may_open(struct call *c, const struct kv_caller *who,
 
 /* Lock held. Returns: 0, or -errno; -EAGAIN: ask with his groups. */
 static int open_frame(struct call *c, const struct kv_caller *who,
-		      struct kv_hold *hold)
+		      struct kv_hold **hold)
 {
 	struct kv *kv = c->fs->kv;
 	struct kv_lent *lent = lent_of(kv, frame_of(c));
@@ -187,20 +187,14 @@ static int open_frame(struct call *c, const struct kv_caller *who,
 static int open_as(struct call *c, const struct kv_caller *who)
 {
 	struct kv *kv = c->fs->kv;
-	struct kv_hold *hold = calloc(1, sizeof(*hold));
-	int err = -ENOMEM;
+	struct kv_hold *hold = NULL;
+	int err;
 
-	if (hold) {
-		pthread_mutex_lock(&kv->lock);
-		err = open_frame(c, who, hold);
-		pthread_mutex_unlock(&kv->lock);
-	}
-	if (err) {
-		free(hold);
-		return err;
-	}
+	pthread_mutex_lock(&kv->lock);
+	err = open_frame(c, who, &hold);
+	pthread_mutex_unlock(&kv->lock);
 	c->fi.fh = (uint64_t)(uintptr_t)hold;
-	return 0;
+	return err;
 }
 
 static void reply_open(struct call *c, int err)
@@ -256,7 +250,6 @@ static void do_release(struct call *c)
 	pthread_mutex_lock(&kv->lock);
 	kv_hold_drop(kv, hold_of(c));
 	pthread_mutex_unlock(&kv->lock);
-	free(hold_of(c));
 	locks_release(c);
 	call_reply_err(c, 0);
 }

@@ -8,10 +8,11 @@
 #include "fs/users.h"
 
 #define PIN_LISTS 64 /* of one directory; a power of 2 */
+#define PAGE 4096u   /* the pool's memory is so many bytes, or more of them */
 
 struct pin {
 	struct pin *next;
-	struct kv_hold hold;
+	struct kv_hold *hold;
 	uint32_t n; /* LOCATEs less UNPINs */
 };
 
@@ -78,37 +79,89 @@ static void lent_settle(struct kv *kv, struct kv_lent *lent)
 
 /* -- holds -------------------------------------------------------------- */
 
-/* The hold is counted; what it held may be gone afterwards. */
-static void charge(struct kv *kv, struct fs_user *user, struct kv_lent *lent,
-		   int n)
+static uint64_t memory_of(const struct kv_lent *lent)
 {
-	uint64_t bytes = (uint64_t)n * lent->bytes;
+	return (lent->bytes + PAGE - 1) / PAGE * PAGE;
+}
 
-	user_charge(user, n, (int64_t)bytes);
-	lent->holds += (uint32_t)n;
+/* One hold more, or less: what it takes is counted with the first. */
+static void charge(struct kv *kv, struct kv_hold *hold, int n)
+{
+	bool first = hold->n + (uint32_t)(n < 0 ? n : 0) == 0;
+	int64_t bytes = first ? n * (int64_t)memory_of(hold->lent) : 0;
+
+	hold->n += (uint32_t)n;
+	hold->lent->holds += (uint32_t)n;
+	user_charge(hold->user, n, bytes);
 	atomic_fetch_add(&kv->fs->counters.lent, (uint64_t)n);
-	atomic_fetch_add(&kv->fs->counters.lent_bytes, bytes);
+	atomic_fetch_add(&kv->fs->counters.lent_bytes, (uint64_t)bytes);
+}
+
+static bool has_room(const struct kv *kv, const struct fs_user *user,
+		     uint64_t bytes)
+{
+	uint64_t limit = kv->fs->config.pool_bytes / KV_LEND_SHARE;
+
+	return user->n < KV_HOLDS_MAX && user->bytes + bytes <= limit;
+}
+
+static struct kv_hold *hold_of(struct kv_lent *lent, const struct fs_user *user)
+{
+	struct kv_hold *hold = lent->held;
+
+	while (hold && hold->user != user)
+		hold = hold->next;
+	return hold;
+}
+
+/* Nothing is charged yet. */
+static struct kv_hold *hold_new(struct kv_lent *lent, struct fs_user *user)
+{
+	struct kv_hold *hold = calloc(1, sizeof(*hold));
+
+	if (!hold)
+		return NULL;
+	*hold = (struct kv_hold){
+		.next = lent->held, .lent = lent, .user = user};
+	lent->held = hold;
+	return hold;
+}
+
+static void hold_free(struct kv_hold *hold)
+{
+	struct kv_hold **at = &hold->lent->held;
+
+	while (*at != hold)
+		at = &(*at)->next;
+	*at = hold->next;
+	free(hold);
 }
 
 int kv_hold_lent(struct kv *kv, uid_t uid, struct kv_lent *lent,
-		 struct kv_hold *hold)
+		 struct kv_hold **hold)
 {
-	uint64_t limit = kv->fs->config.pool_bytes / KV_LEND_SHARE;
 	struct fs_user *user = users_get(&kv->lend_users, uid);
+	struct kv_hold *h = user ? hold_of(lent, user) : NULL;
+	int err = 0;
 
-	if (!user)
-		return -ENOMEM;
-	if (user->bytes + lent->bytes > limit) {
-		user_settle(user);
-		return -EDQUOT;
+	if (user && !has_room(kv, user, h ? 0 : memory_of(lent)))
+		err = -EDQUOT;
+	else if (user && !h)
+		h = hold_new(lent, user);
+	if (!err && !h)
+		err = -ENOMEM;
+	if (err) {
+		if (user)
+			user_settle(user);
+		return err;
 	}
-	charge(kv, user, lent, 1);
-	*hold = (struct kv_hold){lent, user};
+	charge(kv, h, 1);
+	*hold = h;
 	return 0;
 }
 
 int kv_hold_take(struct kv *kv, uid_t uid, struct kv_file *f,
-		 struct kv_hold *hold)
+		 struct kv_hold **hold)
 {
 	struct kv_lent *lent = lent_get(kv, f);
 	int err = lent ? kv_hold_lent(kv, uid, lent, hold) : -ENOMEM;
@@ -124,10 +177,19 @@ void kv_lent_put(struct kv *kv, struct kv_lent *lent)
 	lent_settle(kv, lent);
 }
 
+static void let_go(struct kv *kv, struct kv_hold *hold)
+{
+	charge(kv, hold, -1);
+	if (!hold->n)
+		hold_free(hold);
+}
+
 void kv_hold_drop(struct kv *kv, struct kv_hold *hold)
 {
-	charge(kv, hold->user, hold->lent, -1);
-	lent_settle(kv, hold->lent);
+	struct kv_lent *lent = hold->lent;
+
+	let_go(kv, hold);
+	lent_settle(kv, lent);
 }
 
 /* -- pins --------------------------------------------------------------- */
@@ -136,7 +198,7 @@ static struct pin **pin_place(struct kv_pins *pins, uint32_t frame)
 {
 	struct pin **at = &pins->lists[frame % PIN_LISTS];
 
-	while (*at && (*at)->hold.lent->frame != frame)
+	while (*at && (*at)->hold->lent->frame != frame)
 		at = &(*at)->next;
 	return at;
 }
@@ -177,7 +239,7 @@ static void pin_free(struct kv *kv, struct pin **at)
 	struct pin *pin = *at;
 
 	*at = pin->next;
-	kv_hold_drop(kv, &pin->hold);
+	kv_hold_drop(kv, pin->hold);
 	free(pin);
 }
 
@@ -186,7 +248,7 @@ bool kv_pins_drop(struct kv *kv, struct kv_pins *pins, uint32_t frame,
 {
 	struct pin **at = pins ? pin_place(pins, frame) : NULL;
 
-	if (!at || !*at || (*at)->hold.lent->epoch != epoch)
+	if (!at || !*at || (*at)->hold->lent->epoch != epoch)
 		return false;
 	if (!--(*at)->n)
 		pin_free(kv, at);
@@ -232,9 +294,9 @@ struct kv_lent *kv_pins_reserved(struct kv_pins *pins, uint32_t frame,
 				 uint32_t epoch)
 {
 	for (struct pin *p = pins ? pins->reserved : NULL; p; p = p->next)
-		if (p->hold.lent->frame == frame &&
-		    p->hold.lent->epoch == epoch)
-			return p->hold.lent;
+		if (p->hold->lent->frame == frame &&
+		    p->hold->lent->epoch == epoch)
+			return p->hold->lent;
 	return NULL;
 }
 
@@ -243,7 +305,7 @@ void kv_pins_abort(struct kv *kv, struct kv_pins *pins, struct kv_lent *lent,
 {
 	struct pin **at = &pins->reserved, *pin;
 
-	while ((*at)->hold.lent != lent)
+	while ((*at)->hold->lent != lent)
 		at = &(*at)->next;
 	pin = *at;
 	if (!taken) {
@@ -251,7 +313,7 @@ void kv_pins_abort(struct kv *kv, struct kv_pins *pins, struct kv_lent *lent,
 		return;
 	}
 	*at = pin->next;
-	charge(kv, pin->hold.user, lent, -1);
+	let_go(kv, pin->hold);
 	lent_free(kv, lent);
 	pool_writers(kv->fs->pool, -1);
 	free(pin);
@@ -274,6 +336,8 @@ void kv_lend_fini(struct kv *kv)
 			struct kv_lent *lent = kv->lent[i];
 
 			kv->lent[i] = lent->next;
+			while (lent->held)
+				hold_free(lent->held);
 			free(lent);
 		}
 	users_free(&kv->lend_users);

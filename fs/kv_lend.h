@@ -20,7 +20,8 @@
  * the kernel says that nobody has it open or mapped. So a client that keeps a
  * mapping too long sees the old block, never another one.
  *
- * What one user holds is bounded: what is held cannot be evicted.
+ * What one user holds is bounded, as it cannot be evicted: the memory of each
+ * frame once, however often he has pinned and opened it; and how often.
  *
  * All with kv->lock held.
  */
@@ -33,32 +34,38 @@ struct call;
 struct kv;
 struct kv_file;
 
-#define KV_LEND_SHARE 2 /* of the pool, for one user */
+#define KV_LEND_SHARE 2		    /* of the pool, for one user */
+#define KV_HOLDS_MAX (1024u * 1024) /* of one user; each takes memory here */
 
 /* A frame that is lent, and to how many: opens, and directories. */
 struct kv_lent {
 	struct kv_lent *next;
-	struct kv_file *f; /* NULL: reserved */
+	struct kv_file *f;    /* NULL: reserved */
+	struct kv_hold *held; /* by whom */
 	uint32_t frame, epoch;
-	uint32_t holds;
+	uint32_t holds; /* of all users, and while it is copied */
 	uint64_t bytes;
 	uid_t uid; /* whose reservation it is */
 };
 
 struct fs_user;
+/* One user's holds of it. */
 struct kv_hold {
+	struct kv_hold *next;
 	struct kv_lent *lent;
 	struct fs_user *user; /* who is charged */
+	uint32_t n;
 };
 
-/** kv_hold_take - 0, -ENOMEM, or -EDQUOT he holds too much already. */
+/** kv_hold_take - one more; 0, -ENOMEM, or -EDQUOT he holds too much. */
 int kv_hold_take(struct kv *kv, uid_t uid, struct kv_file *f,
-		 struct kv_hold *hold);
+		 struct kv_hold **hold);
 /** kv_hold_lent - the same of a frame that is lent already. */
 int kv_hold_lent(struct kv *kv, uid_t uid, struct kv_lent *lent,
-		 struct kv_hold *hold);
+		 struct kv_hold **hold);
 /** kv_lent_put - one of lent->holds less, that its counter took for a while. */
 void kv_lent_put(struct kv *kv, struct kv_lent *lent);
+/** kv_hold_drop - one less; with the last the hold is gone. */
 void kv_hold_drop(struct kv *kv, struct kv_hold *hold);
 /** kv_lent_find - a frame by its number; NULL: it is not lent. */
 struct kv_lent *kv_lent_find(struct kv *kv, uint32_t frame);

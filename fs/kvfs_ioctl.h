@@ -183,7 +183,9 @@ static inline int kvfs_ioc_is_there(const struct kvfs_ioc_found *found,
  * may go. A mapping that is still there shows its bytes for as long as it
  * lives, and keeps their memory from others: unmap it.
  *
- * What one user has pinned and opened is at most half of the pool.
+ * What one user has pinned, opened and reserved is at most half of the pool:
+ * of each block the length in whole pages of 4 KiB, once for him. A million
+ * pins and opens are his at most, one for each block of each directory.
  */
 struct kvfs_ioc_locate {
 	struct kvfs_ioc_head head;

@@ -19,6 +19,7 @@
  *      -p         store: the first name is a block that is continued
  *      -A         store: abort instead of commit
  *      -M DIR     store: .kvfs/frames of the mount
+ *      -D N       locate: on N open directories; prints how many pins there are
  *      -w         locate, store: keep the directory open and obey stdin, until
  * it ends: "unpin I...", the blocks by their place; prints how many pins there
  * were
@@ -61,7 +62,7 @@ static struct {
 	unsigned abi;
 	const char *suffix;
 	long n, size, room;
-	unsigned deadline;
+	unsigned deadline, dirs;
 	bool file, wait, keep, parent, abort;
 	const char *frames;
 } opt = {.abi = KVFS_IOC_ABI, .suffix = "", .n = -1, .size = -1, .room = -1};
@@ -224,6 +225,20 @@ static void unpin(int fd, char *words)
 	fflush(stdout);
 }
 
+static void locate_on_many(const char *dir, unsigned cmd)
+{
+	static __typeof__(buf) request;
+	unsigned n_pins = 0;
+
+	request = buf;
+	for (unsigned i = 0; i < opt.dirs; i++) {
+		buf = request;
+		call(dir, cmd);
+		n_pins += buf.located.n_located;
+	}
+	printf("%u\n", n_pins);
+}
+
 static void locate(const char *dir, char **names)
 {
 	char line[1024];
@@ -237,6 +252,10 @@ static void locate(const char *dir, char **names)
 	buf.locate.names = names_head();
 	room = room_for(sizeof(buf.located) +
 			n_names * sizeof(struct kvfs_ioc_block));
+	if (opt.dirs) {
+		locate_on_many(dir, KVFS_IOC_LOCATE(room));
+		return;
+	}
 	fd = call(dir, KVFS_IOC_LOCATE(room));
 	print_located();
 	while (opt.wait && fgets(line, sizeof(line), stdin))
@@ -372,6 +391,7 @@ static void take_option(int o)
 		  : o == 'a' ? &opt.abi
 		  : o == 'r' ? &opt.reserved
 		  : o == 't' ? &opt.deadline
+		  : o == 'D' ? &opt.dirs
 			     : &opt.cmd) = (unsigned)strtoul(optarg, NULL, 0);
 }
 
@@ -389,7 +409,8 @@ int main(int argc, char **argv)
 {
 	int o;
 
-	while ((o = getopt(argc, argv, "+d:x:f:a:n:s:r:R:c:t:M:FwkpA")) != -1) {
+	while ((o = getopt(argc, argv, "+d:x:f:a:n:s:r:R:c:t:D:M:FwkpA")) !=
+	       -1) {
 		if (o == '?')
 			return 2;
 		take_option(o);

@@ -82,6 +82,21 @@ blocks_are_got_in_place() {
 	expect 'errors' "$(cat "$T/err")" 'none: No such file or directory'
 }
 
+half_of_the_pool_is_got_and_not_a_block_more() {
+	local i
+	mkdir "$KV/n/half"
+	for ((i = 0; i < 33; i++)); do # of 64 MiB
+		put_tmp "$KV/n/half/$i" 2097152 $i
+	done
+	seq 0 31 | _gds "$KV/n/half" get >"$T/got" 2>"$T/err"
+	(cd "$KV/n/half" && cat $(seq 0 31)) | cmp - "$T/got"
+	expect 'errors' "$(cat "$T/err")" ''
+	seq 0 32 | _gds "$KV/n/half" get >"$T/got" 2>"$T/err"
+	(cd "$KV/n/half" && cat $(seq 0 31)) | cmp - "$T/got"
+	expect 'one more' "$(cat "$T/err")" '32: Disk quota exceeded'
+	rm -r "$KV/n/half"
+}
+
 flags_of_another_call_are_refused() {
 	refused "$EINVAL" bash -c 'echo b000000 | "$1" -l "$2" get' - \
 		"$HELPERS/gds" "$KV/n/many"

@@ -47,7 +47,7 @@ a_located_block_is_read_through_its_frame() {
 	holds "$CTL/frames/$(_frame 3)" 3000000 2
 	expect 'size' "$(stat -c %s,%a "$CTL/frames/$(_frame 1)")" 5000,444
 	wait_for '[ "$(_lent)" = 2 ]'
-	expect 'bytes' "$(stat_of kvfs_lent_bytes)" 3005000
+	expect 'bytes' "$(stat_of kvfs_lent_bytes)" $((2 * 4096 + 733 * 4096))
 	refused "$EACCES|$EPERM" bash -c ': >"$1"' - "$CTL/frames/$(_frame 1)"
 	_let_go
 	refused "$ENOENT" cat "$CTL/frames/$(_frame 1)"
@@ -125,6 +125,9 @@ who_may_not_read_a_block_cannot_locate_or_open_it() {
 	_let_go
 }
 
+_as_nobody_locates() { # NAME...: the words of the answer
+	as_nobody "$HELPERS/ioctl" "$KV/n" locate "$@" | sed -E 's/ [0-9]+:/ :/g'
+}
 a_user_holds_at_most_half_of_the_pool() {
 	local i names=()
 	for ((i = 0; i < 20; i++)); do
@@ -135,11 +138,37 @@ a_user_holds_at_most_half_of_the_pool() {
 	_hold "${names[@]}"
 	expect 'his' "$(cut -d' ' -f1-3,19-20 "$T/held" | sed 's/ [0-9]*:/ :/')" \
 		'0 20 16 :2097152 EDQUOT'
+	wait_for '[ "$(stat_of kvfs_lent_bytes)" = 33554432 ]'
 	expect 'twice' "$(_ioctl "$KV/n" locate q0 q0 | cut -d' ' -f1-3)" '0 2 2'
-	refused 'quota' as_nobody cat "$CTL/frames/$(_frame 1)"
-	holds "$CTL/frames/$(_frame 1)" 2097152 0 # of another user's share
+	for ((i = 0; i < 16; i++)); do # what he has counts once
+		as_nobody cat "$CTL/frames/$(_frame $((i + 1)))" |
+			"$HELPERS/pattern" check $i 2097152
+	done
+	expect 'his other directory' "$(_as_nobody_locates q0 q15 q16 q1)" \
+		'0 4 3 :2097152 :2097152 EDQUOT :2097152'
 	_let_go
 	AS=(env)
+}
+
+a_block_counts_whole_pages() {
+	local i names=()
+	for ((i = 0; i < 15; i++)); do
+		put_tmp "$KV/n/w$i" 2097152 $i
+		names+=("w$i")
+	done
+	put_tmp "$KV/n/w15" $((2097152 - 4096 - 4095)) 1
+	for i in 1 2; do put_tmp "$KV/n/tiny$i" 1 1; done
+	expect 'all but a page' "$(_as_nobody_locates "${names[@]}" w15 tiny1 \
+		tiny2 | cut -d' ' -f1-3,19-)" '0 18 17 :2088961 :1 EDQUOT'
+}
+
+a_user_has_a_million_pins() {
+	local i
+	printf 'm%d\n' {1..292} >"$T/names"
+	while read -r i; do : >"$KV/n/$i"; done <"$T/names"
+	ulimit -n 4096
+	expect 'pins' "$(_ioctl -D 3592 "$KV/n" locate - <"$T/names")" 1048576
+	wait_for '[ "$(_lent)" = 0 ]' 60
 }
 
 what_is_no_request_is_refused() {
