@@ -143,7 +143,8 @@ int pool_start(struct pool *pool);
 
 /**
  * pool_close - stop the thread and let go
- * @discard: also unmount the tmpfs and lose the blocks
+ * @discard: also unmount the tmpfs and lose the blocks; so is one that
+ *           pool_open mounted and that was never started: it holds none
  */
 void pool_close(struct pool *pool, bool discard);
 

@@ -269,6 +269,7 @@ void pool_close(struct pool *p, bool discard)
 {
 	if (!p)
 		return;
+	discard = discard || (p->mounted_now && !p->started);
 	pool_stop(p);
 	if (!discard)
 		pool_release(p);

@@ -167,6 +167,22 @@ a_pool_with_a_corrupt_index_serves_no_wrong_byte() {
 	_nothing_is_left
 }
 
+a_pool_that_was_made_for_nothing_goes_and_one_with_blocks_stays() {
+	local nowhere=meta=redis://127.0.0.1:1,deadline=1
+	! mountpoint -q "$S/pool" || umount "$S/pool"
+	_one_line refused _mount "$M" -o "$(kvfs_options "$nowhere")"
+	! mountpoint -q "$S/pool" || fail 'a tmpfs stays'
+	kvfs_mount
+	mkdir "$KV/stay"
+	blocks -n 5 -s 65536 store "$KV/stay"
+	kvfs_umount
+	_one_line refused _mount "$M" -o "$(kvfs_options "$nowhere")"
+	kvfs_mount
+	blocks -n 5 -s 65536 check "$KV/stay"
+	kvfs_umount --discard
+	_nothing_is_left
+}
+
 a_redis_that_is_not_there_is_named() {
 	_one_line '127.0.0.1:1([^0-9]|$).*(refused|reach)' \
 		_mount "$M" -o "$(kvfs_options meta=redis://127.0.0.1:1,deadline=1)"
