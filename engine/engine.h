@@ -116,6 +116,7 @@ struct engine_config {
 	uint32_t connect_timeout_ms; /* 0: 1000 */
 	uint32_t silence_ms; /* a path silent this long, with something owed,
 			      * is broken; 0: 2000 */
+	const char *sys;     /* where the machine is read of; NULL: /sys */
 	const struct engine_callbacks *callbacks;
 	void *ctx;
 };

@@ -38,7 +38,6 @@ void engine_link_init(struct engine_link *l, struct engine *e,
 	l->engine = e;
 	list_init(&l->of_peer);
 	l->state = LINK_NEW;
-	l->numa_node = NUMA_UNKNOWN;
 	l->local = -1;
 	l->refs = 1; /* until engine_link_down */
 	if (!target)
@@ -427,6 +426,18 @@ int engine_link_admit(struct engine *e, struct engine_link *l,
 	}
 	up_end(e);
 	return err;
+}
+
+void engine_link_card(struct engine_link *l, const struct topology_port *p)
+{
+	const struct numa *numa = &l->engine->numa;
+	struct topology_memory m = {.numa_node = NUMA_UNKNOWN};
+
+	l->rank[0] = topology_rank(numa, &m, p);
+	for (unsigned i = 0; i < numa->n; i++) {
+		m.numa_node = (int)i;
+		l->rank[i] = topology_rank(numa, &m, p);
+	}
 }
 
 void engine_link_up(struct engine_link *l)

@@ -29,7 +29,7 @@ static struct engine *engine_new(const struct engine_config *c)
 		(c->connect_timeout_ms ? c->connect_timeout_ms : 1000);
 	e->silence_ns = NS_PER_MS * (c->silence_ms ? c->silence_ms : 2000);
 	e->next_ns = INT64_MAX;
-	numa_load("/sys", &e->numa);
+	numa_load(c->sys ? c->sys : "/sys", &e->numa);
 	list_init(&e->peers);
 	list_init(&e->spare_slices);
 	list_init(&e->notices);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 /*
  * Handing out. A link gets no more than its window, so an urgent batch waits
- * behind that at most. The next slice goes where it costs least (path.h): load
- * spreads by what the paths really carry. A link that owes an answer for long
- * is avoided while another has room; when it owes one for too long it is closed
- * (engine_time.c), and its slices go first.
+ * behind that at most. The next slice goes by the card that is best for its
+ * memory, and of equal ones where it costs least (path.h): load spreads by what
+ * the paths really carry. A link that owes an answer for long is avoided while
+ * another has room; when it owes one for too long it is closed (engine_time.c),
+ * and its slices go first.
  */
 #include "engine/engine_internal.h"
 
@@ -41,29 +42,35 @@ static uint64_t fastest_of(const struct engine_peer *p, int64_t now)
 	return fastest;
 }
 
+/* Of memory that nobody knows the place of, all are as good. */
+static uint64_t rank_for(const struct engine_link *l, int node)
+{
+	return node >= 0 && node < NUMA_NODES_MAX ? l->rank[node] : 0;
+}
+
 static struct engine_link *best_link(struct engine_peer *p)
 {
-	const struct numa *numa = &p->engine->numa;
-	int node = numa->n > 1 ? batch_next_node(p) : NUMA_UNKNOWN;
-	uint64_t least = UINT64_MAX, cost, fastest;
+	int node = p->engine->numa.n > 1 ? batch_next_node(p) : 0;
 	int64_t now = clock_now_ns();
+	uint64_t fastest = fastest_of(p, now);
 	bool preferred = links_preferred(p);
 	struct engine_link *best = NULL;
+	struct path_choice least = {}, this;
 
-	fastest = fastest_of(p, now);
 	list_for_each (l, &p->links) {
 		struct engine_link *k =
 			container_of(l, struct engine_link, of_peer);
 
 		if (!has_room(k, preferred))
 			continue;
-		cost = path_cost(k->out_bytes + k->ops->slice_bytes,
-				 path_speed(&k->path, now), fastest,
-				 numa_distance(numa, node, k->numa_node));
-		if (is_late(k, now))
-			cost |= 1ull << 63;
-		if (cost < least) {
-			least = cost;
+		this = (struct path_choice){
+			.late = is_late(k, now),
+			.rank = rank_for(k, node),
+			.cost = path_cost(k->out_bytes + k->ops->slice_bytes,
+					  path_speed(&k->path, now), fastest),
+		};
+		if (!best || path_better(&this, &least)) {
+			least = this;
 			best = k;
 		}
 	}

@@ -3,9 +3,11 @@
 #define KVFS_ENGINE_PATH_H
 
 /*
- * How fast a path is, and which of several takes the next slice: the one where
- * it is expected to arrive first, by what is on its way there already, by the
- * speed that was measured lately, and by how far its card is from the memory.
+ * How fast a path is, and which of several takes the next slice: of those whose
+ * card suits the memory best (topology_rank), the one where it is expected to
+ * arrive first, by what is on its way there already and by the speed that was
+ * measured lately. So the best card is used, those as good as it share, and the
+ * others have what it has no room for: large transfers go by all.
  *
  * Speeds count in powers of two of the fastest one's, so that equal paths stay
  * equal whatever the noise, and the first of them, which messages take, too, is
@@ -16,7 +18,6 @@
 #include <stdint.h>
 
 #include "base/clock.h"
-#include "engine/numa.h"
 
 #define PATH_WINDOW_NS (10 * NS_PER_MS)
 #define PATH_LEAST_BYTES (1u << 20)   /* less measures a delay */
@@ -76,16 +77,32 @@ static inline uint64_t path_speed(const struct path *p, int64_t now)
  * path_cost - the least is the best
  * @bytes: on their way there, with those to come
  * @speed, @fastest: path_speed, of this path and of the fastest
- * @distance: numa_distance between its card and the memory
  */
 static inline uint64_t path_cost(uint64_t bytes, uint64_t speed,
-				 uint64_t fastest, unsigned distance)
+				 uint64_t fastest)
 {
 	while (speed && speed <= fastest / 2) {
 		speed *= 2;
 		bytes *= 2;
 	}
-	return bytes * distance / NUMA_NEAR;
+	return bytes;
+}
+
+/* What is weighed of one that has room. */
+struct path_choice {
+	bool late;     /* it owes an answer for long */
+	uint64_t rank; /* topology_rank of its card */
+	uint64_t cost;
+};
+
+static inline bool path_better(const struct path_choice *a,
+			       const struct path_choice *b)
+{
+	if (a->late != b->late)
+		return b->late;
+	if (a->rank != b->rank)
+		return a->rank < b->rank;
+	return a->cost < b->cost;
 }
 
 #endif

@@ -103,7 +103,7 @@ static int rdma_listen(struct transport *t, const char *address, char *bound)
 static bool rdma_can_listen(const char *address, const char *devices)
 {
 	struct tcp_address a;
-	struct rdma_port port;
+	struct topology_port port;
 
 	return !rdma_address_parse(address, &a) &&
 	       !rdma_port_of(&a, devices, &port);

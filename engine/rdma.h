@@ -113,16 +113,6 @@ struct rdma_device {
 	unsigned n_links;
 };
 
-/* A port that a link goes by. */
-struct rdma_port {
-	char device[SYSFS_NAME_BYTES];
-	uint8_t number;
-	uint8_t gid_index;
-	uint8_t gid[GID_BYTES];
-	bool global; /* Ethernet: packets need a GID */
-	int numa_node;
-};
-
 enum rdma_state {
 	RDMA_DIALING,
 	RDMA_GREETING, /* the handshake */
@@ -206,7 +196,7 @@ struct rdma_link {
 
 	/* queue */
 	struct rdma_device *device;
-	struct rdma_port port;
+	struct topology_port port;
 	struct ibv_cq *cq;
 	struct ibv_qp *qp;
 	struct ibv_mr *packets_mr;
@@ -346,7 +336,7 @@ void rdma_link_pump(struct rdma_link *l);
  *  @allowed: "mlx5_0,mlx5_1:2", devices and ports; NULL: all. 0, or -ENODEV.
  *  Threads: any. */
 int rdma_port_of(const struct tcp_address *a, const char *allowed,
-		 struct rdma_port *port);
+		 struct topology_port *port);
 /** rdma_port_allowed - does that list name this port? */
 bool rdma_port_allowed(const char *allowed, const char *device, unsigned port);
 /** rdma_port_of_link - the same for its connection's own address. */

@@ -394,7 +394,7 @@ static int listen_on(struct tcp_address *a)
 static int address_check(struct transport *t, const char *address,
 			 struct tcp_address *a, const char **why)
 {
-	struct rdma_port port;
+	struct topology_port port;
 	int rc;
 
 	*why = "not an address: rdma:IP:PORT";

@@ -3,8 +3,6 @@
  * for rdma_port_of. */
 #include "engine/rdma.h"
 
-#include "engine/numa.h"
-
 #include "base/log.h"
 
 #include <errno.h>
@@ -121,22 +119,24 @@ static bool is_active(struct ibv_context *c, unsigned port)
 	       a.state == IBV_PORT_ACTIVE;
 }
 
-static void port_set(struct rdma_port *port, const struct ibv_gid_entry *g,
+static void port_set(struct topology_port *port, const struct ibv_gid_entry *g,
 		     const struct interface *f, const char *device)
 {
-	*port = (struct rdma_port){
-		.number = (uint8_t)g->port_num,
-		.gid_index = (uint8_t)g->gid_index,
-		.global = g->gid_type != IBV_GID_TYPE_IB,
-		.numa_node = numa_of_interface("/sys", f->name),
+	*port = (struct topology_port){
+		.number = g->port_num,
+		.gid_index = g->gid_index,
+		.gid_type =
+			g->gid_type == IBV_GID_TYPE_IB ? GID_IB : GID_ROCE_V2,
 	};
 	snprintf(port->device, sizeof(port->device), "%s", device);
+	snprintf(port->netdev, sizeof(port->netdev), "%s", f->name);
 	memcpy(port->gid, g->gid.raw, sizeof(port->gid));
+	topology_place("/sys", port);
 }
 
 /* Returns: whether this card has the interface. */
 static bool port_find(struct ibv_context *c, const struct interface *f,
-		      const char *allowed, struct rdma_port *port)
+		      const char *allowed, struct topology_port *port)
 {
 	cleanup_free struct ibv_gid_entry *all = calloc(GIDS_MAX, sizeof(*all));
 	const char *device = ibv_get_device_name(c->device);
@@ -160,7 +160,7 @@ static bool port_find(struct ibv_context *c, const struct interface *f,
 }
 
 static int port_find_any(const struct interface *f, const char *allowed,
-			 struct rdma_port *port)
+			 struct topology_port *port)
 {
 	bool found = false;
 	struct ibv_device **list;
@@ -180,7 +180,7 @@ static int port_find_any(const struct interface *f, const char *allowed,
 }
 
 int rdma_port_of(const struct tcp_address *a, const char *allowed,
-		 struct rdma_port *port)
+		 struct topology_port *port)
 {
 	struct interface f;
 	int rc = interface_of(a, &f);
@@ -219,7 +219,7 @@ static void fail_links(struct rdma_device *d, int port, int why,
 		struct rdma_link *l =
 			container_of(n, struct rdma_link, of_transport);
 
-		if (l->device == d && (!port || l->port.number == port))
+		if (l->device == d && (!port || (int)l->port.number == port))
 			rdma_link_fail(l, why, words);
 	}
 }

@@ -95,7 +95,7 @@ void rdma_link_up(struct rdma_link *l)
 {
 	l->state = RDMA_UP;
 	rdma_link_deadline(l, 0);
-	l->base.numa_node = l->port.numa_node;
+	engine_link_card(&l->base, &l->port);
 	snprintf(l->base.device, sizeof(l->base.device), "%s:%u",
 		 l->port.device, l->port.number);
 	engine_link_up(&l->base);

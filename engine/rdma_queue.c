@@ -146,7 +146,7 @@ static int to_init(struct rdma_link *l)
 {
 	struct ibv_qp_attr a = {
 		.qp_state = IBV_QPS_INIT,
-		.port_num = l->port.number,
+		.port_num = (uint8_t)l->port.number,
 		.qp_access_flags = IBV_ACCESS_REMOTE_WRITE,
 	};
 
@@ -158,7 +158,8 @@ static int to_init(struct rdma_link *l)
 static int ask_port(struct rdma_link *l)
 {
 	struct ibv_port_attr a;
-	int rc = verbs_query_port(l->device->context, l->port.number, &a);
+	int rc = verbs_query_port(l->device->context, (uint8_t)l->port.number,
+				  &a);
 
 	if (rc)
 		return rc;
@@ -226,9 +227,9 @@ static int to_receive(struct rdma_link *l, const struct rdma_endpoint *p)
 		.max_dest_rd_atomic = 1,
 		.min_rnr_timer = RNR_CODE,
 		.ah_attr = {.dlid = p->lid,
-			    .port_num = l->port.number,
-			    .is_global = l->port.global,
-			    .grh = {.sgid_index = l->port.gid_index,
+			    .port_num = (uint8_t)l->port.number,
+			    .is_global = l->port.gid_type != GID_IB,
+			    .grh = {.sgid_index = (uint8_t)l->port.gid_index,
 				    .hop_limit = HOP_LIMIT}},
 	};
 

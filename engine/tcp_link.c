@@ -135,6 +135,15 @@ static void no_stranger(struct tcp_link *l)
 	l->stranger = false;
 }
 
+static void set_card(struct tcp_link *l)
+{
+	const struct topology_port p = {
+		.numa_node = numa_of_socket("/sys", l->fd),
+	};
+
+	engine_link_card(&l->base, &p);
+}
+
 static void go_up(struct tcp_link *l)
 {
 	l->state = TCP_UP;
@@ -142,7 +151,7 @@ static void go_up(struct tcp_link *l)
 	l->version = l->auth.version;
 	no_stranger(l);
 	if (l->t->many_nodes)
-		l->base.numa_node = numa_of_socket("/sys", l->fd);
+		set_card(l);
 	engine_link_up(&l->base);
 	tcp_send_want(l);
 }

@@ -114,8 +114,6 @@ static void read_port(const char *port, bool ca, struct topology_port *p)
 	bool ib;
 
 	read_state(port, p);
-	sysfs_read(line, sizeof(line), "%s/rate", port);
-	p->rate_mbit = rate_parse(line);
 	ib = sysfs_read(line, sizeof(line), "%s/link_layer", port) &&
 	     !strcmp(line, "InfiniBand");
 	if (ca)
@@ -126,10 +124,13 @@ static void read_port(const char *port, bool ca, struct topology_port *p)
 		*p->netdev = '\0';
 }
 
-static void read_place(const char *sys, struct topology_port *p)
+void topology_place(const char *sys, struct topology_port *p)
 {
-	char link[PATH_MAX];
+	char link[PATH_MAX], line[64];
 
+	sysfs_read(line, sizeof(line), "%s/class/infiniband/%s/ports/%u/rate",
+		   sys, p->device, p->number);
+	p->rate_mbit = rate_parse(line);
 	snprintf(link, sizeof(link), "%s/class/infiniband/%s/device", sys,
 		 p->device);
 	pci_of(link, &p->pci);
@@ -187,7 +188,7 @@ static int add_ports(struct topology *t, const char *sys, const char *device)
 		p->number = (unsigned)strtoul(names[i]->d_name, NULL, 10);
 		snprintf(port, sizeof(port), "%s/%s", ports, names[i]->d_name);
 		read_port(port, *type == NODE_TYPE_CA, p);
-		read_place(sys, p);
+		topology_place(sys, p);
 		t->n_ports++;
 	}
 	sysfs_list_free(names, n);
@@ -302,26 +303,33 @@ bool topology_usable(const struct topology_port *p)
 	       !strcmp(p->state, "ACTIVE");
 }
 
-static enum topology_relation by_numa(const struct topology *t, int a, int b)
+static enum topology_relation by_numa(const struct numa *numa, int a, int b)
 {
-	if (t->numa.n <= 1)
+	if (numa->n <= 1)
 		return TOPOLOGY_NODE;
 	return a == b && a != NUMA_UNKNOWN ? TOPOLOGY_NODE : TOPOLOGY_SYS;
+}
+
+static enum topology_relation relation(const struct numa *numa,
+				       const struct topology_memory *m,
+				       const struct topology_port *p)
+{
+	unsigned common = pci_path_common(&m->pci, &p->pci);
+	unsigned longer = m->pci.n > p->pci.n ? m->pci.n : p->pci.n;
+
+	if (!common)
+		return by_numa(numa, m->numa_node, p->numa_node);
+	if (common == 1)
+		return TOPOLOGY_PHB;
+	/* Below the switch both have a port of it, and themselves. */
+	return longer - common <= 2 ? TOPOLOGY_PIX : TOPOLOGY_PXB;
 }
 
 enum topology_relation topology_relation(const struct topology *t,
 					 const struct topology_memory *m,
 					 const struct topology_port *p)
 {
-	unsigned common = pci_path_common(&m->pci, &p->pci);
-	unsigned longer = m->pci.n > p->pci.n ? m->pci.n : p->pci.n;
-
-	if (!common)
-		return by_numa(t, m->numa_node, p->numa_node);
-	if (common == 1)
-		return TOPOLOGY_PHB;
-	/* Below the switch both have a port of it, and themselves. */
-	return longer - common <= 2 ? TOPOLOGY_PIX : TOPOLOGY_PXB;
+	return relation(&t->numa, m, p);
 }
 
 const char *topology_relation_name(enum topology_relation r)
@@ -339,35 +347,32 @@ const char *topology_gid_name(enum gid_type type)
 	return names[type];
 }
 
-static bool better(const struct topology *t, const struct topology_memory *m,
-		   const struct topology_port *a, const struct topology_port *b)
+uint64_t topology_rank(const struct numa *numa, const struct topology_memory *m,
+		       const struct topology_port *p)
 {
-	enum topology_relation ra = topology_relation(t, m, a);
-	enum topology_relation rb = topology_relation(t, m, b);
-	unsigned da = numa_distance(&t->numa, m->numa_node, a->numa_node);
-	unsigned db = numa_distance(&t->numa, m->numa_node, b->numa_node);
+	uint64_t far = numa_distance(numa, m->numa_node, p->numa_node);
 
-	if (ra != rb)
-		return ra < rb;
-	if (da != db)
-		return da < db;
-	return a->rate_mbit > b->rate_mbit;
+	return (uint64_t)relation(numa, m, p) << 48 | far << 32 |
+	       (UINT32_MAX - p->rate_mbit);
 }
 
 unsigned topology_prefer(const struct topology *t,
 			 const struct topology_memory *m,
 			 unsigned order[TOPOLOGY_PORTS_MAX])
 {
+	uint64_t ranks[TOPOLOGY_PORTS_MAX], rank;
 	unsigned n = 0, at;
 
 	for (unsigned i = 0; i < t->n_ports; i++) {
 		if (!topology_usable(&t->ports[i]))
 			continue;
-		for (at = n++;
-		     at && better(t, m, &t->ports[i], &t->ports[order[at - 1]]);
-		     at--)
+		rank = topology_rank(&t->numa, m, &t->ports[i]);
+		for (at = n++; at && rank < ranks[at - 1]; at--) {
 			order[at] = order[at - 1];
+			ranks[at] = ranks[at - 1];
+		}
 		order[at] = i;
+		ranks[at] = rank;
 	}
 	return n;
 }

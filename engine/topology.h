@@ -98,12 +98,25 @@ const char *topology_relation_name(enum topology_relation r);
 const char *topology_gid_name(enum gid_type type);
 
 /**
- * topology_prefer - the usable ports, the best for this memory first
- * @order: indices into t->ports
+ * topology_rank - how well a port suits a memory: the less, the better
  *
  * Nearer goes before farther (the relation, then the distance of the NUMA
- * nodes), then faster before slower; of equals, as sysfs has them. The first
- * is to be used, those as good as it to stripe over, the rest when it fails.
+ * nodes), then faster before slower. The engine takes the links of ports with
+ * the least rank first, those of equal rank alike, and others while these have
+ * no room, or are gone (engine_pump.c).
+ */
+uint64_t topology_rank(const struct numa *numa, const struct topology_memory *m,
+		       const struct topology_port *p);
+
+/**
+ * topology_place - where a port is, and how fast
+ * @p: device, number and netdev are set; pci, numa_node and rate_mbit will be
+ */
+void topology_place(const char *sys, struct topology_port *p);
+
+/**
+ * topology_prefer - the usable ports by their rank, the best first
+ * @order: indices into t->ports; of equals, as sysfs has them
  *
  * Returns: how many.
  */

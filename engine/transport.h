@@ -56,6 +56,7 @@
 
 #include "base/list.h"
 #include "engine/path.h"
+#include "engine/topology.h"
 
 struct transport; /* one per engine and kind; the transport's own */
 struct transport_ops;
@@ -81,9 +82,10 @@ struct engine_link {
 	struct transport *transport;
 	struct engine *engine;
 	_Atomic int64_t heard_ns; /* the transport: any byte came, or an ack */
-	int numa_node; /* the transport, before it is up: of the card */
-	char device[ENGINE_DEVICE_BYTES]; /* so too: its name, or "" */
+	char device[ENGINE_DEVICE_BYTES]; /* the transport, before it is up:
+					     the card's name, or "" */
 	/* the core's */
+	uint64_t rank[NUMA_NODES_MAX]; /* of the card for each node's memory */
 	struct engine_peer *peer;
 	struct list of_peer;
 	uint32_t refs;
@@ -275,6 +277,14 @@ void engine_link_init(struct engine_link *link, struct engine *e,
  */
 int engine_link_admit(struct engine *e, struct engine_link *link,
 		      const struct engine_node *node, uint64_t session);
+
+/**
+ * engine_link_card - what card it goes by; before engine_link_up
+ * @p: what is known of it by topology_place
+ *
+ * One of which nothing is said is as good as any for all memory.
+ */
+void engine_link_card(struct engine_link *link, const struct topology_port *p);
 
 /** engine_link_up - the link carries messages and slices from now on. Ops on
  *  it may come before this returns. */
