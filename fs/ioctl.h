@@ -25,6 +25,7 @@
 
 #include "engine/pool.h"
 #include "fs/call.h"
+#include "fs/kv.h"
 #include "fs/kv_match.h"
 #include "fs/kvfs_ioctl.h"
 
@@ -104,6 +105,16 @@ static inline bool ioctl_move_fits(const struct kvfs_ioc_move *move,
 }
 /** ioctl_names_next - true while there is one; a digest's lies in `names`. */
 bool ioctl_names_next(struct ioctl_names *names, struct kv_name *name);
+
+/* Some of them at once. */
+struct ioctl_some {
+	struct kv_name names[KV_FIND_MAX];
+	char text[KV_FIND_MAX][256]; /* of digests */
+};
+
+/** ioctl_names_some - the next names, for kv_find_some. Returns: how many; 0:
+ *  there are no more. */
+unsigned ioctl_names_some(struct ioctl_names *names, struct ioctl_some *some);
 
 /* The names as kv_match wants them, with the text of digests. */
 struct ioctl_text {

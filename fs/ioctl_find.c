@@ -18,8 +18,6 @@
  * worker, to the core that .kvfs/match has (kv_match.h).
  */
 
-#define LOCK_STEP 64 /* names looked at under one hold of kv->lock */
-
 /* A request that was checked. */
 struct find {
 	uint32_t flags, n;
@@ -42,13 +40,23 @@ static int find_init(struct find *q, const struct call *c)
 
 /* -- the answer --------------------------------------------------------- */
 
+static void set_bit(uint8_t *bits, unsigned i)
+{
+	bits[i / 8] |= (uint8_t)(1u << i % 8);
+}
+
+static bool has_bit(const uint8_t *bits, unsigned i)
+{
+	return bits[i / 8] >> i % 8 & 1;
+}
+
 static void count(struct kvfs_ioc_found *found, const uint8_t *bits)
 {
 	bool prefix = true;
 
 	found->n_present = found->n_prefix = 0;
 	for (uint32_t i = 0; i < found->n; i++) {
-		bool there = bits[i / 8] >> (i % 8) & 1;
+		bool there = has_bit(bits, i);
 
 		prefix = prefix && there;
 		found->n_present += there;
@@ -81,15 +89,35 @@ void ioctl_reply_found(struct call *c, struct kvfs_ioc_found *found,
 
 /* -- at once ------------------------------------------------------------ */
 
+static bool is_here(const struct kv_node *node)
+{
+	return node && !kv_is_dir(node) && !node->damaged &&
+	       node->state == KV_COMMITTED;
+}
+
+/* It may be committed by this, and others evicted for it. */
 static bool is_block(struct kv *kv, struct kv_node *node)
 {
 	return node && !kv_is_dir(node) && !node->damaged &&
 	       !kv_try_commit(kv, kv_file(node));
 }
 
+/* Lock held. Nearly always that is all of them. */
+static void find_here(struct kv *kv, struct kv_dir *dir,
+		      const struct ioctl_some *some, unsigned n, uint8_t *bits,
+		      unsigned at)
+{
+	struct kv_node *nodes[KV_FIND_MAX];
+
+	kv_find_some(kv, dir, some->names, n, nodes);
+	for (unsigned i = 0; i < n; i++)
+		if (is_here(nodes[i]))
+			set_bit(bits, at + i);
+}
+
 /* Lock held. 0: its bit is as it should be; -EAGAIN: that is not known here. */
 static int look(struct kv *kv, const struct kv_caller *who, struct kv_dir *dir,
-		const struct kv_name *name, uint8_t *byte, uint8_t bit)
+		const struct kv_name *name, uint8_t *bits, unsigned at)
 {
 	struct kv_node *node;
 	int err = kv_walk(kv, who, dir, name->text, name->len, &node);
@@ -98,8 +126,23 @@ static int look(struct kv *kv, const struct kv_caller *who, struct kv_dir *dir,
 		return err == -EACCES ? 0 : err;
 	if (!is_block(kv, node))
 		return remote_active(kv->fs) ? -EAGAIN : 0;
-	*byte |= bit;
+	set_bit(bits, at);
 	return 0;
+}
+
+/* Lock held. As exists_here, of n names whose first is the at-th. */
+static int some_here(struct kv *kv, const struct kv_caller *who,
+		     struct kv_dir *dir, const struct ioctl_some *some,
+		     unsigned n, uint8_t *bits, unsigned at)
+{
+	int err = kv_may_reach(who, dir);
+
+	if (!err)
+		find_here(kv, dir, some, n, bits, at);
+	for (unsigned i = 0; i < n && !err; i++)
+		if (!has_bit(bits, at + i))
+			err = look(kv, who, dir, &some->names[i], bits, at + i);
+	return err;
 }
 
 /* Returns: 0, -ENOENT the directory went, or -EAGAIN. */
@@ -108,20 +151,17 @@ static int exists_here(struct call *c, struct find *q, uint8_t *bits)
 	struct kv *kv = c->fs->kv;
 	struct kv_dir *dir = kv_dir(kv_node(c->inode));
 	const struct kv_caller who = kv_caller_of(c);
-	struct kv_name name;
-	uint32_t i = 0;
+	struct ioctl_some some;
+	unsigned n, at = 0;
 	int err;
 
 	do {
-		scoped_lock(&kv->lock);
-		err = kv_may_reach(&who, dir);
-		for (uint32_t end = i + LOCK_STEP; !err && i < end; i++) {
-			if (!ioctl_names_next(&q->names, &name))
-				return 0;
-			err = look(kv, &who, dir, &name, &bits[i / 8],
-				   (uint8_t)(1u << i % 8));
-		}
-	} while (!err);
+		n = ioctl_names_some(&q->names, &some);
+		pthread_mutex_lock(&kv->lock);
+		err = some_here(kv, &who, dir, &some, n, bits, at);
+		pthread_mutex_unlock(&kv->lock);
+		at += n;
+	} while (!err && n);
 	return err == -EACCES ? 0 : err;
 }
 

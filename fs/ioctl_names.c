@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-#include <endian.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +23,6 @@ static int check_digests(struct ioctl_names *names, size_t n)
 	    memchr(names->suffix, '/', names->suffix_bytes) ||
 	    memchr(names->suffix, 0, names->suffix_bytes))
 		return -EINVAL;
-	memcpy(names->name + 2 * bytes, names->suffix, names->suffix_bytes);
 	return 0;
 }
 
@@ -72,44 +70,72 @@ int ioctl_moves_init(struct ioctl_names *names, const struct kvfs_ioc_names *in,
 	return err;
 }
 
-/* Four bytes as eight digits, all at once: of a warm EXISTS this is a part
- * that shows. One digit lies in each byte of n. */
-static void put_hex4(char *to, const char *bytes)
-{
-	uint64_t n, letters;
-	uint32_t word;
+typedef uint8_t bytes8 __attribute__((vector_size(8)));
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
+typedef uint16_t words8 __attribute__((vector_size(16)));
 
-	memcpy(&word, bytes, sizeof(word));
-	n = le32toh(word);
-	n = (n | n << 16) & 0x0000ffff0000ffffULL;
-	n = (n | n << 8) & 0x00ff00ff00ff00ffULL;
-	n = (n >> 4 & 0x000f000f000f000fULL) | (n & 0x000f000f000f000fULL) << 8;
-	letters = (n + 0x0606060606060606ULL) >> 4 & 0x0101010101010101ULL;
-	n += 0x3030303030303030ULL + letters * ('a' - '0' - 10);
-	n = htole64(n);
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define HALVES(word) ((word) >> 4 | (word) << 8)
+#else
+#define HALVES(word) ((word) << 4 | (word))
+#endif
+
+/* Eight bytes as sixteen digits, all at once: of a warm EXISTS this is a part
+ * that shows. */
+static void put_hex8(char *to, const char *from)
+{
+	bytes8 bytes;
+	bytes16 n;
+
+	memcpy(&bytes, from, sizeof(bytes));
+	n = (bytes16)(HALVES(__builtin_convertvector(bytes, words8)) & 0x0f0f);
+	n += '0' + ((bytes16)(n > 9) & ('a' - '0' - 10));
 	memcpy(to, &n, sizeof(n));
 }
 
-bool ioctl_names_next(struct ioctl_names *names, struct kv_name *name)
+static struct kv_name digest_name(const struct ioctl_names *names, char *to)
 {
-	size_t bytes = names->digest_bytes;
+	size_t bytes = names->digest_bytes, last = bytes - 8;
 
+	for (size_t i = 0; i < last; i += 8)
+		put_hex8(to + 2 * i, names->at + i);
+	put_hex8(to + 2 * last, names->at + last);
+	if (names->suffix_bytes)
+		memcpy(to + 2 * bytes, names->suffix, names->suffix_bytes);
+	return (struct kv_name){to,
+				(uint16_t)(2 * bytes + names->suffix_bytes)};
+}
+
+/* A digest's is written there. */
+static bool next_name(struct ioctl_names *names, char *to, struct kv_name *name)
+{
 	if (!names->left)
 		return false;
 	names->left--;
-	if (bytes) {
-		for (size_t i = 0; i < bytes; i += 4)
-			put_hex4(names->name + 2 * i, names->at + i);
-		*name = (struct kv_name){
-			names->name,
-			(uint16_t)(2 * bytes + names->suffix_bytes)};
-		names->at += bytes;
+	if (names->digest_bytes) {
+		*name = digest_name(names, to);
+		names->at += names->digest_bytes;
 	} else {
 		*name = (struct kv_name){names->at,
 					 (uint16_t)strlen(names->at)};
 		names->at += name->len + 1;
 	}
 	return true;
+}
+
+bool ioctl_names_next(struct ioctl_names *names, struct kv_name *name)
+{
+	return next_name(names, names->name, name);
+}
+
+unsigned ioctl_names_some(struct ioctl_names *names, struct ioctl_some *some)
+{
+	unsigned n = 0;
+
+	while (n < KV_FIND_MAX &&
+	       next_name(names, some->text[n], &some->names[n]))
+		n++;
+	return n;
 }
 
 int ioctl_text_init(struct ioctl_text *t, struct ioctl_names *names, uint32_t n)

@@ -42,6 +42,7 @@
 #include "fs/fs.h"
 
 struct kv_lent;
+struct kv_name;
 struct meta_namespace;
 
 #define KV_ENTRY_TIMEOUT 3600.0 /* of what cannot change unseen */
@@ -240,6 +241,12 @@ static inline struct pool_record *kv_record(struct kv *kv, struct kv_file *f)
 /* kv_tree.c — all with kv->lock held, but kv_name_is_temp */
 bool kv_name_is_temp(const char *name);
 struct kv_node *kv_find(struct kv *kv, struct kv_dir *dir, const char *name);
+/** kv_find_some - many names of up to 255 bytes at once, so that the processor
+ *  waits for memory once and not for each. n: up to KV_FIND_MAX. */
+#define KV_FIND_MAX 64
+void kv_find_some(struct kv *kv, struct kv_dir *dir,
+		  const struct kv_name *names, unsigned n,
+		  struct kv_node **nodes);
 /** kv_find_part - the same for a part of a path. */
 struct kv_node *kv_find_part(struct kv *kv, struct kv_dir *dir,
 			     const char *name, size_t n);

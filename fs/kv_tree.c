@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "fs/kv.h"
 #include "fs/kv_lend.h"
+#include "fs/kv_match.h"
 #include "fs/locks.h"
 #include "fs/remote.h"
 #include "meta/kv.h"
@@ -55,18 +56,47 @@ static uint64_t hash(const struct kv_dir *dir, const char *name, size_t n)
 	return XXH3_64bits_withSeed(name, n, (uint64_t)(uintptr_t)dir >> 4);
 }
 
-struct kv_node *kv_find_part(struct kv *kv, struct kv_dir *dir,
-			     const char *name, size_t n)
+static struct kv_node *find_in(struct kv_node *node, const struct kv_dir *dir,
+			       const char *name, size_t n)
 {
-	struct kv_node *node;
-
-	if (n > 255)
-		return NULL;
-	node = kv->table[hash(dir, name, n) & kv->table_mask];
 	while (node && (node->parent != &dir->node || node->name_len != n ||
 			memcmp(node->name, name, n)))
 		node = node->hash_next;
 	return node;
+}
+
+struct kv_node *kv_find_part(struct kv *kv, struct kv_dir *dir,
+			     const char *name, size_t n)
+{
+	if (n > 255)
+		return NULL;
+	return find_in(kv->table[hash(dir, name, n) & kv->table_mask], dir,
+		       name, n);
+}
+
+void kv_find_some(struct kv *kv, struct kv_dir *dir,
+		  const struct kv_name *names, unsigned n,
+		  struct kv_node **nodes)
+{
+	struct kv_node **slots[KV_FIND_MAX];
+
+	for (unsigned i = 0; i < n; i++) {
+		slots[i] = &kv->table[hash(dir, names[i].text, names[i].len) &
+				      kv->table_mask];
+		__builtin_prefetch(slots[i]);
+	}
+	for (unsigned i = 0; i < n; i++) {
+		nodes[i] = *slots[i];
+		if (!nodes[i])
+			continue;
+		__builtin_prefetch(&nodes[i]->parent);
+		__builtin_prefetch(&nodes[i]->name);
+	}
+	for (unsigned i = 0; i < n; i++)
+		if (nodes[i])
+			__builtin_prefetch(nodes[i]->name);
+	for (unsigned i = 0; i < n; i++)
+		nodes[i] = find_in(nodes[i], dir, names[i].text, names[i].len);
 }
 
 struct kv_node *kv_find(struct kv *kv, struct kv_dir *dir, const char *name)

@@ -10,6 +10,35 @@
 
 const unsigned fuzz_runs = 200000;
 
+static void check_hex(const char *text, const char *digest, size_t bytes)
+{
+	static const char digits[] = "0123456789abcdef";
+
+	for (size_t i = 0; i < bytes; i++) {
+		uint8_t byte = (uint8_t)digest[i];
+
+		fuzz_must(text[2 * i] == digits[byte >> 4]);
+		fuzz_must(text[2 * i + 1] == digits[byte & 15]);
+	}
+}
+
+/* Many at a time they are the same names. */
+static void check_some(struct ioctl_names one, struct ioctl_names many)
+{
+	static struct ioctl_some some;
+	struct kv_name name;
+	unsigned n;
+
+	while ((n = ioctl_names_some(&many, &some)))
+		for (unsigned i = 0; i < n; i++) {
+			fuzz_must(ioctl_names_next(&one, &name));
+			fuzz_must(name.len == some.names[i].len);
+			fuzz_must(!memcmp(name.text, some.names[i].text,
+					  name.len));
+		}
+	fuzz_must(!ioctl_names_next(&one, &name));
+}
+
 static void check_names(const char *request, size_t size)
 {
 	struct kvfs_ioc_find in;
@@ -23,14 +52,18 @@ static void check_names(const char *request, size_t size)
 	memcpy(&in, request, sizeof(in));
 	if (ioctl_names_init(&names, &in.names, packed, size - sizeof(in)))
 		return;
+	check_some(names, names);
 	for (; ioctl_names_next(&names, &name); n++) {
 		fuzz_must(name.len && name.len <= POOL_PATH_MAX);
 		fuzz_must(kv_match_is_path(name.text, name.len));
-		if (in.names.digest_bytes)
+		if (in.names.digest_bytes) {
 			fuzz_must(name.text == names.name);
-		else
+			check_hex(name.text, names.at - names.digest_bytes,
+				  names.digest_bytes);
+		} else {
 			fuzz_must(name.text >= packed &&
 				  name.text + name.len < request + size);
+		}
 	}
 	fuzz_must(n == in.names.n && n <= KVFS_IOC_NAMES_MAX);
 	fuzz_must(names.at == request + size);
@@ -107,7 +140,7 @@ static void seed(unsigned cmd, struct kvfs_ioc_names names, const char *packed,
 {
 	struct kvfs_ioc_find find = {.head = ioctl_head(sizeof(find) + n),
 				     .names = names};
-	char bytes[1024], *at;
+	char bytes[2048], *at;
 
 	at = mempcpy(bytes, &cmd, sizeof(cmd));
 	at = mempcpy(at, &find, sizeof(find));
@@ -157,6 +190,7 @@ void fuzz_seeds(void)
 	static const char texts[] = "a\0"
 				    "0a/1b.bin";
 	static const char digests[] = ".bin0123456789abcdef0123456789abcdef";
+	static char many[70 * 20]; /* more than are looked up at once */
 	struct kvfs_ioc_version v = {.head = ioctl_head(sizeof(v))};
 	char bytes[4 + sizeof(v)];
 
@@ -171,6 +205,11 @@ void fuzz_seeds(void)
 	     (struct kvfs_ioc_names){
 		     .n = 2, .digest_bytes = 16, .suffix_bytes = 4},
 	     digests, sizeof(digests) - 1);
+	for (size_t i = 0; i < sizeof(many); i++)
+		many[i] = (char)(i * 37);
+	seed(KVFS_IOC_EXISTS(2000),
+	     (struct kvfs_ioc_names){.n = 70, .digest_bytes = 20}, many,
+	     sizeof(many));
 	seed_get();
 	seed_put();
 	seed(KVFS_IOC_EXISTS(64), (struct kvfs_ioc_names){.n = 0}, "", 0);
