@@ -200,6 +200,18 @@ int engine_region_add(struct engine *e, const struct engine_mem *mem,
 		      uint64_t *region);
 
 /**
+ * engine_region_sum - XXH3-128 of what transfers left in a piece of it
+ * @offset, @length_bytes: of the piece; not 0 bytes, not of a DISK
+ * @sum: low and high half; set only on success
+ *
+ * By the mapping that the transfers used. Computed by the caller's thread.
+ * Returns: 0, -EINVAL no such region, -ERANGE, -EFAULT pages of it are gone,
+ *          or why it cannot be mapped.
+ */
+int engine_region_sum(struct engine *e, uint64_t region, uint64_t offset,
+		      uint64_t length_bytes, uint64_t sum[2]);
+
+/**
  * engine_region_remove - take it back
  * @done: runs once no transfer or grant uses the region; may be NULL
  *

@@ -118,35 +118,6 @@ static int grant_add(struct engine_grant *g)
 	return 0;
 }
 
-/* The region, in use and mapped. */
-static int take_region(struct engine *e, uint64_t region, uint64_t offset,
-		       uint64_t bytes, struct region **out)
-{
-	struct region *r;
-	int err = 0;
-
-	pthread_mutex_lock(&e->lock);
-	r = e->closing ? NULL : region_get(e, region);
-	pthread_mutex_unlock(&e->lock);
-	if (!r)
-		return e->closing ? -ESHUTDOWN : -EINVAL;
-	if (r->mem.kind == ENGINE_MEM_DISK || !bytes)
-		err = -EINVAL;
-	else if (offset > r->mem.length_bytes ||
-		 bytes > r->mem.length_bytes - offset)
-		err = -ERANGE;
-	else
-		err = region_map(e, r);
-	if (!err) {
-		*out = r;
-		return 0;
-	}
-	pthread_mutex_lock(&e->lock);
-	region_put(e, r);
-	pthread_mutex_unlock(&e->lock);
-	return err;
-}
-
 int engine_grant_open(struct engine_peer *p, uint64_t region, uint64_t offset,
 		      uint64_t length_bytes, int64_t deadline_ns,
 		      const struct engine_grant_ops *ops, void *ctx,
@@ -157,7 +128,7 @@ int engine_grant_open(struct engine_peer *p, uint64_t region, uint64_t offset,
 	struct engine_grant *g;
 	struct region *r;
 	int err = p->local ? -EINVAL
-			   : take_region(e, region, offset, length_bytes, &r);
+			   : region_take(e, region, offset, length_bytes, &r);
 
 	if (err)
 		return err;

@@ -247,6 +247,9 @@ void region_put(struct engine *e, struct region *r);
 /** region_map - give a FILE its mapping, tell transports; the caller has a
  *  use; no lock held. 0 or -errno. */
 int region_map(struct engine *e, struct region *r);
+/** region_take - by its id: in use, mapped, and long enough; or -errno. */
+int region_take(struct engine *e, uint64_t region, uint64_t offset,
+		uint64_t bytes, struct region **out);
 void region_place(const struct region *r, uint64_t offset, uint64_t bytes,
 		  struct engine_place *place);
 void regions_free(struct engine *e);

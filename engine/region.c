@@ -11,6 +11,9 @@
 #include <stdio.h>
 #include <sys/mman.h>
 
+#include "base/sigbus.h"
+#include "engine/checksum.h"
+
 #define SLOTS_MAX (1u << 24)
 
 static struct region *find(struct engine *e, uint64_t id)
@@ -234,6 +237,64 @@ int region_map(struct engine *e, struct region *r)
 		r->mapping = false;
 		pthread_cond_broadcast(&e->turns);
 	}
+	pthread_mutex_unlock(&e->lock);
+	return err;
+}
+
+int region_take(struct engine *e, uint64_t region, uint64_t offset,
+		uint64_t bytes, struct region **out)
+{
+	struct region *r;
+	int err = 0;
+
+	pthread_mutex_lock(&e->lock);
+	r = e->closing ? NULL : region_get(e, region);
+	pthread_mutex_unlock(&e->lock);
+	if (!r)
+		return e->closing ? -ESHUTDOWN : -EINVAL;
+	if (r->mem.kind == ENGINE_MEM_DISK || !bytes)
+		err = -EINVAL;
+	else if (offset > r->mem.length_bytes ||
+		 bytes > r->mem.length_bytes - offset)
+		err = -ERANGE;
+	else
+		err = region_map(e, r);
+	if (!err) {
+		*out = r;
+		return 0;
+	}
+	pthread_mutex_lock(&e->lock);
+	region_put(e, r);
+	pthread_mutex_unlock(&e->lock);
+	return err;
+}
+
+struct summing {
+	const void *addr;
+	uint64_t length_bytes;
+	uint64_t *sum;
+};
+
+static void sum_piece(void *arg)
+{
+	struct summing *s = arg;
+
+	checksum_mem(s->addr, s->length_bytes, s->sum);
+}
+
+int engine_region_sum(struct engine *e, uint64_t region, uint64_t offset,
+		      uint64_t length_bytes, uint64_t sum[2])
+{
+	struct region *r;
+	int err = region_take(e, region, offset, length_bytes, &r);
+	struct summing s = {.length_bytes = length_bytes, .sum = sum};
+
+	if (err)
+		return err;
+	s.addr = (const char *)r->mem.addr + offset;
+	err = sigbus_try(sum_piece, &s);
+	pthread_mutex_lock(&e->lock);
+	region_put(e, r);
 	pthread_mutex_unlock(&e->lock);
 	return err;
 }

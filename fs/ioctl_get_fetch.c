@@ -116,7 +116,6 @@ static void prepare(struct ioctl_get *g, struct ioctl_get_move *m,
 	m->into = (struct remote_into){
 		.region = m->buffer->region,
 		.offset = in->at,
-		.addr = m->buffer->addr + in->at,
 		.room_bytes = in->length,
 		.done = came_straight,
 	};

@@ -13,6 +13,7 @@
  *      remote_begin.c  a fetch begins: who waits for it
  *      remote_fetch.c  the reader: from a holder into a frame of ours
  *      remote_holders.c  whom it asks, and how often
+ *      remote_target.c  where the bytes go, and are they the right ones
  *      remote_try.c    one holder asked once; the watcher of those
  *      remote_parts.c  a large block, read while it comes
  *      remote_scratch.c  a block that is read though no frame is free
@@ -275,7 +276,6 @@ int remote_fetch_watch(struct kv *kv, struct kv_file *f, int64_t deadline,
 /* Memory that a block goes into without becoming one of this node. */
 struct remote_into {
 	uint64_t region, offset; /* of the engine */
-	const void *addr;	 /* the same place */
 	uint64_t room_bytes;
 	uint64_t size_bytes; /* of the block; set by remote_fetch_into */
 	/** done - it ended, 0 or -errno, and nothing writes there any more; no

@@ -152,7 +152,7 @@ int remote_fetch_into(struct kv *kv, struct kv_file *f, int64_t deadline,
 	x = fetch_new(kv, f, deadline);
 	if (!x)
 		return -ENOMEM;
-	err = remote_target_over(x->r, into->region, into->offset, into->addr,
+	err = remote_target_over(x->r, into->region, into->offset,
 				 found->size_bytes, &x->target);
 	if (err) {
 		atomic_fetch_sub(&x->r->counters.n_fetching, 1);

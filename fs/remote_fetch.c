@@ -169,7 +169,7 @@ static int hold(struct remote_fetch *x)
 static int install(struct remote_fetch *x)
 {
 	struct kv *kv = x->r->fs->kv;
-	uint32_t frame = remote_target_frame(x->target);
+	uint32_t frame = x->target->frame;
 	int err;
 
 	pthread_mutex_lock(&kv->lock);
@@ -414,7 +414,7 @@ static void got_room(struct remote_fetch *x, int err)
 		finish(x, err);
 		return;
 	}
-	if (remote_target_frame(x->target) == POOL_NO_FRAME)
+	if (x->target->frame == POOL_NO_FRAME)
 		set_scratch(x);
 	x->from = 0;
 	err = ask_first(x);

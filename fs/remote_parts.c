@@ -166,9 +166,7 @@ static unsigned lacks(const struct remote_parts *p, const struct call *c)
 static void read_here(struct call *c, struct remote_parts *p)
 {
 	cleanup_free char *buf = malloc(c->size + 1);
-	ssize_t n =
-		buf ? pread(remote_target_fd(p->target), buf, c->size, c->off)
-		    : -1;
+	ssize_t n = buf ? pread(p->target->fd, buf, c->size, c->off) : -1;
 
 	if (n < 0) {
 		call_reply_err(c, buf ? errno : ENOMEM);

@@ -2,184 +2,33 @@
 #include "fs/remote_try.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/cond.h"
 #include "base/fault.h"
 #include "base/log.h"
-#include "base/sigbus.h"
-#include "engine/checksum.h"
 #include "fs/kv.h"
-#include "fs/remote_scratch.h"
 
 /*
  * A try lives until three have let go of it: who waits, the call, and the
  * grant. Nobody's thread waits for bytes: what ends a try calls `done`, the
  * watcher where bytes stopped coming.
- *
- * The target's region is removed when its owner is through with it; the engine
- * says when no grant uses it any more, and only then the descriptor is closed
- * and the frame goes back, unless it became a block. So a holder that was
- * given up on may wake up and write as late as it likes.
  */
 
 #define PENDING 1
 #define QUARANTINE_SHARE 20	   /* a twentieth of the pool */
 #define SLOWEST_BYTES_S (64 << 20) /* where no rate was measured yet */
-#define MAP_BYTES (512u << 10)	   /* below it a copy is cheaper */
 #define PATIENCE_NS (250 * NS_PER_MS)
 #define TICK_NS (25 * NS_PER_MS)
-
-/* -- where the bytes go -------------------------------------------------- */
-
-struct remote_target {
-	struct remote *r;
-	uint64_t size_bytes, region;
-	uint64_t offset;  /* in the region */
-	const void *addr; /* a client's memory; NULL: the region is ours */
-	uint32_t frame;
-	int fd;
-	bool scratch; /* what fd is */
-};
-
-static void target_gone(void *ctx)
-{
-	struct remote_target *t = ctx;
-
-	if (t->scratch)
-		remote_scratch_put(t->r, t->size_bytes, t->fd);
-	else if (t->fd >= 0)
-		close(t->fd);
-	if (t->frame != POOL_NO_FRAME)
-		pool_put(t->r->fs->pool, t->frame);
-	free(t);
-}
-
-static int take_frame(struct remote_target *t)
-{
-	struct pool *pool = t->r->fs->pool;
-	int backing, err;
-
-	err = pool_take(pool, t->size_bytes, &t->frame, &backing);
-	if (err)
-		return err;
-	t->fd = pool_fd(pool, t->frame, O_RDWR);
-	if (t->fd < 0)
-		return t->fd;
-	return ftruncate(t->fd, (off_t)t->size_bytes) ? -errno : 0;
-}
-
-static int take_scratch(struct remote_target *t)
-{
-	int err = remote_scratch_take(t->r, t->size_bytes, &t->fd);
-
-	t->scratch = !err;
-	return err;
-}
-
-static int target_fill(struct remote_target *t,
-		       int (*take)(struct remote_target *t))
-{
-	struct engine_mem mem = {.kind = ENGINE_MEM_FILE,
-				 .length_bytes = t->size_bytes};
-	int err = take(t);
-
-	if (err || !t->size_bytes)
-		return err;
-	mem.fd = t->fd;
-	return engine_region_add(t->r->engine, &mem, &t->region);
-}
-
-static int target_new(struct remote *r, uint64_t size_bytes,
-		      int (*take)(struct remote_target *t),
-		      struct remote_target **target)
-{
-	struct remote_target *t = calloc(1, sizeof(*t));
-	int err;
-
-	if (!t)
-		return -ENOMEM;
-	t->r = r;
-	t->fd = -1;
-	t->frame = POOL_NO_FRAME;
-	t->size_bytes = size_bytes;
-	err = target_fill(t, take);
-	if (err)
-		target_gone(t);
-	else
-		*target = t;
-	return err;
-}
-
-int remote_target_new(struct remote *r, uint64_t size_bytes,
-		      struct remote_target **target)
-{
-	return target_new(r, size_bytes, take_frame, target);
-}
-
-int remote_target_scratch(struct remote *r, uint64_t size_bytes,
-			  struct remote_target **target)
-{
-	return target_new(r, size_bytes, take_scratch, target);
-}
-
-int remote_target_over(struct remote *r, uint64_t region, uint64_t offset,
-		       const void *addr, uint64_t size_bytes,
-		       struct remote_target **target)
-{
-	struct remote_target *t = calloc(1, sizeof(*t));
-
-	if (!t)
-		return -ENOMEM;
-	*t = (struct remote_target){.r = r,
-				    .size_bytes = size_bytes,
-				    .region = region,
-				    .offset = offset,
-				    .addr = addr,
-				    .frame = POOL_NO_FRAME,
-				    .fd = -1};
-	*target = t;
-	return 0;
-}
-
-uint32_t remote_target_frame(const struct remote_target *t)
-{
-	return t->frame;
-}
-
-int remote_target_fd(const struct remote_target *t)
-{
-	return t->fd;
-}
-
-uint32_t remote_target_take(struct remote_target *t)
-{
-	uint32_t frame = t->frame;
-
-	t->frame = POOL_NO_FRAME;
-	return frame;
-}
-
-void remote_target_free(struct remote_target *t)
-{
-	if (t &&
-	    (!t->size_bytes || t->addr ||
-	     engine_region_remove(t->r->engine, t->region, target_gone, t)))
-		target_gone(t);
-}
 
 /* -- a try --------------------------------------------------------------- */
 
 /* r->try_lock guards all but what is written before the call is out. */
-struct
-try {
+struct attempt {
 	struct list link; /* of r->tries, until it is over */
 	struct remote *r;
 	unsigned refs;
@@ -201,7 +50,7 @@ try {
 };
 
 /* Lock held, and let go of. */
-static void put_unlock(struct try *t)
+static void put_unlock(struct attempt *t)
 {
 	bool last = --t->refs == 0;
 	struct remote *r = t->r;
@@ -215,7 +64,7 @@ static void put_unlock(struct try *t)
 
 /* What the try came to, or PENDING; lock held. The grant counts its bytes, so
  * once it is complete the answer need not be waited for. */
-static int outcome(const struct try *t)
+static int outcome(const struct attempt *t)
 {
 	if (t->failed)
 		return t->grant ? PENDING : t->failed;
@@ -230,7 +79,7 @@ static int outcome(const struct try *t)
 
 /* Gives up what is still under way; lock held. An answer that is on its way
  * after the bytes is let come: it says what is next. */
-static void abandon(struct try *t, int status)
+static void abandon(struct attempt *t, int status)
 {
 	if (t->grant && t->grant_status == PENDING) {
 		t->quarantined = true;
@@ -243,7 +92,7 @@ static void abandon(struct try *t, int status)
 }
 
 /* Tells once who waits; lock held, and let go of with a reference. */
-static void end_unlock(struct try *t, int status)
+static void end_unlock(struct attempt *t, int status)
 {
 	struct remote *r = t->r;
 
@@ -263,7 +112,7 @@ static void end_unlock(struct try *t, int status)
 	put_unlock(t);
 }
 
-static void step_unlock(struct try *t)
+static void step_unlock(struct attempt *t)
 {
 	int status = outcome(t);
 
@@ -274,7 +123,7 @@ static void step_unlock(struct try *t)
 }
 
 /* Lock held. */
-static int learn(struct try *t, int status, const void *reply, uint32_t n)
+static int learn(struct attempt *t, int status, const void *reply, uint32_t n)
 {
 	if (!status && t->part)
 		return remote_sum_decode(reply, n, t->told->sum);
@@ -287,7 +136,7 @@ static int learn(struct try *t, int status, const void *reply, uint32_t n)
 static void answered(struct engine_call *call, int status, const void *reply,
 		     uint32_t reply_bytes)
 {
-	struct try *t = container_of(call, struct try, call);
+	struct attempt *t = container_of(call, struct attempt, call);
 
 	if (!status && reply_bytes && t->hash)
 		remote_ahead_learn(t->r, t->hash, reply, reply_bytes);
@@ -300,7 +149,7 @@ static void answered(struct engine_call *call, int status, const void *reply,
 
 static void arrived(void *ctx, int status)
 {
-	struct try *t = ctx;
+	struct attempt *t = ctx;
 
 	pthread_mutex_lock(&t->r->try_lock);
 	t->grant = NULL;
@@ -328,10 +177,10 @@ static int64_t patience_of(struct engine_peer *peer, uint64_t size_bytes,
 	return ns < third && !wait ? ns : third;
 }
 
-static struct try *try_new(struct remote *r, struct engine_peer *peer,
-			   const struct remote_msg *m, int64_t deadline)
+static struct attempt *try_new(struct remote *r, struct engine_peer *peer,
+			       const struct remote_msg *m, int64_t deadline)
 {
-	struct try *t = calloc(1, sizeof(*t));
+	struct attempt *t = calloc(1, sizeof(*t));
 	struct engine_peer_info info;
 
 	if (!t)
@@ -356,7 +205,7 @@ static struct try *try_new(struct remote *r, struct engine_peer *peer,
 	return t;
 }
 
-static int open_grant(struct try *t, struct engine_peer *peer,
+static int open_grant(struct attempt *t, struct engine_peer *peer,
 		      const struct remote_target *target,
 		      struct engine_segment *segment)
 {
@@ -375,7 +224,7 @@ static int open_grant(struct try *t, struct engine_peer *peer,
 	return 0;
 }
 
-static int start_call(struct try *t, struct engine_peer *peer,
+static int start_call(struct attempt *t, struct engine_peer *peer,
 		      const struct remote_msg *m)
 {
 	uint8_t bytes[REMOTE_MSG_MAX];
@@ -403,7 +252,7 @@ static int start_call(struct try *t, struct engine_peer *peer,
 }
 
 /* Over before it was under way: nobody is told, unless somebody was. */
-static int withdraw(struct try *t, int err)
+static int withdraw(struct attempt *t, int err)
 {
 	scoped_lock(&t->r->try_lock);
 
@@ -416,7 +265,7 @@ static int withdraw(struct try *t, int err)
 	return err;
 }
 
-static void watch(struct try *t)
+static void watch(struct attempt *t)
 {
 	struct remote *r = t->r;
 	scoped_lock(&r->try_lock);
@@ -428,8 +277,8 @@ static void watch(struct try *t)
 		pthread_cond_signal(&r->try_begun);
 }
 
-static int start(struct try *t, struct engine_peer *peer, struct remote_msg *m,
-		 const struct remote_target *target)
+static int start(struct attempt *t, struct engine_peer *peer,
+		 struct remote_msg *m, const struct remote_target *target)
 {
 	int err = t->size_bytes ? open_grant(t, peer, target, &m->segment) : 0;
 
@@ -450,7 +299,7 @@ int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
 		     struct remote_told *told)
 {
 	struct engine_peer *peer;
-	struct try *t;
+	struct attempt *t;
 	int err;
 
 	err = remote_peer(r, holder, &peer);
@@ -466,7 +315,7 @@ int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
 		t->done = done;
 		t->ctx = ctx;
 		t->told = told;
-		t->to_the_end = t->part || target->addr || target->scratch;
+		t->to_the_end = t->part || target->lent || target->scratch;
 		err = start(t, peer, m, target);
 	}
 	engine_peer_put(peer);
@@ -478,7 +327,7 @@ int remote_try_start(struct remote *r, struct remote_msg *m, uint32_t holder,
 /* Did bytes come since it was last looked at? Before its first ones those of
  * what is ahead of it on the same link count, and of a part those of the
  * others. Lock held. */
-static bool goes_on(struct try *t, int64_t now)
+static bool goes_on(struct attempt *t, int64_t now)
 {
 	uint64_t bytes = t->grant ? engine_grant_progress(t->grant) : 0;
 	struct engine_peer_info info;
@@ -495,10 +344,10 @@ static bool goes_on(struct try *t, int64_t now)
 	return true;
 }
 
-static struct try *to_end(struct remote *r, int64_t now)
+static struct attempt *to_end(struct remote *r, int64_t now)
 {
 	list_for_each (l, &r->tries) {
-		struct try *t = container_of(l, struct try, link);
+		struct attempt *t = container_of(l, struct attempt, link);
 
 		if (t->cancelled)
 			return t;
@@ -526,7 +375,7 @@ static void doze(struct remote *r)
 static void *watcher(void *arg)
 {
 	struct remote *r = arg;
-	struct try *t;
+	struct attempt *t;
 
 	pthread_mutex_lock(&r->try_lock);
 	while (!r->watch_stop) {
@@ -548,7 +397,7 @@ void remote_try_cancel(struct remote *r, const char *path)
 	scoped_lock(&r->try_lock);
 
 	list_for_each (l, &r->tries) {
-		struct try *t = container_of(l, struct try, link);
+		struct attempt *t = container_of(l, struct attempt, link);
 
 		if (!path || t->path == path)
 			t->cancelled = true;
@@ -580,71 +429,6 @@ void remote_watch_close(struct remote *r)
 	pthread_join(r->watcher, NULL);
 	pthread_cond_destroy(&r->try_begun);
 	pthread_mutex_destroy(&r->try_lock);
-}
-
-/* -- verifying ----------------------------------------------------------- */
-
-struct hashing {
-	const void *addr;
-	uint64_t bytes, *sum;
-};
-
-static void hash(void *arg)
-{
-	struct hashing *h = arg;
-
-	checksum_mem(h->addr, h->bytes, h->sum);
-}
-
-/* Whose owner may take pages away. */
-static int sum_of_client(const struct remote_target *t, uint64_t bytes,
-			 uint64_t sum[2])
-{
-	struct hashing h = {t->addr, bytes, sum};
-
-	return sigbus_try(hash, &h);
-}
-
-/* What is large is hashed where it lies. */
-static int sum_of(const struct remote_target *t, uint64_t offset,
-		  uint64_t bytes, uint64_t sum[2])
-{
-	void *p = MAP_FAILED;
-
-	if (t->addr)
-		return sum_of_client(t, bytes, sum);
-	if (bytes >= MAP_BYTES || offset)
-		p = mmap(NULL, bytes, PROT_READ, MAP_SHARED | MAP_POPULATE,
-			 t->fd, (off_t)offset);
-	if (p == MAP_FAILED)
-		return offset ? -ENOMEM : checksum_fd(t->fd, bytes, sum);
-	checksum_mem(p, bytes, sum);
-	munmap(p, bytes);
-	return 0;
-}
-
-int remote_verify(struct remote *r, struct remote_target *t,
-		  const struct remote_msg *m, uint32_t holder)
-{
-	char name[META_NODE_NAME_MAX + 1];
-	uint64_t sum[2];
-	int err;
-
-	if (!m->checksum[0] && !m->checksum[1])
-		return 0; /* the namespace takes none */
-	err = sum_of(t, m->offset,
-		     m->length_bytes ? m->length_bytes : m->size_bytes, sum);
-	if (!err && !fault_hit("remote.verify") &&
-	    !memcmp(sum, m->checksum, sizeof(sum)))
-		return 0;
-	if (err)
-		return err;
-	atomic_fetch_add(&r->counters.mismatches, 1);
-	log_warn("kv: %.*s: from %s: the bytes do not match the checksum; "
-		 "asking another holder",
-		 (int)m->path_len, m->path,
-		 remote_node_name(r->fs, holder, name));
-	return -EBADMSG;
 }
 
 /* -- for who waits ------------------------------------------------------- */

@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/sigbus.h"
+#include "engine/checksum.h"
 #include "tests/unit/engine_fixture.h"
 
 #define MIB (1u << 20)
@@ -170,6 +172,43 @@ START_TEST(an_id_of_a_removed_region_is_refused)
 	fx_mem_new(&old, fx_writer(&fx), fx_ways[_i].from, MIB);
 	ck_assert_int_eq(fx_move(&fx, &old, &to, &p, 1), 0);
 	fx_mem_free(&old);
+	close_way();
+}
+END_TEST
+
+START_TEST(a_sum_is_of_the_piece_that_was_named)
+{
+	const struct fx_piece p = {0, 4095, MIB - 4095};
+	uint64_t want[2], sum[2] = {};
+	struct engine *e;
+
+	open_way(_i, MIB);
+	e = to.engine;
+	ck_assert_int_eq(fx_move(&fx, &from, &to, &p, 1), 0);
+	if (fx_ways[_i].to == ENGINE_MEM_DISK) {
+		ck_assert_int_eq(engine_region_sum(e, to.region, 0, 1, sum),
+				 -EINVAL);
+		close_way();
+		return;
+	}
+	for (uint64_t at = 0; at < 3; at++) {
+		checksum_mem(to.bytes + 4094 + at, 99999, want);
+		ck_assert_int_eq(
+			engine_region_sum(e, to.region, 4094 + at, 99999, sum),
+			0);
+		ck_assert_mem_eq(sum, want, sizeof(sum));
+	}
+	ck_assert_int_eq(engine_region_sum(e, to.region, 1, MIB, sum), -ERANGE);
+	ck_assert_int_eq(engine_region_sum(e, to.region, 0, 0, sum), -EINVAL);
+	ck_assert_int_eq(engine_region_sum(e, ~to.region, 0, 1, sum), -EINVAL);
+	if (to.fd >= 0) {
+		sigbus_init();
+		ck_assert_int_eq(ftruncate(to.fd, MIB / 2), 0);
+		ck_assert_int_eq(engine_region_sum(e, to.region, 0, MIB, sum),
+				 -EFAULT);
+		ck_assert_int_eq(
+			engine_region_sum(e, to.region, 0, MIB / 2, sum), 0);
+	}
 	close_way();
 }
 END_TEST
@@ -414,6 +453,7 @@ int main(void)
 	EVERY_WAY(what_makes_no_sense_is_refused_and_nothing_moves);
 	EVERY_WAY(a_range_outside_of_its_target_is_refused_and_nothing_moves);
 	EVERY_WAY(an_id_of_a_removed_region_is_refused);
+	EVERY_WAY(a_sum_is_of_the_piece_that_was_named);
 	EVERY_WAY(ten_thousand_transfers_in_flight_take_a_window_of_memory);
 	EVERY_WAY(a_cold_file_is_read_past_the_page_cache);
 	EVERY_WAY(a_gibibyte_in_one_transfer_arrives);
