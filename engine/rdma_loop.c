@@ -122,7 +122,7 @@ static void tick(struct transport *t)
 			       now);
 }
 
-static void wait(struct transport *t)
+static void wait_for_more(struct transport *t)
 {
 	bool busy = atomic_load(&t->rung) || !list_empty(&t->endings) ||
 		    !list_empty(&t->pumps);
@@ -185,7 +185,7 @@ static void *run(void *arg)
 		end_links(t);
 		if (wind_up(t))
 			break;
-		wait(t);
+		wait_for_more(t);
 	}
 	rdma_devices_close(t);
 	return NULL;

@@ -141,7 +141,7 @@ static void tick(struct transport *t)
 			      now);
 }
 
-static void wait(struct transport *t)
+static void wait_for_more(struct transport *t)
 {
 	struct __kernel_timespec ts = {.tv_nsec = TICK_NS};
 	struct io_uring_cqe *cqe;
@@ -286,7 +286,7 @@ static void *run(void *arg)
 		pump(t);
 		if (wind_up(t))
 			break;
-		wait(t);
+		wait_for_more(t);
 		complete(t);
 		tick(t);
 	}
