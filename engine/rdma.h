@@ -12,7 +12,8 @@
  *      rdma_link.c     a link's life: met, up, down
  *      rdma_device.c   cards: which one has an address; port and device events
  *      rdma_region.c   memory registered with a card
- *      rdma_queue.c    the queue pair: made, connected, posted to, completed
+ *      rdma_queue.c    the queue pair: made, connected, completed
+ *      rdma_post.c     what is posted to it, many in one call
  *      rdma_send.c     packets, messages and slices out
  *      rdma_receive.c  the same in; landings and the keys to them
  *      rdma_record.c   what stands in a packet;  rdma_verbs.h  the library
@@ -230,6 +231,22 @@ struct rdma_link {
 	unsigned n_diverted;
 };
 
+/* What the completion of a work request says that it was. */
+enum rdma_posted {
+	RDMA_POSTED_PACKET,
+	RDMA_POSTED_WRITE,
+	RDMA_POSTED_INVALIDATE,
+	RDMA_POSTED_RECEIVE,
+};
+
+/* Work requests that are posted together, all of one link. */
+struct rdma_posts {
+	struct rdma_link *of;
+	uint32_t n;
+	struct ibv_send_wr wr[RDMA_SENDS];
+	struct ibv_sge sge[RDMA_SENDS];
+};
+
 struct rdma_listener {
 	struct list link;
 	struct transport *t;
@@ -268,6 +285,7 @@ struct transport {
 
 	/* the loop's */
 	struct list links, pumps, endings, listeners, devices;
+	struct rdma_posts posts;
 	struct list sieve;	 /* links with queues, the oldest first */
 	struct list *sieve_hand; /* where to look next; in sieve */
 	unsigned n_queues, queues_max;
@@ -384,20 +402,30 @@ int rdma_queue_connect(struct rdma_link *l, const struct rdma_endpoint *p);
 void rdma_queue_close(struct rdma_link *l);
 /** rdma_queue_poll - what has completed. */
 void rdma_queue_poll(struct rdma_link *l);
-/** rdma_post_... - 0, or the link has failed. */
-int rdma_post_packet(struct rdma_link *l, uint32_t n_bytes);
-int rdma_post_write(struct rdma_link *l, uint32_t slot);
-int rdma_post_bind(struct rdma_link *l, uint32_t slot, struct ibv_mr *mr);
-int rdma_post_invalidate(struct rdma_link *l, uint32_t slot);
+
+/* rdma_post.c */
+/** rdma_post_... - in order, by rdma_post_flush: at the end of this turn of the
+ *  loop at the latest. */
+void rdma_post_packet(struct rdma_link *l, uint32_t n_bytes);
+void rdma_post_write(struct rdma_link *l, uint32_t slot);
+void rdma_post_bind(struct rdma_link *l, uint32_t slot, struct ibv_mr *mr);
+void rdma_post_invalidate(struct rdma_link *l, uint32_t slot);
+/** rdma_post_flush - now. What cannot be posted ends its link. */
+void rdma_post_flush(struct transport *t);
+/** rdma_post_drop - the link ends: not any more. */
+void rdma_post_drop(struct rdma_link *l);
+/** rdma_post_receives - now. @numbers: NULL: from 0 to n - 1. 0 or -errno. */
+int rdma_post_receives(struct rdma_link *l, const uint32_t *numbers,
+		       uint32_t n);
+uint8_t *rdma_receive_buffer(const struct rdma_link *l, uint32_t i);
 /** rdma_packet_next - where the next packet is written; NULL: not now.
  *  @plain: it carries more than counts. */
 uint8_t *rdma_packet_next(struct rdma_link *l, bool plain);
 
 /* rdma_send.c */
 void rdma_send_pump(struct rdma_link *l);
-/** rdma_send_greeting - a packet with nothing in it. 0, or the link has
- *  failed. */
-int rdma_send_greeting(struct rdma_link *l);
+/** rdma_send_greeting - the first packet, with nothing in it. */
+void rdma_send_greeting(struct rdma_link *l);
 /** rdma_send_... - records that answer ours. 0 or -EPROTO. */
 int rdma_send_ready(struct rdma_link *l, const struct rdma_record *r);
 int rdma_send_refused(struct rdma_link *l, const struct rdma_record *r);

@@ -116,7 +116,10 @@ static int on_endpoint(struct rdma_link *l, const uint8_t *payload, size_t n)
 	rc = rdma_queue_connect(l, &theirs);
 	if (rc)
 		return rc;
-	return l->theirs ? tell_endpoint(l) : rdma_send_greeting(l);
+	if (l->theirs)
+		return tell_endpoint(l);
+	rdma_send_greeting(l);
+	return 0;
 }
 
 static int on_close(struct rdma_link *l, const struct wire_header *h,
@@ -175,6 +178,7 @@ void rdma_link_fail(struct rdma_link *l, int why, const char *words)
 	rdma_control_bye(l, words);
 	no_stranger(l);
 	l->state = RDMA_ENDING;
+	rdma_post_drop(l);
 	pthread_mutex_lock(&l->t->lock);
 	l->shut = true;
 	pthread_mutex_unlock(&l->t->lock);

@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: MIT
-/*
- * The queue pair. Reliable and in order, so a packet behind a WRITE comes
- * after it, and a READY behind a BIND is sent when the window stands.
- */
+/* The queue pair: made, connected, and what completes on it. */
 #include "engine/rdma.h"
 
 #include "base/log.h"
@@ -20,23 +17,6 @@
 #define RETRIES 7
 #define RNR_CODE 12 /* 0.64 ms; every packet has a buffer that waits */
 
-enum posted { POSTED_PACKET, POSTED_WRITE, POSTED_INVALIDATE, POSTED_RECEIVE };
-
-static uint64_t name_of(enum posted what, uint32_t number)
-{
-	return (uint64_t)what << 32 | number;
-}
-
-static uint8_t *receive_buffer(const struct rdma_link *l, uint32_t i)
-{
-	return l->receives->bytes + i * RDMA_PACKET_BYTES;
-}
-
-static uint8_t *send_buffer(const struct rdma_link *l, uint32_t packet)
-{
-	return l->packets + packet % RDMA_PACKETS * RDMA_PACKET_BYTES;
-}
-
 /* What 1,000 peers cost, and any number. */
 _Static_assert(RDMA_QUEUES_MAX *(sizeof(struct rdma_link) +
 				 RDMA_PACKETS * RDMA_PACKET_BYTES) +
@@ -45,23 +25,6 @@ _Static_assert(RDMA_QUEUES_MAX *(sizeof(struct rdma_link) +
 	       "as HACKING.md says");
 
 /* --- made -------------------------------------------------------------- */
-
-static int post_receive(struct rdma_link *l, uint32_t i)
-{
-	struct ibv_sge sge = {
-		.addr = (uintptr_t)receive_buffer(l, i),
-		.length = RDMA_PACKET_BYTES,
-		.lkey = l->receives->mr->lkey,
-	};
-	struct ibv_recv_wr wr = {
-		.wr_id = name_of(POSTED_RECEIVE, i),
-		.sg_list = &sge,
-		.num_sge = 1,
-	};
-
-	return l->receives->srq ? verbs_post_srq_recv(l->receives->srq, &wr)
-				: verbs_post_recv(l->qp, &wr);
-}
 
 void rdma_receives_free(struct rdma_receives *r)
 {
@@ -110,9 +73,8 @@ static int make_receives(struct rdma_link *l)
 		return 0;
 	rc = make_bytes(d, d->no_sharing ? RDMA_RECEIVES : RDMA_SHARED_RECEIVES,
 			&l->receives->bytes, &l->receives->mr);
-	for (uint32_t i = 0; i < RDMA_SHARED_RECEIVES && !rc && !d->no_sharing;
-	     i++)
-		rc = post_receive(l, i);
+	if (!rc && !d->no_sharing)
+		rc = rdma_post_receives(l, NULL, RDMA_SHARED_RECEIVES);
 	if (rc)
 		rdma_receives_free(l->receives);
 	return rc;
@@ -185,8 +147,8 @@ static int set_up(struct rdma_link *l)
 		rc = make_queues(l);
 	if (!rc)
 		rc = to_init(l);
-	for (uint32_t i = 0; i < RDMA_RECEIVES && !rc && !l->receives->srq; i++)
-		rc = post_receive(l, i);
+	if (!rc && !l->receives->srq)
+		rc = rdma_post_receives(l, NULL, RDMA_RECEIVES);
 	return rc;
 }
 
@@ -265,6 +227,17 @@ int rdma_queue_connect(struct rdma_link *l, const struct rdma_endpoint *p)
 	return rc ? rc : to_send(l);
 }
 
+/* The buffers of receives go back whatever becomes of the link. */
+static int give_back(struct rdma_link *l, const struct ibv_wc *wc, int n)
+{
+	uint32_t numbers[POLL_AT_ONCE], n_numbers = 0;
+
+	for (int i = 0; i < n; i++)
+		if (wc[i].wr_id >> 32 == RDMA_POSTED_RECEIVE)
+			numbers[n_numbers++] = (uint32_t)wc[i].wr_id;
+	return rdma_post_receives(l, numbers, n_numbers);
+}
+
 /* What completed and was not looked at. */
 static void take_back(struct rdma_link *l)
 {
@@ -272,9 +245,7 @@ static void take_back(struct rdma_link *l)
 	int n;
 
 	while ((n = ibv_poll_cq(l->cq, POLL_AT_ONCE, wc)) > 0)
-		for (int i = 0; i < n; i++)
-			if (wc[i].wr_id >> 32 == POSTED_RECEIVE)
-				post_receive(l, (uint32_t)wc[i].wr_id);
+		give_back(l, wc, n);
 }
 
 /* Receives that the shared queue gave to this one go back. Should a card keep
@@ -317,107 +288,6 @@ void rdma_queue_close(struct rdma_link *l)
 	l->device = NULL;
 }
 
-/* --- posted to --------------------------------------------------------- */
-
-static int post(struct rdma_link *l, struct ibv_send_wr *wr)
-{
-	int rc = verbs_post_send(l->qp, wr);
-
-	if (rc)
-		rdma_link_fail(l, rc, "the queue takes no more");
-	return rc;
-}
-
-uint8_t *rdma_packet_next(struct rdma_link *l, bool plain)
-{
-	uint32_t under_way = l->packets_out - l->packets_taken;
-
-	if (l->packets_out - l->packets_freed == RDMA_PACKETS)
-		return NULL;
-	/* The last one is for telling of theirs: two sides that wait for each
-	 * other's buffers would do so for ever. */
-	return under_way + plain < RDMA_PACKETS ? send_buffer(l, l->packets_out)
-						: NULL;
-}
-
-int rdma_post_packet(struct rdma_link *l, uint32_t n_bytes)
-{
-	uint32_t number = l->packets_out++;
-	struct ibv_sge sge = {
-		.addr = (uintptr_t)send_buffer(l, number),
-		.length = n_bytes,
-		.lkey = l->packets_mr->lkey,
-	};
-	struct ibv_send_wr wr = {
-		.wr_id = name_of(POSTED_PACKET, number),
-		.sg_list = &sge,
-		.num_sge = 1,
-		.opcode = IBV_WR_SEND,
-	};
-
-	if (!(l->packets_out % RDMA_SIGNAL_EVERY))
-		wr.send_flags |= IBV_SEND_SIGNALED;
-	if (n_bytes <= l->inline_bytes)
-		wr.send_flags |= IBV_SEND_INLINE;
-	return post(l, &wr);
-}
-
-int rdma_post_write(struct rdma_link *l, uint32_t slot)
-{
-	const struct rdma_out *o = &l->outs[slot];
-	const struct engine_slice *s = o->slice;
-	struct ibv_sge sge = {
-		.addr = (uintptr_t)o->source,
-		.length = s->length_bytes,
-		.lkey = o->key,
-	};
-	struct ibv_send_wr wr = {
-		.wr_id = name_of(POSTED_WRITE, slot),
-		.sg_list = &sge,
-		.num_sge = 1,
-		.opcode = IBV_WR_RDMA_WRITE_WITH_IMM,
-		.send_flags = IBV_SEND_SIGNALED,
-		.imm_data = htonl(slot),
-		.wr.rdma = {.remote_addr = o->to, .rkey = o->to_key},
-	};
-
-	if (fault_hit("rdma.beyond"))
-		wr.wr.rdma.remote_addr++;
-	return post(l, &wr);
-}
-
-int rdma_post_bind(struct rdma_link *l, uint32_t slot, struct ibv_mr *mr)
-{
-	struct rdma_in *in = &l->ins[slot];
-	struct ibv_send_wr wr = {
-		.opcode = IBV_WR_BIND_MW,
-		.bind_mw = {.mw = in->window,
-			    .rkey = ibv_inc_rkey(in->window->rkey),
-			    .bind_info = {
-				    .mr = mr,
-				    .addr = (uintptr_t)in->landing.place.addr,
-				    .length = in->landing.place.length_bytes,
-				    .mw_access_flags = IBV_ACCESS_REMOTE_WRITE,
-			    }}};
-	int rc = post(l, &wr);
-
-	if (!rc)
-		in->key = in->window->rkey = wr.bind_mw.rkey;
-	return rc;
-}
-
-int rdma_post_invalidate(struct rdma_link *l, uint32_t slot)
-{
-	struct ibv_send_wr wr = {
-		.wr_id = name_of(POSTED_INVALIDATE, slot),
-		.opcode = IBV_WR_LOCAL_INV,
-		.send_flags = IBV_SEND_SIGNALED,
-		.invalidate_rkey = l->ins[slot].key,
-	};
-
-	return post(l, &wr);
-}
-
 /* --- completed --------------------------------------------------------- */
 
 static void heard(struct rdma_link *l)
@@ -430,15 +300,15 @@ static int on_receive(struct rdma_link *l, const struct ibv_wc *wc, uint32_t i)
 {
 	if (l->state == RDMA_MEETING) {
 		rdma_link_up(l);
-		if (l->theirs && rdma_send_greeting(l))
-			return 0;
+		if (l->theirs)
+			rdma_send_greeting(l);
 	}
 	heard(l);
 	if (wc->opcode == IBV_WC_RECV_RDMA_WITH_IMM)
 		return rdma_receive_written(l, ntohl(wc->imm_data),
 					    wc->byte_len);
 	l->packets_in++;
-	return rdma_receive_packet(l, receive_buffer(l, i), wc->byte_len);
+	return rdma_receive_packet(l, rdma_receive_buffer(l, i), wc->byte_len);
 }
 
 static void complete(struct rdma_link *l, const struct ibv_wc *wc)
@@ -446,18 +316,18 @@ static void complete(struct rdma_link *l, const struct ibv_wc *wc)
 	uint32_t number = (uint32_t)wc->wr_id;
 	int rc = 0;
 
-	switch ((enum posted)(wc->wr_id >> 32)) {
-	case POSTED_PACKET:
+	switch ((enum rdma_posted)(wc->wr_id >> 32)) {
+	case RDMA_POSTED_PACKET:
 		l->packets_freed = number + 1;
 		break;
-	case POSTED_WRITE:
+	case RDMA_POSTED_WRITE:
 		heard(l);
 		rdma_send_written(l, number);
 		break;
-	case POSTED_INVALIDATE:
+	case RDMA_POSTED_INVALIDATE:
 		rdma_receive_invalidated(l, number);
 		break;
-	case POSTED_RECEIVE:
+	case RDMA_POSTED_RECEIVE:
 		rc = on_receive(l, wc, number);
 		break;
 	}
@@ -482,35 +352,41 @@ static int errno_of(enum ibv_wc_status status)
 	}
 }
 
-/* The buffer of a receive goes back whatever becomes of the link. */
 static void take(struct rdma_link *l, const struct ibv_wc *wc)
 {
-	int rc = 0;
-
 	if (l->state < RDMA_ENDING && wc->status)
 		rdma_link_fail(l, errno_of(wc->status),
 			       ibv_wc_status_str(wc->status));
 	else if (l->state < RDMA_ENDING)
 		complete(l, wc);
-	if (wc->wr_id >> 32 == POSTED_RECEIVE)
-		rc = post_receive(l, (uint32_t)wc->wr_id);
-	if (rc)
-		rdma_link_fail(l, rc, "receive queue");
+}
+
+/* Returns: how many there were, or -errno. */
+static int poll_some(struct rdma_link *l)
+{
+	struct ibv_wc wc[POLL_AT_ONCE];
+	int n = verbs_poll(l->cq, POLL_AT_ONCE, wc);
+	int rc;
+
+	for (int i = 0; i < n; i++)
+		take(l, &wc[i]);
+	rc = give_back(l, wc, n);
+	rdma_post_flush(l->t);
+	return rc ? rc : n;
 }
 
 void rdma_queue_poll(struct rdma_link *l)
 {
-	struct ibv_wc wc[POLL_AT_ONCE];
-	int n = 0, rc;
+	int rc;
 
 	if (l->state >= RDMA_ENDING)
 		return;
 	rc = verbs_notify(l->cq);
-	while (!rc && l->state < RDMA_ENDING &&
-	       (n = verbs_poll(l->cq, POLL_AT_ONCE, wc)) > 0)
-		for (int i = 0; i < n; i++)
-			take(l, &wc[i]);
-	if (rc || n < 0)
-		rdma_link_fail(l, rc ? rc : n, "completion queue");
+	for (int n = 1; n > 0 && !rc && l->state < RDMA_ENDING;) {
+		n = poll_some(l);
+		rc = n < 0 ? n : 0;
+	}
+	if (rc)
+		rdma_link_fail(l, rc, "completion queue");
 	rdma_link_pump(l);
 }

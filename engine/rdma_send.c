@@ -123,9 +123,9 @@ int rdma_send_ready(struct rdma_link *l, const struct rdma_record *r)
 	o->to = r->a;
 	o->to_key = (uint32_t)r->b;
 	o->late = o->slice && fault_hit("rdma.late");
-	if (o->slice && !o->late)
-		return rdma_post_write(l, r->slot);
-	if (!o->slice) {
+	if (o->slice && !o->late) {
+		rdma_post_write(l, r->slot);
+	} else if (!o->slice) {
 		o->written = true;
 		list_push_back(&l->abandons, &o->answer);
 	}
@@ -155,8 +155,9 @@ int rdma_send_done(struct rdma_link *l, const struct rdma_record *r)
 	o->done = true;
 	o->status = -(int)r->status;
 	if (o->late)
-		return rdma_post_write(l, r->slot);
-	settle(l, o);
+		rdma_post_write(l, r->slot);
+	else
+		settle(l, o);
 	return 0;
 }
 
@@ -410,21 +411,21 @@ static bool has_queued(struct rdma_link *l)
 		l->n_outs < RDMA_WINDOW_SLICES);
 }
 
-static bool send_counts(struct rdma_link *l, struct packet *p)
+static void send_counts(struct rdma_link *l, struct packet *p)
 {
 	const struct rdma_head h = {l->packets_in, l->messages_in};
 
 	rdma_head_put(p->bytes, &h);
 	l->packets_told = h.packets;
 	l->messages_told = h.messages;
-	return !rdma_post_packet(l, p->n);
+	rdma_post_packet(l, p->n);
 }
 
-int rdma_send_greeting(struct rdma_link *l)
+void rdma_send_greeting(struct rdma_link *l)
 {
-	struct packet p = {rdma_packet_next(l, false), RDMA_HEAD_BYTES};
+	struct packet first = {rdma_packet_next(l, false), RDMA_HEAD_BYTES};
 
-	return p.bytes && send_counts(l, &p) ? 0 : -ENOTCONN;
+	send_counts(l, &first);
 }
 
 /* Returns: whether there may be more to send. */
@@ -445,15 +446,18 @@ static bool send_packet(struct rdma_link *l)
 	} else if (owes) {
 		p.bytes = rdma_packet_next(l, false);
 	}
-	if (!p.bytes || l->state != RDMA_UP)
+	if (!p.bytes || l->state != RDMA_UP ||
+	    (p.n == RDMA_HEAD_BYTES && !owes))
 		return false;
-	return (p.n > RDMA_HEAD_BYTES || owes) && send_counts(l, &p);
+	send_counts(l, &p);
+	return true;
 }
 
 void rdma_send_pump(struct rdma_link *l)
 {
 	while (l->state == RDMA_UP && send_packet(l))
 		;
+	rdma_post_flush(l->t);
 }
 
 /* --- the end ----------------------------------------------------------- */

@@ -124,6 +124,7 @@ static const char *const faults[] = {
 	"verbs.post_send:5",
 	"verbs.post_send:6",
 	"verbs.post_send:9",
+	"verbs.post_send:12",
 	"verbs.notify:1",
 	"verbs.notify:5",
 	"verbs.notify:8",
@@ -135,23 +136,46 @@ static const char *const faults[] = {
 	"verbs.create_srq:1",
 	"verbs.create_srq:1+",
 	"verbs.post_srq_recv:1",
-	"verbs.post_srq_recv:600",
-	"verbs.post_srq_recv:1025",
-	"verbs.post_srq_recv:1030",
+	"verbs.post_srq_recv:40",
+	"verbs.post_srq_recv:65",
+	"verbs.post_srq_recv:70",
 	"verbs.create_srq:1+,verbs.post_recv:1",
-	"verbs.create_srq:1+,verbs.post_recv:60",
-	"verbs.create_srq:1+,verbs.post_recv:200",
-	"verbs.create_srq:1+,verbs.post_recv:203",
+	"verbs.create_srq:1+,verbs.post_recv:4",
+	"verbs.create_srq:1+,verbs.post_recv:13",
+	"verbs.create_srq:1+,verbs.post_recv:16",
 	"verbs.create_srq:1+,verbs.notify:8",
 	"rdma.windows:1+",
 	"rdma.pieces:1+",
 };
 #define N_FAULTS ((int)(sizeof(faults) / sizeof(faults[0])))
 
+/* The last call that a plan names, how often it was made, and which of them is
+ * to fail. */
+static char watched[32];
+static long nth;
+static _Atomic long calls;
+
+static void count_calls(const char *point)
+{
+	calls += !strcmp(point, watched);
+}
+
+static void watch(const char *plan)
+{
+	const char *last = strrchr(plan, ',');
+
+	ck_assert_int_eq(
+		sscanf(last ? last + 1 : plan, "%31[^:]:%ld", watched, &nth),
+		2);
+	calls = 0;
+	fault_hook = count_calls;
+}
+
 START_TEST(a_verbs_call_that_fails_loses_nothing)
 {
 	char both[128];
 
+	watch(faults[_i]);
 	snprintf(both, sizeof(both), "rdma.windows:%s,%s", _i % 8 ? "1+" : "99",
 		 faults[_i]);
 	begin(both, 2);
@@ -159,6 +183,51 @@ START_TEST(a_verbs_call_that_fails_loses_nothing)
 	ck_assert_int_eq(move(), 0);
 
 	ck_assert_mem_eq(to.bytes, from.bytes, SIZE);
+	end();
+	fault_hook = NULL;
+	if (!strncmp(watched, "verbs.", 6))
+		ck_assert_msg(calls >= nth, "%s: only %ld calls", faults[_i],
+			      (long)calls);
+}
+END_TEST
+
+/* ---- how often it is called ----------------------------------------------
+ */
+
+#define SMALL 4096u
+#define N_SMALL 1000u
+
+static _Atomic uint32_t sends, receives;
+
+static void count_posts(const char *point)
+{
+	if (!strcmp(point, "verbs.post_send"))
+		sends++;
+	else if (!strcmp(point, "verbs.post_srq_recv"))
+		receives++;
+}
+
+START_TEST(slices_of_a_batch_are_posted_together)
+{
+	struct fx_piece pieces[N_SMALL];
+
+	for (uint32_t i = 0; i < N_SMALL; i++)
+		pieces[i] = (struct fx_piece){i * SMALL, i * SMALL, SMALL};
+	begin(_i ? "rdma.windows:1+" : NULL, 4);
+	ck_assert_int_eq(move(), 0);
+	fx_fill(to.bytes, SIZE, 2);
+	sends = receives = 0;
+	fault_hook = count_posts;
+
+	ck_assert_int_eq(fx_move(&fx, &from, &to, pieces, N_SMALL), 0);
+
+	fault_hook = NULL;
+	ck_assert_mem_eq(to.bytes, from.bytes, N_SMALL * SMALL);
+	printf("%u slices%s: %u posts to send, %u to receive\n", N_SMALL,
+	       _i ? ", windows" : "", sends, receives);
+	/* One by one, the WRITEs alone would be as many. */
+	ck_assert_uint_lt(sends, N_SMALL);
+	ck_assert_uint_lt(receives, N_SMALL);
 	end();
 }
 END_TEST
@@ -422,7 +491,7 @@ int main(void)
 {
 	SRunner *runner;
 	Suite *suite;
-	TCase *all;
+	TCase *all, *posts;
 	int failed;
 
 	if (!getenv("KVFS_TEST_RDMA")) {
@@ -447,6 +516,10 @@ int main(void)
 	tcase_add_test(all,
 		       memory_that_may_not_be_locked_is_said_with_what_to_do);
 	suite_add_tcase(suite, all);
+	posts = tcase_create("posts");
+	tcase_set_timeout(posts, 90);
+	tcase_add_loop_test(posts, slices_of_a_batch_are_posted_together, 0, 2);
+	suite_add_tcase(suite, posts);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);
 	failed = srunner_ntests_failed(runner);
