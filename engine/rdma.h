@@ -38,9 +38,9 @@
  * 168 to complete. Where a card has no shared queues a link has RDMA_RECEIVES
  * packets more. There are RDMA_QUEUES_MAX links at most, whatever the number of
  * peers: one more takes the place of an idle one that was not used lately
- * (SIEVE), which comes back when its peer wants something. Registered regions
- * stay pinned until they are removed; copies of what cannot be are
- * RDMA_COPIES_BYTES at most.
+ * (SIEVE), which comes back when its peer wants something. What was used of a
+ * region stays pinned until it is removed, a frame's with its transfer; copies
+ * of what cannot be registered are RDMA_COPIES_BYTES at most.
  */
 
 #include "engine/auth.h"
@@ -62,6 +62,7 @@
 #define RDMA_STRANGER_NS (2 * NS_PER_S) /* to be no stranger any more */
 #define RDMA_CONTROL_BYTES 512		/* the longest frame is 224 */
 #define RDMA_REGION_BUCKETS 1024
+#define RDMA_PIECE_BYTES (128u << 20) /* of a region, registered at once */
 
 /* Packets under way in one direction. The receiver has a buffer for each, and
  * one for each WRITE WITH_IMM that it allowed, which takes one as well. */

@@ -351,7 +351,8 @@ static int ask(struct rdma_device *d)
 	d->windows =
 		a.device_cap_flags & IBV_DEVICE_MEM_WINDOW_TYPE_2B &&
 		(a.vendor_id != VENDOR_SOFT_ROCE || fault_hit("rdma.windows"));
-	d->piece_bytes = a.max_mr_size;
+	d->piece_bytes = a.max_mr_size < RDMA_PIECE_BYTES ? a.max_mr_size
+							  : RDMA_PIECE_BYTES;
 	if (fault_hit("rdma.pieces"))
 		d->piece_bytes = 3 * RDMA_SLICE_BYTES / 2;
 	return d->piece_bytes > RDMA_SLICE_BYTES ? 0 : -EOPNOTSUPP;

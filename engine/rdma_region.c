@@ -4,8 +4,17 @@
  * comes from it or goes to it by that card, for the one or the other: what is
  * only read may be mapped read-only. No remote access: that is a window's.
  *
- * A region longer than the card takes in one piece has several, each reaching
- * a slice into the next: so every slice lies in one.
+ * A frame of the pool is a region while a transfer uses it, and there is no
+ * registration over the pool's whole range. A registration pins the pages that
+ * are there and has the card go to those for ever: a frame that is empty cannot
+ * be registered (EFAULT), and one that is truncated for its next block, as each
+ * is that a client had open, has other pages then; the card would read and
+ * write those of nobody. It would also pin the whole pool on each card.
+ *
+ * A long region has several pieces, each registered when it is first used, and
+ * each reaching a slice into the next: so every slice lies in one. They are as
+ * long as the card takes, and no longer than RDMA_PIECE_BYTES, as the loop and
+ * all links wait while it pins one.
  */
 #include "engine/rdma.h"
 
@@ -134,8 +143,11 @@ static void complain(struct rdma_device *d, uint64_t n, int error)
 			  (unsigned long long)limit.rlim_cur);
 	else
 		log_error("engine: rdma: %s: cannot register %llu bytes of "
-			  "memory: %s",
-			  d->name, (unsigned long long)n, strerror(error));
+			  "memory: %s: run 'ibv_devinfo -v -d %s' for what "
+			  "the device takes and 'rdma resource' for what it "
+			  "has; transport=tcp does without it",
+			  d->name, (unsigned long long)n, strerror(error),
+			  d->name);
 }
 
 struct ibv_mr *rdma_register(struct rdma_device *d, void *addr, uint64_t n,

@@ -487,6 +487,23 @@ START_TEST(memory_that_may_not_be_locked_is_said_with_what_to_do)
 }
 END_TEST
 
+START_TEST(memory_that_a_device_refuses_is_said_with_what_to_do)
+{
+	const struct rlimit no_limit = {RLIM_INFINITY, RLIM_INFINITY};
+	char line[512];
+
+	ck_assert_int_eq(setrlimit(RLIMIT_MEMLOCK, &no_limit), 0);
+	begin("verbs.reg_mr:1+", 1);
+
+	ck_assert_int_ne(move_once(), 0);
+
+	log_last_error(line, sizeof(line));
+	ck_assert_ptr_nonnull(strstr(line, "run 'ibv_devinfo -v -d "));
+	ck_assert_ptr_nonnull(strstr(line, "transport=tcp"));
+	end();
+}
+END_TEST
+
 int main(void)
 {
 	SRunner *runner;
@@ -515,6 +532,8 @@ int main(void)
 	tcase_add_test(all, a_frame_that_may_only_be_read_is_sent);
 	tcase_add_test(all,
 		       memory_that_may_not_be_locked_is_said_with_what_to_do);
+	tcase_add_test(all,
+		       memory_that_a_device_refuses_is_said_with_what_to_do);
 	suite_add_tcase(suite, all);
 	posts = tcase_create("posts");
 	tcase_set_timeout(posts, 90);
