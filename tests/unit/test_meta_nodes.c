@@ -718,14 +718,15 @@ END_TEST
 
 /* ----------------------------------------------------------------------- */
 
-static void add(Suite *s, const char *name, const TTest *const *tests, size_t n)
+/* Ended by NULL. */
+static void add(Suite *s, const char *name, const TTest *const *tests)
 {
 	TCase *t = tcase_create(name);
 
 	tcase_add_checked_fixture(t, fixture_up, fixture_down);
 	tcase_set_timeout(t, 120);
-	for (size_t i = 0; i < n; i++)
-		tcase_add_test(t, tests[i]);
+	while (*tests)
+		tcase_add_test(t, *tests++);
 	suite_add_tcase(s, t);
 }
 
@@ -744,8 +745,8 @@ int main(void)
 		    usage_is_what_nodes_hold_now_however_often_they_say_it,
 		    replicas_are_counted_by_hosts,
 		    a_node_is_alone_until_another_joins_and_never_longer_than_a_moment,
-	    },
-	    8);
+		    NULL,
+	    });
 	add(s, "lookups",
 	    (const TTest *const[]){
 		    a_thousand_names_are_asked_for_in_one_round_trip,
@@ -757,13 +758,13 @@ int main(void)
 		    a_lost_connection_answers_every_lookup,
 		    what_another_node_did_to_a_namespace_is_told_with_a_heartbeat,
 		    a_namespace_made_elsewhere_is_found_by_a_lookup,
-	    },
-	    9);
+		    NULL,
+	    });
 	add(s, "listing",
 	    (const TTest *const[]){
 		    a_listing_shows_what_all_live_nodes_hold,
 		    a_listing_without_redis_says_so_and_a_snapshot_outlives_it,
-	    },
-	    2);
+		    NULL,
+	    });
 	return fixture_run(s);
 }
