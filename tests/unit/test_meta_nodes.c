@@ -265,6 +265,19 @@ START_TEST(a_refused_heartbeat_declares_nobody_dead)
 }
 END_TEST
 
+START_TEST(a_heartbeat_is_taken_by_a_redis_whose_memory_is_full)
+{
+	int64_t lease;
+
+	nodes_up();
+	server_text("CONFIG SET maxmemory 1");
+	ck_assert_ptr_nonnull(strstr(server_text("SET kvfs:x 1"), "OOM"));
+	lease = meta_node_lease(a->meta);
+	WAIT_WITH(a, meta_node_lease(a->meta) > lease);
+	nodes_down();
+}
+END_TEST
+
 START_TEST(a_dead_node_is_nobody_s_holder_at_once_and_its_bytes_do_not_count)
 {
 	struct meta_kv_found f;
@@ -741,6 +754,7 @@ int main(void)
 		    a_node_s_coming_changing_and_going_is_told_once,
 		    the_table_is_fetched_only_when_its_version_moved,
 		    a_refused_heartbeat_declares_nobody_dead,
+		    a_heartbeat_is_taken_by_a_redis_whose_memory_is_full,
 		    a_dead_node_is_nobody_s_holder_at_once_and_its_bytes_do_not_count,
 		    usage_is_what_nodes_hold_now_however_often_they_say_it,
 		    replicas_are_counted_by_hosts,
