@@ -342,17 +342,22 @@ START_TEST(a_node_taken_for_dead_joins_anew_and_publishes_everything_again)
 }
 END_TEST
 
+/* As after kill -9: it does not leave, but its heart stops. */
+static void node_killed(struct node_under_test *n)
+{
+	n->meta->embedded = (void *)1;
+	meta_node_stop(n->meta);
+	n->meta->embedded = NULL;
+	node_down(n);
+}
+
 START_TEST(a_restart_within_the_ttl_keeps_the_incarnation_and_audits)
 {
 	uint32_t before, other;
 
 	one_node();
 	before = self(a);
-	/* as after kill -9: it does not leave, but its heart stops */
-	a->meta->embedded = (void *)1;
-	meta_node_stop(a->meta);
-	a->meta->embedded = NULL;
-	node_down(a);
+	node_killed(a);
 	ck_assert_int_eq(node_open(a), 0);
 
 	ck_assert_uint_eq(self(a), before);
@@ -363,6 +368,31 @@ START_TEST(a_restart_within_the_ttl_keeps_the_incarnation_and_audits)
 	other = self(a);
 	ck_assert_uint_ne(other, before);
 	ck_assert_uint_eq(node_stats(a).n_nodes, 1);
+	node_free(a);
+}
+END_TEST
+
+START_TEST(a_restart_after_the_ttl_is_another_life_that_publishes_everything)
+{
+	struct meta_kv_found f;
+	char words[96];
+	uint32_t before;
+
+	one_node();
+	before = self(a);
+	node_store(a, "ns/x", 1);
+	node_sync(a, "ns/x");
+	snprintf(words, sizeof(words), "ZADD kvfs:{n}:live 1 %u", before);
+	node_killed(a);
+	server_text(words);
+	ck_assert_int_eq(node_open(a), 0);
+
+	ck_assert_uint_gt(self(a), before);
+	WAIT_FOR(node_stats(a).n_refills == 1 && !node_stats(a).n_dirty);
+	ck_assert_uint_eq(node_stats(a).n_audits, 0);
+	ck_assert_int_eq(node_lookup(a, "ns/x", &f), 0);
+	ck_assert_uint_eq(f.n_holders, 1);
+	ck_assert_uint_eq(f.holders[0], self(a));
 	node_free(a);
 }
 END_TEST
@@ -417,7 +447,7 @@ START_TEST(a_pause_of_redis_kills_nobody_but_a_node_s_own_silence_does)
 		 "FCALL kvfs1_node_beat 1 kvfs:{n}: %u 10000 1 record load",
 		 self(a));
 	server_text("DEL kvfs:{n}:live");
-	deadlines_pass(b, 60000);
+	deadlines_pass(b, 6000); /* more than half of the TTL */
 	server_text(beat);
 	ck_assert_int_eq(server_int("ZCARD kvfs:{n}:live"), 1);
 
@@ -1042,6 +1072,9 @@ static TCase *life(void)
 		a_node_taken_for_dead_joins_anew_and_publishes_everything_again);
 	tcase_add_test(
 		t, a_restart_within_the_ttl_keeps_the_incarnation_and_audits);
+	tcase_add_test(
+		t,
+		a_restart_after_the_ttl_is_another_life_that_publishes_everything);
 	tcase_add_test(t, incarnations_of_a_lost_store_are_not_given_out_again);
 	tcase_add_test(
 		t, a_pause_of_redis_kills_nobody_but_a_node_s_own_silence_does);
