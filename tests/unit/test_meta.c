@@ -614,6 +614,16 @@ static unsigned count_found(struct node_under_test *n, unsigned count)
 	return found;
 }
 
+/* Without a word to meta. */
+static void index_loses(struct node_under_test *n, const char *path)
+{
+	pthread_mutex_lock(&n->lock);
+	for (uint64_t i = 0; i < n->n_order; i++)
+		if (!strcmp(n->order[i]->path, path))
+			n->order[i]->state.held = false;
+	pthread_mutex_unlock(&n->lock);
+}
+
 START_TEST(a_flushed_store_is_filled_again)
 {
 	uint64_t store;
@@ -629,6 +639,36 @@ START_TEST(a_flushed_store_is_filled_again)
 	WAIT_FOR(node_stats(a).n_refills == 2 && node_stats(a).n_dirty == 0);
 	ck_assert_uint_eq(count_found(a, 3000), 3000);
 	ck_assert_int_eq(node_lookup(a, "ns/d3", &f), 0);
+	node_free(a);
+}
+END_TEST
+
+/* What it had is what it was told up to some moment before. */
+START_TEST(a_store_that_was_started_again_is_compared_with_the_index)
+{
+	struct meta_kv_found f;
+	uint64_t store;
+	char words[64];
+	struct key_place at = key_place("lost", 4, 16);
+
+	server_start("--appendonly", "yes", NULL);
+	a = node_up("a", server_url());
+	namespace_of_16_buckets();
+	node_store(a, "ns/ghost", 1);
+	node_store(a, "ns/lost", 2);
+	WAIT_FOR(node_stats(a).n_refills == 1 && !node_stats(a).n_dirty);
+	store = node_stats(a).store_id;
+	snprintf(words, sizeof(words), "HDEL kvfs:{ns#%u}:b%u lost", at.group,
+		 at.sub);
+	ck_assert_int_eq(server_int(words), 1);
+	index_loses(a, "ns/ghost");
+	server_stop(); /* SIGKILL */
+	server_start("--appendonly", "yes", NULL);
+
+	WAIT_FOR(node_stats(a).n_audits == 1 && !node_stats(a).n_dirty);
+	ck_assert_uint_eq(node_stats(a).store_id, store);
+	ck_assert_int_eq(node_lookup(a, "ns/lost", &f), 0);
+	ck_assert_int_eq(node_lookup(a, "ns/ghost", &f), -ENOENT);
 	node_free(a);
 }
 END_TEST
@@ -788,11 +828,7 @@ START_TEST(an_audit_retracts_what_redis_says_we_hold_and_we_do_not)
 	node_store(a, "ns/ghost", 1);
 	node_sync(a, "ns/ghost");
 	WAIT_FOR(node_stats(a).n_dirty == 0);
-	pthread_mutex_lock(&a->lock); /* lost without a word to meta */
-	for (uint64_t i = 0; i < a->n_order; i++)
-		if (!strcmp(a->order[i]->path, "ns/ghost"))
-			a->order[i]->state.held = false;
-	pthread_mutex_unlock(&a->lock);
+	index_loses(a, "ns/ghost");
 	meta_kv_audit(a->meta, "the test says so");
 
 	WAIT_FOR(node_stats(a).n_audits == 1);
@@ -1092,6 +1128,8 @@ static TCase *outages(void)
 		t, waits_end_at_the_deadline_and_a_lookup_then_does_not_wait);
 	tcase_add_test(t, a_namespace_is_changed_once_a_late_redis_answers);
 	tcase_add_test(t, a_flushed_store_is_filled_again);
+	tcase_add_test(
+		t, a_store_that_was_started_again_is_compared_with_the_index);
 	tcase_add_test(t, functions_that_redis_lost_are_loaded_again);
 	tcase_add_test(t,
 		       a_key_of_another_type_stops_nothing_but_its_own_names);
