@@ -368,6 +368,36 @@ START_TEST(a_group_of_names_keeps_no_more_tombstones_than_its_share)
 }
 END_TEST
 
+START_TEST(a_tombstone_is_kept_for_two_hours_and_no_longer)
+{
+	const int64_t most_ms = 2 * 3600 * 1000, slack_ms = 600 * 1000;
+	struct meta_kv_state stale = {
+		.held = true, .size_bytes = 4096, .checksum = {5, 5}};
+	unsigned group = key_place("x", 1, 16).group;
+	struct meta_kv_found f;
+	int64_t left_ms;
+	char words[64];
+
+	two_nodes();
+	store(a, "ns/x", 5);
+	stale.generation = node_block(a, "ns/x").state.generation;
+	node_unlink(a, "ns/x");
+	node_sync(a, "ns/x");
+	snprintf(words, sizeof(words), "ZSCORE kvfs:{ns#%u}:x x", group);
+	left_ms = server_int(words) - server_int("TIME") * 1000;
+	ck_assert_int_le(left_ms, most_ms + 1000); /* TIME in seconds */
+	ck_assert_int_gt(left_ms, most_ms - slack_ms);
+
+	snprintf(words, sizeof(words), "ZADD kvfs:{ns#%u}:x 1 x", group);
+	server_text(words); /* they are over */
+	node_change(b, "ns/x", &stale);
+	node_sync(b, "ns/x");
+	ck_assert_int_eq(node_block(b, "ns/x").verdict, META_KV_PUBLISHED);
+	ck_assert_int_eq(node_lookup(a, "ns/x", &f), 0);
+	two_nodes_end();
+}
+END_TEST
+
 static unsigned records(void)
 {
 	unsigned n = 0;
@@ -429,6 +459,7 @@ int main(void)
 		a_removal_is_not_forgotten_over_a_new_block,
 		a_removal_spares_what_came_after_the_version_that_was_seen,
 		a_dropped_block_leaves_no_older_record_behind,
+		a_tombstone_is_kept_for_two_hours_and_no_longer,
 		a_group_of_names_keeps_no_more_tombstones_than_its_share,
 		dead_nodes_are_swept_out_of_the_records_by_one_node,
 	};
