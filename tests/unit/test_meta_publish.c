@@ -342,6 +342,51 @@ START_TEST(a_dropped_block_leaves_no_older_record_behind)
 }
 END_TEST
 
+/* --- batches ----------------------------------------------------------- */
+
+/* Until then no round begins. */
+static void sender_pause(struct node_under_test *n, int64_t until_ns)
+{
+	scoped_lock(&n->meta->kv->lock);
+	n->meta->kv->pause_until_ns = until_ns;
+}
+
+/* How often a batch asked whether there are tombstones: each does once. */
+static long long batches(void)
+{
+	const char *line = "cmdstat_exists:calls=";
+	const char *at = strstr(server_text("INFO commandstats"), line);
+
+	return at ? atoll(at + strlen(line)) : 0;
+}
+
+START_TEST(two_hundred_names_of_one_tag_are_one_call)
+{
+	unsigned n = 0;
+	char path[32];
+
+	two_nodes();
+	store(a, "ns/warm", 1);
+	WAIT_FOR(node_stats(a).n_refills && node_stats(b).n_refills &&
+		 !node_stats(a).n_dirty);
+	server_text("CONFIG RESETSTAT");
+	sender_pause(a, INT64_MAX);
+	for (unsigned i = 0; n < 2 * 200 + 1; i++) {
+		snprintf(path, sizeof(path), "ns/%u", i);
+		if (key_place(path + 3, strlen(path + 3), 16).group)
+			continue;
+		node_store(a, path, 1);
+		n++;
+	}
+	ck_assert_uint_eq(node_stats(a).n_dirty, n);
+	sender_pause(a, 0);
+	meta_kv_wake(a->meta);
+	WAIT_FOR(!node_stats(a).n_dirty);
+	ck_assert_int_eq(batches(), 3);
+	two_nodes_end();
+}
+END_TEST
+
 /* --- tombstones and leftovers ------------------------------------------ */
 
 START_TEST(a_group_of_names_keeps_no_more_tombstones_than_its_share)
@@ -459,6 +504,7 @@ int main(void)
 		a_removal_is_not_forgotten_over_a_new_block,
 		a_removal_spares_what_came_after_the_version_that_was_seen,
 		a_dropped_block_leaves_no_older_record_behind,
+		two_hundred_names_of_one_tag_are_one_call,
 		a_tombstone_is_kept_for_two_hours_and_no_longer,
 		a_group_of_names_keeps_no_more_tombstones_than_its_share,
 		dead_nodes_are_swept_out_of_the_records_by_one_node,
