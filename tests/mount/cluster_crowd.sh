@@ -47,6 +47,36 @@ the_fifth_reader_gets_it_from_those_that_came_before() {
 	[ "$(_of_readers served)" -ge 1 ] || fail 'all got it from its holder'
 }
 
+# A quarter of it is four of these blocks.
+what_readers_pin_is_a_quarter_of_the_pool_and_free_when_they_die() {
+	local size=16777216 i pids=() busy
+	for i in $READERS; do
+		put_published "$(kv 1)/n/pin-$i" $size "$i"
+		wait_for '[ -e "$(kv '"$i"')/n/pin-'"$i"'" ]'
+	done
+	busy=$(_of_readers busy)
+	_links_to_readers replace tbf rate 4mbit burst 64k latency 400ms
+	for i in $READERS; do
+		cat "$(kv "$i")/n/pin-$i" >/dev/null 2>&1 &
+		pids+=($!)
+	done
+	wait_for '[ "$(_of_readers busy)" -gt '"$busy"' ]' 20
+	expect 'pinned' "$(node_status 1 .remote.pinned_bytes)" $((4 * size))
+	for i in $READERS; do
+		node_kill "$i"
+	done
+	_links_to_readers del
+	wait_for '[ "$(node_status 1 .remote.pinned_bytes)" = 0 ]' 20
+	wait "${pids[@]}" || :
+	for i in $READERS; do
+		node_mount "$i"
+	done
+	all_know 6
+	for i in $READERS; do
+		holds_soon "$(kv "$i")/n/pin-$i" $size "$i" 20
+	done
+}
+
 # Nodes 2 to 5 are given it slowly; node 6, by LOCATE and by GET, was told to
 # ask them.
 _wait_behind_four() { # NAME DEADLINE_MS; READS, LOCATE, GET: processes
