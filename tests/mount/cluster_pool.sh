@@ -89,13 +89,20 @@ a_copy_that_is_read_often_stays() {
 	_clear hot 64
 }
 
+# With nobody who takes what is offered: that would go before what others have.
 a_hit_from_afar_keeps_a_block_at_its_owner() {
 	_namespace touch
 	_fill 2 touch 1 50
 	holds "$(kv 3)/touch/1" $MiB 1
+	node_stop 1
+	node_stop 3
 	_fill 2 touch 51 70
 	wait_for '[ "$(node_status 2 .pool.blocks)" -le 64 ]'
 	_here "$(kv 2)/touch/1" || fail 'the block that was read went'
+	! _here "$(kv 2)/touch/2" || fail 'the oldest stayed'
+	node_cont 1
+	node_cont 3
+	all_know 3
 	_clear touch 70
 }
 
