@@ -523,6 +523,7 @@ static int commit(struct store *s, const struct kv_caller *who)
 	}
 	answer->head = ioctl_head(size);
 	answer->n = s->in.n;
+	kv_tell_came(s->c->fs->kv);
 	call_reply_ioctl(s->c, answer, size);
 	return 0;
 }

@@ -198,6 +198,8 @@ struct kv {
 	struct list lend_users;	 /* kv_lend.c */
 	struct kv_lent *lent[KV_LENT_LISTS];
 	bool tell_stop, no_prune;
+	_Atomic int64_t missed_ns; /* when the kernel last was given a miss to
+				      remember; 0: it has forgotten them */
 };
 
 /* fi->fh of a kv handle: what release must give back. */
@@ -384,6 +386,10 @@ uint64_t kv_ns_usage(const struct kv_ns *ns);
 /* kv_tell.c */
 /** kv_invalidate - f goes, and the kernel shall forget it; lock held. */
 void kv_invalidate(struct kv *kv, struct kv_file *f);
+/** kv_tell_came - a block has come by another way than by its name in the
+ *  kernel, which forgets the misses that it remembers, before anybody is told.
+ *  Before Linux 6.16 they last KV_MISS_TIMEOUT. No lock held. */
+void kv_tell_came(struct kv *kv);
 int kv_tell_start(struct kv *kv); /* 0 or -errno; kv_quiesce ends it */
 
 /* kv_xattr.c */

@@ -97,6 +97,8 @@ void kv_do_lookup(struct call *c)
 	count_lookup(dir, node, c->name, &c->fs->counters);
 	if (node)
 		kv_entry(kv, node, &e);
+	else if (e.entry_timeout > 0)
+		atomic_store(&kv->missed_ns, clock_now_ns());
 	pthread_mutex_unlock(&kv->lock);
 	hist_add(&c->fs->counters.lookup, clock_now_ns() - c->start_ns);
 	call_reply_entry(c, &e);

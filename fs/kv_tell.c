@@ -32,6 +32,8 @@
 #define TELL_MOST 64 /* files in one go */
 #define TELL_AGAIN_NS (100 * NS_PER_MS)
 #define TELL_TIMES 20
+/* KV_MISS_TIMEOUT, which begins when the answer has reached the kernel. */
+#define MISSED_NS NS_PER_S
 
 struct notice {
 	fuse_ino_t file, dir;
@@ -105,6 +107,18 @@ static void tell_by_name(struct kv *kv, const struct notice *batch, unsigned n)
 		fuse_lowlevel_notify_inval_entry(kv->fs->session, batch[i].dir,
 						 batch[i].name,
 						 strlen(batch[i].name));
+}
+
+/* One number of the connection: no lock is taken. The price is a LOOKUP for
+ * each name that the kernel has, so it is paid only after a miss, and once. */
+void kv_tell_came(struct kv *kv)
+{
+	int64_t at = atomic_load(&kv->missed_ns);
+
+	if (!at || clock_now_ns() - at > MISSED_NS)
+		return;
+	fuse_lowlevel_notify_increment_epoch(kv->fs->session);
+	atomic_compare_exchange_strong(&kv->missed_ns, &at, 0);
 }
 
 /* ENOENT everywhere: the kernel had forgotten it by itself. */

@@ -284,6 +284,8 @@ static void finish(struct remote_fetch *x, int err)
 	list_init(&waiters);
 	list_init(&watchers);
 	detach(x, &waiters, &watchers);
+	if (!err)
+		kv_tell_came(kv);
 	while ((l = list_pop_front(&waiters))) {
 		struct call *c = container_of(l, struct call, job.link);
 

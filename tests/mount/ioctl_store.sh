@@ -25,6 +25,18 @@ what_was_written_in_place_is_a_block() {
 	wait_for '[ "$(_lent)" = 0 ]'
 }
 
+# In the 100 ms that the kernel would remember the miss.
+a_name_that_was_just_missed_is_there_once_it_is_stored() {
+	local i
+	[ "$(printf '%s\n6.16\n' "$(uname -r)" | sort -V | head -1)" = 6.16 ] ||
+		skip 'Linux before 6.16 remembers a miss for 100 ms'
+	for i in {1..10}; do
+		[ ! -e "$KV/n/missed-$i" ]
+		expect 'stored' "$(_store "$KV/n" store 65536 "missed-$i")" '0 '
+		holds "$KV/n/missed-$i" 65536 0
+	done
+}
+
 what_stays_mapped_is_copied_and_cannot_change_the_block() {
 	expect 'stored' "$(_ioctl -k "$KV/n" store 65536 k0 k1)" '1 1 '
 	holds "$KV/n/k0" 65536 0
