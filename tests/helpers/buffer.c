@@ -18,6 +18,7 @@
  *      again=N                 as many more of the same; prints how many went
  *      close                   the descriptor
  *      unregister              prints ok or the errno
+ *      aside                   a thread does that at each line of stdin
  *      use=N                   the N-th buffer of those that were registered
  *      epoch                   the buffer's is another one
  *      fill=SEED:AT:LENGTH     the pattern
@@ -185,6 +186,28 @@ static void do_unregister(void)
 						      .reserved = reserved};
 	err = call(KVFS_IOC_UNREGISTER);
 	puts(err ? strerrorname_np(err) : "ok");
+}
+
+static void *unregister_aside(void *arg)
+{
+	char line[16];
+
+	while (fgets(line, sizeof(line), stdin)) {
+		struct kvfs_ioc_unregister u = {
+			.head = {sizeof(u), KVFS_IOC_ABI}, .buffer = buffer};
+
+		puts(ioctl(dir_fd, KVFS_IOC_UNREGISTER, &u)
+			     ? strerrorname_np(errno)
+			     : "ok");
+	}
+	return arg;
+}
+
+static void do_aside(void)
+{
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, unregister_aside, NULL);
 }
 
 static void do_check(char *arg)
@@ -416,6 +439,8 @@ static bool do_call(const char *word, char *arg)
 		do_again(arg);
 	else if (!strcmp(word, "unregister"))
 		do_unregister();
+	else if (!strcmp(word, "aside"))
+		do_aside();
 	else if (!strcmp(word, "get"))
 		do_get(arg);
 	else if (!strcmp(word, "put"))

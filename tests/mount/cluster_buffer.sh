@@ -140,6 +140,28 @@ same'
 	_nothing_left
 }
 
+memory_that_bytes_come_to_cannot_be_unregistered() {
+	local client
+	_store k 16000000 160 1
+	node_stops_at 1 8
+	wait_for '[ -e "$(kv 2)/n/k0" ]' 20
+	mkfifo "$T/aside"
+	"$HELPERS/buffer" "$(kv 2)/n" memfd=67108864 register=0:67108864 aside \
+		get=1:0:16000000:0:0:k0 unregister <"$T/aside" >"$T/out" &
+	client=$!
+	exec {ASIDE}>"$T/aside"
+	wait_for 'node_is_stopped 1' 30
+	say >&"$ASIDE"
+	wait_for '[ "$(wc -l <"$T/out")" -ge 2 ]'
+	node_cont 1
+	wait $client
+	exec {ASIDE}>&-
+	expect 'during the call, and after it' "$(sed -n '2p;$p' "$T/out")" 'EBUSY
+ok'
+	all_know 2
+	_nothing_left
+}
+
 clients_killed_in_the_middle_leave_nothing() {
 	_store g 4000000 110 12
 	cat >"$T/client" <<-END

@@ -21,6 +21,7 @@ _found='"\(.prefix)" + ([.nodes[] | " \(.name):\(.prefix)"] | sort | join(""))'
 _match() { # NODE NAMESPACE: the names on stdin
 	"$KVFS" match --json "$(kv "$1")/$2" - | jq -r "$_found" || :
 }
+_ioctl() { "$HELPERS/ioctl" "$@"; }
 _count() { awk -v n="kvfs_$2" '$1 == n { print $2 }' "$(mnt "$1")/.kvfs/stats"; }
 # What .kvfs/match of node 2 answers, asked without the command.
 _ask() { # QUESTION (printf's form) [COMMAND...]: run by it
@@ -78,6 +79,13 @@ the_ioctls_find_what_any_node_holds() {
 		exists - | cut -d' ' -f1-2)" '0 7'
 }
 
+the_version_tells_of_the_cluster() {
+	local features=7 # passthrough, cluster, rings; a namespace has no card
+	[ "$KVFS_RUNG" != direct ] || features=6
+	expect 'node 2' "$("$HELPERS/ioctl" "$(kv 2)/n" version | cut -d' ' -f1)" \
+		"$features"
+}
+
 _found_without_redis() {
 	local trips
 	trips=$(_count 1 redis_lookup_trips_total)
@@ -106,6 +114,35 @@ blocks_of_other_nodes_are_fetched_when_they_are_located() {
 	expect 'here' "$("$HELPERS/ioctl" "$(kv 2)/n/l" locate b000000 big |
 		cut -d' ' -f1-3)" '0 2 2'
 	expect 'held' "$(_count 2 lent_frames)" 0
+}
+
+a_copy_that_is_pinned_stays_until_it_is_unpinned() {
+	local holder dir
+	dir=$(kv 2)/n/pin
+	mkdir "$(kv 1)/n/pin"
+	put_published "$(kv 1)/n/pin/a" 100000 5
+	wait_for '[ "$(_ioctl -f 1 "$(kv 2)/n/pin" locate a |
+		cut -d" " -f1-3)" = "0 1 1" ]'
+	mkfifo "$T/do"
+	_ioctl -w "$dir" locate a <"$T/do" >"$T/held" &
+	holder=$!
+	exec {DO}>"$T/do"
+	wait_for '[ -s "$T/held" ]'
+	expect 'pinned' "$(_ioctl "$dir" evict a)" '0 1 0 0 0'
+	holds "$(mnt 2)/.kvfs/frames/$(cut -d' ' -f4 "$T/held" | cut -d: -f1)" \
+		100000 5
+	say 'unpin 0' >&"$DO"
+	wait_for '[ "$(wc -l <"$T/held")" = 2 ]'
+	expect 'pins' "$(tail -1 "$T/held")" 1
+	# RELEASE of the frame that was read may come a moment later.
+	wait_for '[ "$(_ioctl "$(kv 2)/n/pin" evict a)" = "0 1 1 1 1" ]'
+	exec {DO}>&-
+	wait $holder
+	# Node 1 has it still, and node 2 again where it is read.
+	wait_for '[ "$(_ioctl "$(kv 3)/n/pin" match a)" = \
+		"0 1 1 1 1 node-1:1" ]'
+	expect 'elsewhere' "$(_ioctl "$dir" evict a)" '0 1 0 0 0'
+	holds "$dir/a" 100000 5
 }
 
 and_through_a_ring() {

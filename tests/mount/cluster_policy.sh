@@ -187,6 +187,31 @@ a_synced_block_is_renamed_when_its_replicas_are_there() {
 	done
 }
 
+_placed() { "$HELPERS/gds_frame" "$(kv 1)/placed" "$@"; }
+what_was_written_in_place_is_on_its_replicas_when_commit_returns() {
+	local k
+	mkdir "$(kv 1)/placed"
+	setfattr -n user.kvfs.replicas -v 3 "$(kv 1)/placed"
+	expect 'stored' "$(seq 0 4 | _placed store 300000 -s)" '5 0'
+	for k in 0 1 2 3 4; do
+		expect 'holders' "$(_holders "$(kv 1)/placed/$k")" \
+			'node-1 node-2 node-3'
+	done
+	node_stop 1
+	for k in 0 1 2 3 4; do
+		holds "$(kv 3)/placed/$k" 300000 $k
+	done
+	node_cont 1
+	all_know 3
+}
+
+what_was_reserved_and_aborted_is_nowhere() {
+	printf '%s\n' x y | _placed abort 300000
+	expect 'node 2' "$("$HELPERS/ioctl" "$(kv 2)/placed" exists 0 x y)" \
+		'0 3 1 1 100'
+	wait_for '[ "$(node_status 1 .pool.writing_bytes)" = 0 ]'
+}
+
 a_synced_block_does_not_wait_longer_than_the_deadline() {
 	node_stop 2
 	node_stop 3

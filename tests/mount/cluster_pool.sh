@@ -185,6 +185,25 @@ a_policy_is_seen_on_all_nodes() {
 	done
 }
 
+_touch_2() { "$HELPERS/ioctl" "$(kv 2)/touched" touch "$@"; }
+a_copy_that_is_touched_outlives_those_that_are_not() {
+	local k
+	_namespace touched
+	_fill 1 touched 100 100 # nothing comes before it: it is not fetched ahead
+	_fill 1 touched 1 20
+	"$KVFS" prefetch --quiet "$(kv 2)"/touched/{1..20}
+	wait_for '[ "$(node_status 2 .redis.dirty)" = 0 ]'
+	expect 'elsewhere' "$(_touch_2 100)" '0 1 0 0 0'
+	for ((k = 31; k < 100; k++)); do # until the first copies go
+		expect 'touched' "$(_touch_2 1)" '0 1 1 1 1'
+		put_tmp "$(kv 2)/touched/$k" $MiB $k
+		_is_held_by "$(kv 3)/touched/2" 2 || break
+	done
+	[ $k -lt 100 ] || fail 'no copy went'
+	expect 'here still' "$(_touch_2 1)" '0 1 1 1 1'
+	_clear touched 100
+}
+
 a_quota_holds_over_all_nodes() {
 	local i k
 	_namespace quota
