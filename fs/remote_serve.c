@@ -459,6 +459,7 @@ static void keep(struct request *q)
 			    q->msg.flags & REMOTE_OFFER ? KV_MOVED : KV_STORED);
 }
 
+#define LATE_DROP_US 300000 /* for a test */
 #define UNDER_WAY_US 2000
 
 /* Here, and published from here, before who asked hears of it. */
@@ -574,6 +575,8 @@ void remote_serve(struct remote *r, struct engine_peer *peer,
 	q->msg = msg;
 	q->msg.path = memcpy(q->path, msg.path, msg.path_len);
 	q->job.run = take ? serve_take : serve;
+	if (m->type == REMOTE_DROP && fault_hit("remote.drop"))
+		usleep(LATE_DROP_US);
 	if (!take && !pthread_mutex_trylock(&r->fs->kv->lock))
 		serve_locked(q);
 	else if (!remote_post(r, take ? r->fetchers : r->servers, &q->job))

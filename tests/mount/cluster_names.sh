@@ -84,13 +84,19 @@ unlink_is_seen_by_all() {
 
 the_holders_have_dropped_it_when_unlink_returns() {
 	local before
+	node_kill 1
+	KVFS_FAULT=remote.drop:1+ node_mount 1 # a moment late
+	all_know 3
 	put_published "$(kv 1)/n/sync" 100000 5
 	before=$(node_status 1 .pool.blocks)
 	[ -e "$(kv 2)/n/sync" ]
 	rm "$(kv 2)/n/sync"
 	expect 'drops' "$(node_status 2 .remote.drops_sent | sed 's/[1-9].*/some/')" some
-	expect 'blocks' "$(node_status 1 .pool.blocks)" $((before - 1))
 	refused "$ENOENT" cat "$(kv 1)/n/sync"
+	expect 'blocks' "$(node_status 1 .pool.blocks)" $((before - 1))
+	node_kill 1
+	node_mount 1
+	all_know 3
 }
 
 a_removed_name_can_be_stored_again() {
