@@ -464,11 +464,6 @@ void meta_nodes_refresh(struct meta *m, int64_t deadline)
 			return;
 }
 
-int64_t meta_node_lease(struct meta *m)
-{
-	return m->node->beat_ns + (NODE_TTL_MS - 1000) * NS_PER_MS;
-}
-
 static bool self_valid(const struct meta_self *self)
 {
 	if (self->n_addrs > META_ADDRS_MAX)

@@ -32,10 +32,6 @@ void meta_node_ready(struct meta *m);
 /** meta_node_uuid - for ever the same. */
 const char *meta_node_uuid(struct meta *m);
 
-/** meta_node_lease - until when (monotonic ns) nobody takes this node for
- *  dead, with a second to spare. */
-int64_t meta_node_lease(struct meta *m);
-
 /** meta_node_stop - end the heartbeat and leave the cluster. */
 void meta_node_stop(struct meta *m);
 void meta_node_close(struct meta *m);
