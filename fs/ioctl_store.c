@@ -271,6 +271,7 @@ static int install(struct store *s, const struct kv_name *name, uint32_t frame,
 	}
 	if (err)
 		return err;
+	kv_came(kv, &f->node);
 	if (s->prev && s->prev->node.state == KV_COMMITTED &&
 	    !s->prev->node.unlinked && s->prev->ns == f->ns)
 		kv_set_parent(kv, f, s->prev);

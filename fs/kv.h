@@ -163,6 +163,15 @@ struct kv_file {
 	uint64_t ino;
 };
 
+/* Names that the kernel may remember as missing: a bit each, of the last half
+ * second and of the one before it. */
+#define KV_MISSED_BITS (1u << 16)
+struct kv_missed {
+	uint64_t bits[2][KV_MISSED_BITS / 64];
+	int64_t turned_ns;
+	_Atomic uint64_t came, told; /* how many of them; no lock */
+};
+
 struct kv {
 	struct fs *fs;
 	_Atomic uint64_t opens; /* so far */
@@ -198,8 +207,7 @@ struct kv {
 	struct list lend_users;	 /* kv_lend.c */
 	struct kv_lent *lent[KV_LENT_LISTS];
 	bool tell_stop, no_prune;
-	_Atomic int64_t missed_ns; /* when the kernel last was given a miss to
-				      remember; 0: it has forgotten them */
+	struct kv_missed missed; /* kv_tell.c */
 };
 
 /* fi->fh of a kv handle: what release must give back. */
@@ -386,9 +394,14 @@ uint64_t kv_ns_usage(const struct kv_ns *ns);
 /* kv_tell.c */
 /** kv_invalidate - f goes, and the kernel shall forget it; lock held. */
 void kv_invalidate(struct kv *kv, struct kv_file *f);
-/** kv_tell_came - a block has come by another way than by its name in the
- *  kernel, which forgets the misses that it remembers, before anybody is told.
- *  Before Linux 6.16 they last KV_MISS_TIMEOUT. No lock held. */
+/** kv_missed - the kernel is given a miss of this name to remember; lock held.
+ */
+void kv_missed(struct kv *kv, const char *name);
+/** kv_came - the block has come by another way than by its name in the kernel;
+ *  lock held. Before anybody is told: kv_tell_came. */
+void kv_came(struct kv *kv, const struct kv_node *node);
+/** kv_tell_came - what has come so, and was missed, is found by its name now.
+ *  Before Linux 6.16 a miss lasts KV_MISS_TIMEOUT. No lock held. */
 void kv_tell_came(struct kv *kv);
 int kv_tell_start(struct kv *kv); /* 0 or -errno; kv_quiesce ends it */
 

@@ -98,7 +98,7 @@ void kv_do_lookup(struct call *c)
 	if (node)
 		kv_entry(kv, node, &e);
 	else if (e.entry_timeout > 0)
-		atomic_store(&kv->missed_ns, clock_now_ns());
+		kv_missed(kv, c->name);
 	pthread_mutex_unlock(&kv->lock);
 	hist_add(&c->fs->counters.lookup, clock_now_ns() - c->start_ns);
 	call_reply_entry(c, &e);

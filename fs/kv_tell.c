@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <xxhash.h>
 
 #include "base/clock.h"
 #include "base/fault.h"
@@ -32,8 +33,8 @@
 #define TELL_MOST 64 /* files in one go */
 #define TELL_AGAIN_NS (100 * NS_PER_MS)
 #define TELL_TIMES 20
-/* KV_MISS_TIMEOUT, which begins when the answer has reached the kernel. */
-#define MISSED_NS NS_PER_S
+/* KV_MISS_TIMEOUT begins only when the answer has reached the kernel. */
+#define MISSED_TURN_NS (NS_PER_S / 2)
 
 struct notice {
 	fuse_ino_t file, dir;
@@ -109,16 +110,55 @@ static void tell_by_name(struct kv *kv, const struct notice *batch, unsigned n)
 						 strlen(batch[i].name));
 }
 
-/* One number of the connection: no lock is taken. The price is a LOOKUP for
- * each name that the kernel has, so it is paid only after a miss, and once. */
+static uint64_t *missed_word(uint64_t *bits, const char *name, uint64_t *bit)
+{
+	uint64_t at = XXH3_64bits(name, strlen(name)) % KV_MISSED_BITS;
+
+	*bit = 1ull << at % 64;
+	return &bits[at / 64];
+}
+
+static void missed_turn(struct kv_missed *m)
+{
+	int64_t now = clock_now_ns(), age = now - m->turned_ns;
+
+	if (age < MISSED_TURN_NS)
+		return;
+	if (age < 2 * MISSED_TURN_NS)
+		memcpy(m->bits[1], m->bits[0], sizeof(m->bits[1]));
+	else
+		memset(m->bits[1], 0, sizeof(m->bits[1]));
+	memset(m->bits[0], 0, sizeof(m->bits[0]));
+	m->turned_ns = now;
+}
+
+void kv_missed(struct kv *kv, const char *name)
+{
+	uint64_t bit, *word = missed_word(kv->missed.bits[0], name, &bit);
+
+	missed_turn(&kv->missed);
+	*word |= bit;
+}
+
+void kv_came(struct kv *kv, const struct kv_node *node)
+{
+	struct kv_missed *m = &kv->missed;
+	uint64_t bit, *word = missed_word(m->bits[0], node->name, &bit);
+
+	if ((word[0] | word[KV_MISSED_BITS / 64]) & bit)
+		atomic_fetch_add(&m->came, 1);
+}
+
+/* One number of the connection goes on, which takes no lock of a directory. The
+ * price is a LOOKUP for each name that the kernel has. */
 void kv_tell_came(struct kv *kv)
 {
-	int64_t at = atomic_load(&kv->missed_ns);
+	uint64_t came = atomic_load(&kv->missed.came);
 
-	if (!at || clock_now_ns() - at > MISSED_NS)
+	if (atomic_load(&kv->missed.told) == came)
 		return;
 	fuse_lowlevel_notify_increment_epoch(kv->fs->session);
-	atomic_compare_exchange_strong(&kv->missed_ns, &at, 0);
+	atomic_store(&kv->missed.told, came);
 }
 
 /* ENOENT everywhere: the kernel had forgotten it by itself. */

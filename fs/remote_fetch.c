@@ -174,8 +174,10 @@ static int install(struct remote_fetch *x)
 
 	pthread_mutex_lock(&kv->lock);
 	err = remote_node_commit(kv, x->f, frame, x->kind, x->age_ms);
-	if (!err)
+	if (!err) {
 		remote_target_take(x->target);
+		kv_came(kv, &x->f->node);
+	}
 	if (!err && x->parts && !x->f->part_sums)
 		x->f->part_sums = remote_parts_sums(x->parts);
 	pthread_mutex_unlock(&kv->lock);
