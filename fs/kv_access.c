@@ -14,12 +14,28 @@ struct kv_caller kv_caller_of(const struct call *c)
 		.uid = c->uid, .gid = c->gid, .no_groups = true};
 }
 
-static struct kv_caller *copy(const struct kv_caller *who)
+static struct kv_caller *with_room(unsigned n_groups)
 {
-	size_t size = sizeof(*who) + who->n_groups * sizeof(*who->groups);
-	struct kv_caller *new = malloc(size);
+	struct kv_caller *who =
+		calloc(1, sizeof(*who) + n_groups * sizeof(*who->groups));
 
-	return new ? memcpy(new, who, size) : NULL;
+	if (who)
+		who->groups = (gid_t *)(who + 1);
+	return who;
+}
+
+static struct kv_caller *copy(const struct kv_caller *from)
+{
+	struct kv_caller *who = with_room(from->n_groups);
+
+	if (!who)
+		return NULL;
+	who->uid = from->uid;
+	who->gid = from->gid;
+	who->no_groups = from->no_groups;
+	who->n_groups = from->n_groups;
+	memcpy(who->groups, from->groups, from->n_groups * sizeof(gid_t));
+	return who;
 }
 
 static struct kv_caller *ask(const struct call *c)
@@ -28,7 +44,7 @@ static struct kv_caller *ask(const struct call *c)
 	struct kv_caller *who;
 
 	n = n > 0 ? n : 0; /* he is not to be seen from here: none */
-	who = calloc(1, sizeof(*who) + (size_t)n * sizeof(*who->groups));
+	who = with_room((unsigned)n);
 	if (!who)
 		return NULL;
 	again = n ? fuse_req_getgroups(c->req, n, who->groups) : 0;

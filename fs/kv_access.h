@@ -28,7 +28,7 @@ struct kv_caller {
 	bool no_groups; /* they were not asked for, nor was Redis for what
 			   directories are on other nodes now */
 	unsigned n_groups;
-	gid_t groups[]; /* supplementary */
+	gid_t *groups; /* supplementary, behind it */
 };
 
 /** kv_caller_new - who makes this call, with all groups; freed by free().
