@@ -120,9 +120,9 @@ static int pin(struct request *q)
 	    atomic_load(&r->counters.n_serving) >= SERVING_MAX ||
 	    (pinned && pinned + bytes_of(q) > r->pool_bytes / PIN_SHARE))
 		return -EAGAIN;
-	if (q->msg.priority == ENGINE_FOREGROUND) /* somebody reads it there;
-						     what is fetched ahead may
-						     never be: REMOTE_USED */
+	/* Somebody reads it there, or soon. Were it still old here, it might go
+	 * because it is there, and there because it is here. */
+	if (q->msg.priority <= ENGINE_PREFETCH)
 		kv_touch(kv, f);
 	f->node.pins++;
 	f->uploads++;
