@@ -155,7 +155,6 @@ struct kv_file {
 	uint32_t next_frame, next_epoch; /* what was stored after it; epoch 0:
 					    nothing (remote_chain.c) */
 	bool ahead;	  /* of a reader: remote_ahead.c hears of its open */
-	uint32_t unread;  /* fetched ahead from this node, not opened yet */
 	uint32_t uploads; /* to peers, under way */
 	uint32_t direct; /* handles served through the daemon: remote_parts.h */
 	uint64_t (*part_sums)[2]; /* XXH3 by part, once one was asked for */

@@ -159,8 +159,6 @@ void kv_count_hit(struct kv *kv, struct kv_file *f)
 	kv_touch(kv, f);
 	if (kv_kind(kv, f) == KV_COPY)
 		kv_hot_read(kv, f);
-	if (f->unread)
-		remote_ahead_used(kv, f);
 	r->hits++;
 	r->atime_ns = clock_stamp_ns();
 	atomic_fetch_add_explicit(&kv->fs->counters.hits, 1,

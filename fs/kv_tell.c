@@ -145,6 +145,7 @@ void kv_came(struct kv *kv, const struct kv_node *node)
 	struct kv_missed *m = &kv->missed;
 	uint64_t bit, *word = missed_word(m->bits[0], node->name, &bit);
 
+	missed_turn(m);
 	if ((word[0] | word[KV_MISSED_BITS / 64]) & bit)
 		atomic_fetch_add(&m->came, 1);
 }

@@ -370,9 +370,6 @@ void remote_ahead_learn(struct remote *r, uint64_t hash, const void *bytes,
 uint64_t remote_ahead_hash(const char *path, size_t len);
 /** remote_ahead_ended - the fetch of this one is over; kv->lock held. */
 void remote_ahead_ended(struct kv *kv, struct remote_ahead *a, bool here);
-/** remote_ahead_used - a block with f->unread was opened: it counts as use
- *  where it came from. kv->lock held. */
-void remote_ahead_used(struct kv *kv, struct kv_file *f);
 
 /* remote_offer.c */
 int remote_offers_open(struct remote *r); /* 0 or -errno */

@@ -231,7 +231,6 @@ static void detach(struct remote_fetch *x, struct list *waiters,
 		remote_node_forget(kv, &f->node);
 	if (f->node.state == KV_COMMITTED) {
 		f->ahead = x->marked;
-		f->unread = x->priority == ENGINE_PREFETCH ? x->from : 0;
 		remote_node_free(f);
 	}
 	if (x->ahead)

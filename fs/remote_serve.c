@@ -516,25 +516,10 @@ static void serve_take(struct job *job)
 
 /* ----------------------------------------------------------------------- */
 
-/* Lock held, given back. */
-static void note_use(struct request *q)
-{
-	struct kv *kv = q->r->fs->kv;
-	struct kv_file *f = find(kv, &q->msg);
-
-	if (f && is_version(kv, f, &q->msg))
-		kv_touch(kv, f);
-	pthread_mutex_unlock(&kv->lock);
-	engine_peer_put(q->peer);
-	free(q);
-}
-
 static void serve_locked(struct request *q)
 {
 	if (q->type == REMOTE_FETCH)
 		serve_fetch(q);
-	else if (q->type == REMOTE_USED)
-		note_use(q);
 	else if (q->type == REMOTE_AHEAD)
 		serve_ahead(q);
 	else
@@ -557,8 +542,7 @@ void remote_serve(struct remote *r, struct engine_peer *peer,
 	struct request *q = NULL;
 	int err = remote_decode(m->payload, m->payload_bytes, &msg);
 
-	if (!err && m->type != REMOTE_USED &&
-	    (m->type < REMOTE_FETCH || m->type > REMOTE_AHEAD))
+	if (!err && (m->type < REMOTE_FETCH || m->type > REMOTE_AHEAD))
 		err = -EOPNOTSUPP;
 	if (!err)
 		q = calloc(1, sizeof(*q) + msg.path_len);

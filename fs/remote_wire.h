@@ -17,7 +17,6 @@
  *      TAKE   call: "fetch this block from me and keep it"; answer: a status
  *             and, of an OFFER, 4 bytes: ms since the last use of what would
  *             go next there, plus 1; 0: there is room
- *      USED   message: "what I fetched ahead is read now"; no answer
  *      AHEAD  call: "what was stored after this?"; answer: up to 32 blocks (8
  *             where it comes with a FETCH), each as below, its length (2)
  *             before it
@@ -49,7 +48,6 @@ enum remote_type {
 	REMOTE_SHARD_GONE, /* the file was removed; no answer */
 	REMOTE_AHEAD,
 	REMOTE_SHARD_TAKE, /* have all of a checkpoint file */
-	REMOTE_USED,
 };
 
 #define REMOTE_HEAD_BYTES 92u

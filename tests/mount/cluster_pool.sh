@@ -106,6 +106,26 @@ a_hit_from_afar_keeps_a_block_at_its_owner() {
 	_clear touch 70
 }
 
+# Were it still the oldest there, it might go because a copy is here, and the
+# copy because it is there.
+what_is_fetched_ahead_is_young_at_its_owner() {
+	_namespace ahead
+	_fill 2 ahead 1 50
+	holds "$(kv 3)/ahead/1" $MiB 1
+	holds "$(kv 3)/ahead/2" $MiB 2
+	wait_for '_here "$(kv 3)/ahead/3"' # nobody opened it
+	node_stop 1
+	node_stop 3
+	_fill 2 ahead 51 70
+	wait_for '[ "$(node_status 2 .pool.blocks)" -le 64 ]'
+	_here "$(kv 2)/ahead/3" || fail 'what was fetched ahead went'
+	! _here "$(kv 2)/ahead/5" || fail 'the oldest stayed'
+	node_cont 1
+	node_cont 3
+	all_know 3
+	_clear ahead 70
+}
+
 a_last_copy_that_must_go_is_found_on_another_node() {
 	local k n=60 taken
 	_namespace last
