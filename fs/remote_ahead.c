@@ -5,7 +5,6 @@
 #include <string.h>
 #include <xxhash.h>
 
-#include "base/cleanup.h"
 #include "base/clock.h"
 #include "fs/kv.h"
 #include "fs/remote.h"
