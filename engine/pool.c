@@ -327,6 +327,8 @@ void pool_writers(struct pool *p, int delta)
 {
 	scoped_lock(&p->lock);
 	p->writers += delta;
+	if (!p->writers)
+		p->ahead_pages = 0;
 	/* It sleeps longer than the room may last. */
 	if (delta > 0 && p->idle) {
 		int64_t due = p->watch_ns;

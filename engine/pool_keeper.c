@@ -172,17 +172,19 @@ static bool keeper_must_watch(const struct pool *p)
 	return p->writers || p->unseen_pages || p->ahead_pages;
 }
 
-/* Stay ahead of writers by four times what they took since the last look. */
+/* Stay ahead of writers by four times what they took since the last look; half
+ * the reserve is there for them anyway. */
 static void keeper_look_ahead(struct pool *p, uint64_t unseen_before)
 {
-	uint64_t ahead = 0;
+	uint64_t ahead = 0, theirs = p->reserve_pages / 2;
 
 	if (p->unseen_pages > unseen_before)
 		ahead = 4 * (p->unseen_pages - unseen_before);
+	ahead = ahead > theirs ? ahead - theirs : 0;
 	if (ahead < p->ahead_pages / 2)
 		ahead = p->ahead_pages / 2;
-	if (ahead > p->reserve_pages / 2)
-		ahead = p->reserve_pages / 2;
+	if (ahead > theirs)
+		ahead = theirs;
 	p->ahead_pages = ahead;
 }
 

@@ -15,7 +15,9 @@
  *
  * Whether a writer is gone, the write lease says (pool_probe). It says so as
  * well before the kernel has opened the frame of a file just created; that
- * file is empty.
+ * file is empty. Without passthrough it says so between two writes, too: there
+ * a close must have been seen, whose RELEASE may come much later. Who writes on
+ * through a duplicate takes what he needs anew.
  */
 
 #define SPARE_MOST 32 /* files of one list in one go */
@@ -34,6 +36,15 @@ static uint64_t spare_bytes(struct kv *kv, const struct kv_file *f, bool *empty)
 	return alloc > size ? alloc - size : 0;
 }
 
+static bool may_be_trimmed(struct kv *kv, struct kv_file *f, bool empty)
+{
+	if (!f->writers)
+		return kv_writers_gone(kv, f);
+	if (!kv->fs->passthrough)
+		return f->closed && !pool_probe(kv->fs->pool, f->frame);
+	return !empty && kv_writers_gone(kv, f);
+}
+
 static uint64_t spare_of_file(struct kv *kv, struct kv_file *f)
 {
 	uint64_t freed;
@@ -41,9 +52,7 @@ static uint64_t spare_of_file(struct kv *kv, struct kv_file *f)
 
 	if (f->trimmed || !spare_bytes(kv, f, &empty))
 		return 0;
-	if (f->writers && (empty || !kv->fs->passthrough))
-		return 0;
-	if (!kv_writers_gone(kv, f))
+	if (!may_be_trimmed(kv, f, empty))
 		return 0;
 	freed = pool_trim(kv->fs->pool, f->frame);
 	f->trimmed = true;

@@ -49,6 +49,25 @@ what_fits_is_not_evicted() {
 		'present 150 absent 0'
 }
 
+# Each was given as much as the large ones took, and its RELEASE is to come.
+what_is_closed_but_not_released_gives_back_what_it_does_not_use() {
+	[ "$KVFS_RUNG" = direct ] || skip 'with passthrough who writes holds it'
+	local before fd fds=() i
+	_space spare
+	before=$(stat_of kvfs_evictions_total)
+	blocks -n 2 -s $((12 * MiB)) store .
+	for i in {1..20}; do
+		exec {fd}>small$i
+		head -c 100000 /dev/zero >&$fd # closes a duplicate
+		fds+=($fd)
+	done
+	for fd in "${fds[@]}"; do exec {fd}>&-; done
+	expect 'evicted of 26 MiB in 64' \
+		"$(stat_of kvfs_evictions_total)" "$before"
+	expect 'large' "$(blocks -n 2 -s $((12 * MiB)) check .)" \
+		'present 2 absent 0'
+}
+
 two_bursts_of_mixed_sizes_at_once_go_on() {
 	local sum=0 size n=0
 	_space mixed

@@ -516,6 +516,26 @@ START_TEST(an_outgrowing_write_into_a_full_pool_makes_the_pool_evict)
 }
 END_TEST
 
+START_TEST(what_fits_beside_an_outgrowing_write_stays)
+{
+	struct owner *o = owner_new(64 * MIB, MIB);
+	uint32_t f;
+	int fd;
+
+	owner_open(o);
+	owner_churn(o, 40 * MIB, MIB);
+	pool_writers(o->pool, 1);
+	fd = owner_take(o, MIB, &f);
+	owner_write(fd, 5, 0, 12 * MIB);
+	ck_assert(owner_wait(o, writing_bytes_are, 12 * MIB));
+	ck_assert_uint_eq(owner_stats(o).committed_bytes, 40 * MIB);
+	ck_assert_uint_eq(o->evicted, 0);
+	close(fd);
+	pool_writers(o->pool, -1);
+	owner_free(o);
+}
+END_TEST
+
 /* A frame made ready meanwhile is room as well. */
 static bool room_is(const struct pool_stats *s, uint64_t mib)
 {
@@ -836,6 +856,7 @@ static Suite *pool_suite(void)
 	tcase_add_test(
 		room,
 		an_outgrowing_write_into_a_full_pool_makes_the_pool_evict);
+	tcase_add_test(room, what_fits_beside_an_outgrowing_write_stays);
 	tcase_add_test(
 		room,
 		room_is_made_or_refused_before_anything_is_evicted_in_vain);
