@@ -363,6 +363,12 @@ int pool_make_room(struct pool *p, uint64_t bytes)
 	}
 }
 
+uint64_t pool_used(struct pool *p)
+{
+	scoped_lock(&p->lock);
+	return books_used(p) * POOL_PAGE;
+}
+
 static void stats_fill(const struct pool *p, struct pool_stats *s)
 {
 	uint64_t held = books_held(p), all = p->cap_pages + p->reserve_pages;

@@ -87,13 +87,14 @@ struct pool_ops {
 	void (*unbind)(void *ctx, int backing_id);
 	/**
 	 * reclaim - the pool is past its capacity: evict
-	 * @need_bytes: how much should become free
+	 * @down_to_bytes: what pool_used should come down to; others may have
+	 *                 brought it there when this is called
 	 *
 	 * Evicts by pool_put. Called with no pool lock held, by the pool's
 	 * thread or from inside pool_take.
 	 * Returns: bytes put, 0 if nothing can be evicted now.
 	 */
-	uint64_t (*reclaim)(void *ctx, uint64_t need_bytes);
+	uint64_t (*reclaim)(void *ctx, uint64_t down_to_bytes);
 };
 
 struct pool_config {
@@ -240,6 +241,9 @@ void pool_writers(struct pool *pool, int delta);
  * Returns: 0 or -ENOSPC.
  */
 int pool_make_room(struct pool *pool, uint64_t bytes);
+
+/** pool_used - bytes that blocks and their writers keep from others. */
+uint64_t pool_used(struct pool *pool);
 
 void pool_stats(struct pool *pool, struct pool_stats *stats);
 

@@ -265,8 +265,9 @@ void keeper_wake(struct pool *p);
 /** keeper_is_late - is the pool further past its capacity than may wait for
  *  the keeper's clock? Lock held. */
 bool keeper_is_late(const struct pool *p);
-/** keeper_reclaim - have the owner evict. Lock held, dropped meanwhile. */
-uint64_t keeper_reclaim(struct pool *p, uint64_t pages);
+/** keeper_reclaim - have the owner evict so many pages. Lock held, dropped
+ *  meanwhile. False: nothing can be had now. */
+bool keeper_reclaim(struct pool *p, uint64_t pages);
 /** keeper_unstick - something changed: evicting may succeed again. */
 void keeper_unstick(struct pool *p);
 

@@ -58,18 +58,21 @@ bool keeper_is_late(const struct pool *p)
 	return books_used(p) > p->cap_pages + p->cap_pages / 256;
 }
 
-uint64_t keeper_reclaim(struct pool *p, uint64_t pages)
+bool keeper_reclaim(struct pool *p, uint64_t pages)
 {
+	uint64_t used = books_used(p),
+		 down_to = used > pages ? used - pages : 0;
 	uint64_t bytes;
 
 	if (!p->ops->reclaim)
-		return 0;
+		return false;
 	pool_unlock_busy(p);
-	bytes = p->ops->reclaim(p->ctx, pages * POOL_PAGE);
+	bytes = p->ops->reclaim(p->ctx, down_to * POOL_PAGE);
 	pool_lock_busy(p);
-	if (bytes)
-		p->stuck = false;
-	return bytes;
+	if (!bytes && books_used(p) > down_to)
+		return false;
+	p->stuck = false;
+	return true;
 }
 
 static bool keeper_evict(struct pool *p)

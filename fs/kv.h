@@ -369,7 +369,7 @@ void kv_shrink(struct kv *kv, struct kv_ns *ns, uint64_t bytes);
 /** kv_evict_now - a block goes from this node if it is not in use; lock held.
  */
 bool kv_evict_now(struct kv *kv, struct kv_file *f);
-uint64_t kv_reclaim(void *ctx, uint64_t need_bytes);
+uint64_t kv_reclaim(void *ctx, uint64_t down_to_bytes);
 /** kv_set_parent - the chain: f continues parent (or nothing); lock held. */
 void kv_set_parent(struct kv *kv, struct kv_file *f, struct kv_file *parent);
 struct kv_file *kv_parent(struct kv *kv, struct kv_file *f);

@@ -399,16 +399,27 @@ static uint64_t reclaim_spare(struct kv *kv, uint64_t need_bytes)
 	return done;
 }
 
-uint64_t kv_reclaim(void *ctx, uint64_t need_bytes)
+static uint64_t reclaim_need(struct kv *kv, uint64_t down_to_bytes)
+{
+	uint64_t used = pool_used(kv->fs->pool);
+
+	return used > down_to_bytes ? used - down_to_bytes : 0;
+}
+
+uint64_t kv_reclaim(void *ctx, uint64_t down_to_bytes)
 {
 	struct kv *kv = ((struct fs *)ctx)->kv;
-	uint64_t done;
+	uint64_t done, need;
 	scoped_lock(&kv->lock);
 
-	done = reclaim_spare(kv, need_bytes);
+	/* Counted under this lock, for which it may have waited: files that
+	 * were committed meanwhile gave back what they did not use. */
+	need = reclaim_need(kv, down_to_bytes);
+	done = need ? reclaim_spare(kv, need) : 0;
 	if (done)
 		return done; /* whoever asks counts anew */
-	while (done < need_bytes) {
+	need = reclaim_need(kv, down_to_bytes);
+	while (done < need) {
 		struct kv_file *f = stale_orphan(kv);
 
 		if (!f)

@@ -47,13 +47,13 @@ static bool owner_pop(struct owner *o, uint32_t *frame)
 	return any;
 }
 
-static uint64_t owner_reclaim(void *ctx, uint64_t need_bytes)
+static uint64_t owner_reclaim(void *ctx, uint64_t down_to_bytes)
 {
 	struct owner *o = ctx;
 	uint64_t freed = 0;
 	uint32_t f;
 
-	while (freed < need_bytes && owner_pop(o, &f)) {
+	while (pool_used(o->pool) > down_to_bytes && owner_pop(o, &f)) {
 		freed += pool_record(o->pool, f)->alloc_bytes;
 		pool_put(o->pool, f);
 	}
