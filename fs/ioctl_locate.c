@@ -47,10 +47,12 @@ static int locate_init(struct locate *q, struct call *c,
 		       const struct kv_caller *who)
 {
 	struct kvfs_ioc_locate in;
+	size_t before;
 	int err;
 
 	memcpy(&in, c->value, sizeof(in));
-	if (in.flags & ~KVFS_IOC_FETCH ||
+	before = sizeof(in) + in.n_unpin * sizeof(struct kvfs_ioc_pin);
+	if (in.flags & ~KVFS_IOC_FETCH || in.reserved || before > c->size ||
 	    (in.deadline_ms && !(in.flags & KVFS_IOC_FETCH)))
 		return -EINVAL;
 	*q = (struct locate){.c = c,
@@ -62,8 +64,8 @@ static int locate_init(struct locate *q, struct call *c,
 	    c->start_ns + in.deadline_ms * NS_PER_MS < q->deadline)
 		q->deadline = c->start_ns + in.deadline_ms * NS_PER_MS;
 	err = ioctl_names_init(&q->names, &in.names,
-			       (const char *)c->value + sizeof(in),
-			       c->size - sizeof(in));
+			       (const char *)c->value + before,
+			       c->size - before);
 	q->answer_bytes =
 		sizeof(*q->answer) + q->n * sizeof(struct kvfs_ioc_block);
 	if (!err && q->answer_bytes > c->room)
@@ -403,13 +405,42 @@ static void locate_on_worker(struct call *c)
 
 /* -- handlers ----------------------------------------------------------- */
 
+/* Returns: how many there were. */
+static uint32_t drop_pins(struct call *c, const struct kvfs_ioc_pin *pin,
+			  uint32_t n)
+{
+	struct kv *kv = c->fs->kv;
+	uint32_t dropped = 0;
+	scoped_lock(&kv->lock);
+
+	for (uint32_t i = 0; i < n; i++)
+		dropped += kv_pins_drop(kv, *kv_pins_of(c), pin[i].frame,
+					pin[i].epoch);
+	return dropped;
+}
+
+/* Also where the rest is not as it should be. */
+static void drop_pins_before(struct call *c)
+{
+	struct kvfs_ioc_locate in;
+
+	memcpy(&in, c->value, sizeof(in));
+	if (in.n_unpin &&
+	    in.n_unpin <= (c->size - sizeof(in)) / sizeof(struct kvfs_ioc_pin))
+		drop_pins(c,
+			  (const void *)((const char *)c->value + sizeof(in)),
+			  in.n_unpin);
+}
+
 void ioctl_do_locate(struct call *c)
 {
 	const struct kv_caller who = kv_caller_of(c);
 	struct locate q;
-	int err = locate_init(&q, c, &who);
 	bool fetch;
+	int err;
 
+	drop_pins_before(c);
+	err = locate_init(&q, c, &who);
 	if (err) {
 		call_reply_err(c, err);
 		return;
@@ -430,10 +461,8 @@ void ioctl_do_locate(struct call *c)
 
 void ioctl_do_unpin(struct call *c)
 {
-	struct kv *kv = c->fs->kv;
 	const struct kvfs_ioc_pin *pin;
 	struct kvfs_ioc_pins in;
-	uint32_t n = 0;
 
 	memcpy(&in, c->value, sizeof(in));
 	if (in.flags || c->size - sizeof(in) != in.n * sizeof(*pin)) {
@@ -441,12 +470,7 @@ void ioctl_do_unpin(struct call *c)
 		return;
 	}
 	pin = (const void *)((const char *)c->value + sizeof(in));
-	pthread_mutex_lock(&kv->lock);
-	for (uint32_t i = 0; i < in.n; i++)
-		n += kv_pins_drop(kv, *kv_pins_of(c), pin[i].frame,
-				  pin[i].epoch);
-	pthread_mutex_unlock(&kv->lock);
+	in.n = drop_pins(c, pin, in.n);
 	in.head = ioctl_head(sizeof(in));
-	in.n = n;
 	call_reply_ioctl(c, &in, sizeof(in));
 }

@@ -183,6 +183,9 @@ static inline int kvfs_ioc_is_there(const struct kvfs_ioc_found *found,
  * may go. A mapping that is still there shows its bytes for as long as it
  * lives, and keeps their memory from others: unmap it.
  *
+ * The n_unpin pins before the names are given back first, as by an UNPIN,
+ * whatever comes of the rest: who goes through blocks makes one call a block.
+ *
  * What one user has pinned, opened and reserved is at most half of the pool:
  * of each block the length in whole pages of 4 KiB, once for him. A million
  * pins and opens are his at most, one for each block of each directory.
@@ -191,6 +194,8 @@ struct kvfs_ioc_locate {
 	struct kvfs_ioc_head head;
 	uint32_t flags;	      /* KVFS_IOC_FETCH */
 	uint32_t deadline_ms; /* of FETCH; 0: that of the mount, never more */
+	uint32_t n_unpin;     /* of struct kvfs_ioc_pin, before the names */
+	uint32_t reserved;
 	struct kvfs_ioc_names names;
 	/* … */
 };

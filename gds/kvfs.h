@@ -249,6 +249,22 @@ int kvfs_get(struct kvfs *k, const struct kvfs_names *names, uint32_t flags,
  */
 int kvfs_put(struct kvfs *k, struct kvfs_block *blocks, uint32_t n);
 
+/**
+ * kvfs_exchange - kvfs_put of blocks and kvfs_get of the next ones, in one call
+ * @old:   @n_old of them, as of kvfs_put
+ * @blocks: may be @old; the rest as of kvfs_get
+ *
+ * Shape:   one call of the daemon instead of two, for up to 1,000 old ones:
+ *          who goes through blocks one by one saves half of what is not the
+ *          blocks' own bytes. The old ones are given back in any case, and
+ *          before the others are got.
+ * Returns: as kvfs_get.
+ * Threads: any.
+ */
+int kvfs_exchange(struct kvfs *k, struct kvfs_block *old, uint32_t n_old,
+		  const struct kvfs_names *names, uint32_t flags,
+		  uint32_t deadline_ms, struct kvfs_block *blocks);
+
 /* ---- what stays and what goes ------------------------------------------ */
 
 /**

@@ -261,7 +261,8 @@ static int fast_run(const struct bench_plan *plan, const struct target *at,
 
 	prepare();
 	status = bench_fast(plan, at);
-	if (!operands[0] || !operands[1] || bench_stopped)
+	if (!operands[0] || !operands[1] || bench_stopped ||
+	    !bench_plan_names(plan, "get_registered"))
 		return status;
 	if (!plan->json)
 		printf("\n");
@@ -317,7 +318,8 @@ static const struct option_spec options[] = {
 	 "new blocks a second into a redis-server of its own,\n"
 	 "without and with an append-only file"},
 	{"fast", 'f', OPTION_FLAG, AT(fast), NULL,
-	 "libkvfs against what a program does without it"},
+	 "libkvfs against what a program does without it; --ops of\n"
+	 "those in kvfs(1)"},
 	{"json", 0, OPTION_FLAG, AT(json), NULL, "one JSON object a line"},
 	{}};
 

@@ -21,12 +21,12 @@
 
 /* -- measuring ------------------------------------------------------------ */
 
-static unsigned n_cases(void)
+static unsigned n_cases(const struct bench_plan *plan)
 {
 	unsigned n = 0;
 
-	while (fast_cases[n].op)
-		n++;
+	for (const struct fast_case *c = fast_cases; c->op; c++)
+		n += bench_plan_names(plan, c->op);
 	return n;
 }
 
@@ -61,7 +61,7 @@ static int measure(struct fast *f, const struct fast_case *c,
 		   const struct bench_plan *plan, struct outcome *o)
 {
 	int64_t slice_ns = (int64_t)(plan->seconds * NS_PER_S /
-				     (2 * n_cases() * plan->n_rounds));
+				     (2 * n_cases(plan) * plan->n_rounds));
 	double ratios[BENCH_ROUNDS_MAX], fast, plain;
 	unsigned n = 0;
 	int err = c->prepare(f);
@@ -137,21 +137,24 @@ static bool run_all(struct fast *f, const struct bench_plan *plan,
 {
 	bool failed = false;
 
-	progress_start(&f->progress, "measuring", n_cases() * plan->n_rounds,
-		       PROGRESS_COUNT);
-	for (unsigned i = 0; fast_cases[i].op && !bench_stopped; i++) {
+	progress_start(&f->progress, "measuring",
+		       n_cases(plan) * plan->n_rounds, PROGRESS_COUNT);
+	for (const struct fast_case *c = fast_cases; c->op && !bench_stopped;
+	     c++) {
 		struct outcome o = {.ratio = -1};
-		int err = measure(f, &fast_cases[i], plan, &o);
+		int err;
 
+		if (!bench_plan_names(plan, c->op))
+			continue;
+		err = measure(f, c, plan, &o);
 		if (err) {
 			progress_clear(&f->progress);
-			log_warn("bench: %s: %s", fast_cases[i].what,
-				 kvfs_strerror(err));
+			log_warn("bench: %s: %s", c->what, kvfs_strerror(err));
 			failed = true;
 		} else if (o.ratio >= 0 && plan->json) {
-			put_json(&fast_cases[i], &o);
+			put_json(c, &o);
 		} else if (o.ratio >= 0) {
-			add_row(t, &fast_cases[i], &o);
+			add_row(t, c, &o);
 		}
 		samples_free(&o.fast);
 		samples_free(&o.plain);
@@ -173,7 +176,8 @@ static bool run_and_report(struct fast *f, const struct bench_plan *plan,
 	if (!plan->json)
 		table_print(t, stdout);
 	table_free(t);
-	report_memories(f, bench_daemon_pid(mountpoint), plan->json);
+	if (!plan->ops)
+		report_memories(f, bench_daemon_pid(mountpoint), plan->json);
 	return failed;
 }
 
@@ -204,6 +208,8 @@ int bench_fast(const struct bench_plan *plan, const struct target *at)
 	}
 	if (f) {
 		f->path = at->path;
+		for (unsigned i = 0; i < FAST_MANY; i++)
+			f->blocks[i].error = -ECANCELED;
 		err = bench_places_open(&f->places, at);
 	}
 	if (!err)

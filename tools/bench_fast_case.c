@@ -67,13 +67,17 @@ static int run_locate(struct fast *f, size_t bytes)
 {
 	struct kvfs_names names = {.n = 1,
 				   .paths = &f->paths[f->next++ % FAST_BLOCKS]};
-	int n = kvfs_get(f->k, &names, 0, 0, f->blocks), err;
+	int n = kvfs_exchange(f->k, f->blocks, 1, &names, 0, 0, f->blocks);
 
 	if (n == 1)
 		memcpy(f->to, f->blocks[0].data, bytes);
-	err = n < 0 ? n : f->blocks[0].error;
+	return n < 0 ? n : f->blocks[0].error;
+}
+
+static void clear_located(struct fast *f)
+{
 	kvfs_put(f->k, f->blocks, 1);
-	return err;
+	clear_blocks(f);
 }
 
 static int plain_memcpy(struct fast *f, size_t bytes)
@@ -395,9 +399,9 @@ static void clear_frame(struct fast *f)
 const struct fast_case fast_cases[] = {
 	{"locate_memcpy", "get + memcpy 4 MiB, of memcpy", FAST_LARGE,
 	 "x_memcpy", 0.93, prepare_large, run_locate, plain_memcpy, NULL,
-	 clear_blocks},
+	 clear_located},
 	{"locate_memcpy", "get + memcpy 1 MiB, of memcpy", 1 << 20, "x_memcpy",
-	 0.80, prepare_1m, run_locate, plain_memcpy, NULL, clear_blocks},
+	 0.80, prepare_1m, run_locate, plain_memcpy, NULL, clear_located},
 	{"locate_memcpy_ring", "the same by ring 4 MiB, of memcpy", FAST_LARGE,
 	 "x_memcpy", 0.93, prepare_ring_large, run_locate_ring, plain_memcpy,
 	 NULL, clear_ring_blocks},

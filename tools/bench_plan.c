@@ -5,6 +5,7 @@
 
 #include "base/size.h"
 #include "tools/bench.h"
+#include "tools/bench_fast.h"
 #include "tools/verb.h"
 
 #define SIZE_MIN 4096
@@ -39,7 +40,12 @@ static bool check_op(struct bench_plan *p, const char *word)
 		return !strcmp(word, "engine_fetch") ||
 		       !strcmp(word, "mount_fetch") || !strcmp(word, "chain") ||
 		       !strcmp(word, "get_registered");
-	for (const struct bench_op *op = bench_ops; op->name; op++)
+	if (p->fast && !strcmp(word, "get_registered"))
+		return true;
+	for (const struct fast_case *c = fast_cases; p->fast && c->op; c++)
+		if (!strcmp(c->op, word))
+			return true;
+	for (const struct bench_op *op = bench_ops; !p->fast && op->name; op++)
 		if (!strcmp(op->name, word))
 			return true;
 	return false;

@@ -102,11 +102,10 @@ static int get(struct kvfs *k, const struct kvfs_names *names, uint32_t flags)
 		write_blocks(blocks, names->n);
 	for (uint32_t i = 0; i < names->n; i++)
 		was[i] = blocks[i].data;
-	err = kvfs_put(k, blocks, names->n);
-	m = kvfs_get(k, names, flags, 0, blocks);
+	m = kvfs_exchange(k, blocks, names->n, names, flags, 0, blocks);
 	for (uint32_t i = 0; i < names->n; i++)
 		moved |= was[i] != blocks[i].data;
-	kvfs_put(k, blocks, names->n);
+	err = kvfs_put(k, blocks, names->n);
 	if (moved)
 		fprintf(stderr, "moved\n");
 	free(blocks);

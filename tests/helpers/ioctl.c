@@ -22,7 +22,8 @@
  *      -D N       locate: on N open directories; prints how many pins there are
  *      -w         locate, store: keep the directory open and obey stdin, until
  * it ends: "unpin I...", the blocks by their place; prints how many pins there
- * were
+ * were; locate: "next N I... - NAME...", another LOCATE that gives those back
+ * and says that there are N of them; prints as locate does, or the errno
  *
  * Prints: version: features, room, names, version. exists, match: flags, names,
  * present, prefix, the bitmap as 0 and 1, and NODE:PREFIX of each node. Or the
@@ -239,6 +240,30 @@ static void locate_on_many(const char *dir, unsigned cmd)
 	printf("%u\n", n_pins);
 }
 
+static void locate_next(int fd, char *words)
+{
+	char *w = strtok(words, " \n");
+	uint32_t n_unpin = (uint32_t)atoi(w);
+
+	used = sizeof(buf.locate);
+	n_names = 0;
+	while ((w = strtok(NULL, " \n")) && strcmp(w, "-"))
+		append(&pins[atoi(w) % 1000], sizeof(*pins));
+	while ((w = strtok(NULL, " \n")))
+		add_name(w);
+	buf.locate = (struct kvfs_ioc_locate){
+		.head = {(uint32_t)used, KVFS_IOC_ABI},
+		.n_unpin = n_unpin,
+		.names = names_head(),
+	};
+	if (!ioctl(fd, KVFS_IOC_LOCATE(KVFS_IOC_ROOM_MAX), &buf)) {
+		print_located();
+		return;
+	}
+	puts(strerrorname_np(errno));
+	fflush(stdout);
+}
+
 static void locate(const char *dir, char **names)
 {
 	char line[1024];
@@ -261,6 +286,8 @@ static void locate(const char *dir, char **names)
 	while (opt.wait && fgets(line, sizeof(line), stdin))
 		if (!strncmp(line, "unpin ", 6))
 			unpin(fd, line + 6);
+		else if (!strncmp(line, "next ", 5))
+			locate_next(fd, line + 5);
 }
 
 static char *map_frame(uint32_t frame, size_t length)

@@ -32,6 +32,14 @@ rings_64 4096'
 		"$T/lines" >/dev/null || fail "$(cat "$T/lines")"
 }
 
+what_is_asked_for_is_measured_alone() {
+	timeout 100 "$KVFS" bench --fast --quick --seconds 0.2 --json \
+		--ops exists_1000,reserve_commit "$M" >"$T/lines"
+	expect 'operations' "$(jq -r .op "$T/lines" | tr '\n' ' ')" \
+		'exists_1000 reserve_commit '
+	refused mount_fetch "$KVFS" bench --fast --ops mount_fetch "$M"
+}
+
 nothing_is_left() {
 	wait_for '[ "$(stat_of kvfs_lent_frames)" = 0 ]'
 	wait_for '[ "$(stat_of kvfs_buffers)" = 0 ]'

@@ -57,6 +57,31 @@ a_located_block_is_read_through_its_frame() {
 	expect 'listed' "$(ls "$CTL/frames")" ''
 }
 
+_next() { # N I... - NAME...: what is answered
+	local n
+	n=$(wc -l <"$T/held")
+	say "next $*" >&"$HOLD"
+	wait_for '[ "$(wc -l <"$T/held")" -gt '"$n"' ]'
+	tail -1 "$T/held"
+}
+
+one_call_gives_blocks_back_and_locates_the_next() {
+	put_tmp "$KV/n/x0" 5000 1
+	put_tmp "$KV/n/x1" 6000 2
+	put_tmp "$KV/n/x2" 7000 3
+	_hold x0 x1
+	expect 'the next one' "$(_next 1 0 - x2 | sed 's/ [0-9]*:/ :/')" \
+		'0 1 1 :7000'
+	refused "$ENOENT" cat "$CTL/frames/$(_frame 1)"
+	holds "$CTL/frames/$(_frame 2)" 6000 2
+	expect 'lent' "$(_lent)" 2
+	expect 'more than there are' "$(_next 1000000 0 - x0)" EINVAL
+	expect 'lent' "$(_lent)" 2
+	expect 'no name' "$(_next 1 0 - x0/../x1)" EINVAL
+	expect 'given back before that' "$(_lent)" 1
+	_let_go
+}
+
 a_pinned_block_outlives_pressure_and_its_name() {
 	put_tmp "$KV/n/p0" 2097152 3
 	put_tmp "$KV/n/p1" 2097152 4
