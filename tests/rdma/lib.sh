@@ -116,6 +116,16 @@ requires_verbs() {
 		skip 'configured without libibverbs (package libibverbs-dev)'
 }
 
+# requires_mounts [PROGRAM...] - what guest_mounts needs, and these.
+requires_mounts() {
+	local p
+	requires_machines
+	requires_verbs
+	for p in redis-server redis-cli jq getfattr "$@"; do
+		command -v "$p" >/dev/null || skip "no $p"
+	done
+}
+
 # machine DIR NUMBER [QEMU-ARGUMENT...] - in the background; $! is its process.
 # Its interface eth0 has a MAC address by its number.
 machine() {
@@ -188,6 +198,18 @@ guest_mounts() {
 		mount_it() {
 			'$KVFS' mount /tmp/m -o pool=${2:-128M},state=/tmp/state,meta=redis://10.9.0.1:6379,cluster-key-file=/tmp/key,listen=10.9.0.\$me,\$1
 		}
+		redis_answers() { until_it 'redis-cli -h 10.9.0.1 ping >/dev/null 2>&1'; }
+		redis_starts() {
+			redis-server --bind 10.9.0.1 --protected-mode no --save '' \
+				--daemonize yes --dir /tmp >/dev/null
+			redis_answers
+		}
+		published() { # NAME in kv/n
+			until_it "[ \"\\\$(getfattr --only-values --absolute-names \
+				-n user.kvfs.state /tmp/m/kv/n/\$1)\" = published ]"
+		}
+		# Redis ends with its machine: not before the other one has left.
+		alone() { until_it '[ "\$(jq .live </tmp/m/.kvfs/nodes)" = 1 ]'; }
 		via() { jq -r '.nodes[] | select(.self | not) | .transport' </tmp/m/.kvfs/nodes; }
 		put() { # NAME LINES
 			seq \$2 >/tmp/m/kv/n/\$1.tmp
@@ -204,6 +226,32 @@ guest_mounts() {
 		}
 		same() { # NAME LINES
 			until_it "same_now \$1 \$2"
+		}
+	EOF
+}
+
+# Of machines that read each other's blocks in kv/n, after guest_mounts. What they
+# tell each other goes through Redis, whatever becomes of the nodes.
+guest_blocks() {
+	cat <<-EOF
+		blocks='$HELPERS/blocks -s 400000'
+	EOF
+	cat <<-'EOF'
+		tell() { redis-cli -h 10.9.0.1 set told:$1 1 >/dev/null; }
+		told() { until_it "[ \"\$(redis-cli -h 10.9.0.1 get told:$1)\" = 1 ]"; }
+		figure() { awk "\$1 == \"$1\" { print \$2 }" /tmp/m/.kvfs/stats; }
+		card() { # FIGURE of all cards
+			jq "[.devices[] | select(.device != \"\") | .$1] | add // 0" </tmp/m/.kvfs/nodes
+		}
+		# To the first error, if there is one: a wrong byte is none. The
+		# numbers of what was read are in /tmp/got-FIRST.
+		read_some() { # FIRST COUNT
+			local rc=0
+			$blocks -f $1 -n $2 -t 60 -p check /tmp/m/kv/n \
+				>/tmp/got-$1 2>/tmp/error-$1 || rc=$?
+			cat /tmp/error-$1
+			[ $rc -le 1 ] || { echo "a read hangs: $rc"; look; }
+			! grep -E 'wrong byte|bytes, not' /tmp/error-$1 || look
 		}
 	EOF
 }
