@@ -6,8 +6,10 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "meta/kv_impl.h"
+#include "meta/kv_refill.h"
 #include "meta/kv_scan.h"
 #include "meta/members.h"
 #include "meta/namespace.h"
@@ -16,17 +18,14 @@
 
 /*
  * Refill: everything this node holds becomes dirty, most recently used first,
- * no faster than Redis takes it. Audit: before that, what Redis says this node
- * holds and it does not becomes dirty, too. Sweep: dead holders leave the
- * records (kv_sweep.c).
+ * no faster than Redis takes it (kv_refill.h). Audit: before that, what Redis
+ * says this node holds and it does not becomes dirty, too. Sweep: dead holders
+ * leave the records (kv_sweep.c).
  */
 
 #define AUDIT_EVERY_NS (3600 * NS_PER_S)
 #define SLOW_SHARE 9   /* the hourly one: 10 % of the time */
 #define URGENT_SHARE 1 /* half of it */
-#define REFILL_CHUNK 2048u
-#define REFILL_JITTER_NS (30 * NS_PER_S)
-#define LATENCY_MAX_NS (50 * NS_PER_MS)
 
 struct audit {
 	struct kv_pub *k;
@@ -45,17 +44,12 @@ static bool nap(struct kv_pub *k, int64_t ns)
 {
 	struct timespec until = clock_timespec(clock_now_ns() + ns);
 
+	fault_pass("kv.nap");
 	scoped_lock(&k->lock);
 	while (!k->stop)
 		if (pthread_cond_timedwait(&k->cleaned, &k->lock, &until))
 			break;
 	return !k->stop;
-}
-
-static bool stopped(struct kv_pub *k)
-{
-	scoped_lock(&k->lock);
-	return k->stop;
 }
 
 /* --- what Redis says we hold ------------------------------------------- */
@@ -145,41 +139,69 @@ static void namespace_scan(void *arg, const char *name, uint32_t n_sub)
 
 /* --- what we hold ------------------------------------------------------ */
 
+struct walk {
+	struct kv_pub *k;
+	uint64_t cursor;
+};
+
 static void name_dirty(void *arg, const char *path, uint16_t path_len)
 {
 	kv_dirty_unsure(arg, path, path_len);
 }
 
-/* Until the sender is nearly through, and Redis not slowed down by us. */
-static bool chunk_wait(struct kv_pub *k)
+static bool chunk(void *ctx, unsigned n)
 {
-	int64_t slow = k->last_batch_ns;
+	struct walk *w = ctx;
 
-	pthread_mutex_lock(&k->lock);
-	while (!k->stop && k->n_names > 2 * REFILL_CHUNK)
+	return w->k->ops->each(w->k->ctx, &w->cursor, n, name_dirty, w->k);
+}
+
+static bool drain(void *ctx, unsigned n, int64_t *took_ns)
+{
+	struct walk *w = ctx;
+	struct kv_pub *k = w->k;
+	scoped_lock(&k->lock);
+
+	while (!k->stop && k->n_names > n)
 		pthread_cond_wait(&k->cleaned, &k->lock);
-	pthread_mutex_unlock(&k->lock);
-	return slow > LATENCY_MAX_NS ? nap(k, slow) : !stopped(k);
+	*took_ns = k->last_batch_ns;
+	return !k->stop;
+}
+
+static bool rest(void *ctx, int64_t ns)
+{
+	struct walk *w = ctx;
+
+	return nap(w->k, ns);
+}
+
+static struct kv_refill refill_of(struct walk *w)
+{
+	return (struct kv_refill){
+		.chunk = chunk, .drain = drain, .nap = rest, .ctx = w};
 }
 
 static void index_dirty(struct kv_pub *k)
 {
-	uint64_t cursor = 0;
+	struct walk w = {.k = k};
+	struct kv_refill r = refill_of(&w);
 
-	while (k->ops->each(k->ctx, &cursor, REFILL_CHUNK, name_dirty, k))
-		if (!chunk_wait(k))
-			return;
+	kv_refill_run(&r);
 }
 
-/* Others saw the new store in the same second: spread over up to 30 s. */
-static bool jitter(struct kv_pub *k)
+static int refill_run(struct kv_pub *k)
 {
-	uint32_t n_nodes = meta_members_count(k->m, false), random = 0;
-	int64_t span = n_nodes < 30 ? n_nodes * NS_PER_S : REFILL_JITTER_NS;
+	struct walk w = {.k = k};
+	struct kv_refill r = refill_of(&w);
+	uint32_t random = 0;
 
-	if (n_nodes < 2 || getrandom(&random, sizeof(random), 0) < 0)
-		return !stopped(k);
-	return nap(k, span / 1000 * (random % 1000));
+	if (getrandom(&random, sizeof(random), 0) < 0)
+		random = 0;
+	if (!kv_refill_wait(&r, meta_members_count(k->m, false), random))
+		return -ESHUTDOWN;
+	kv_refill_run(&r);
+	k->n_refills++;
+	return 0;
 }
 
 /* --- the thread -------------------------------------------------------- */
@@ -295,9 +317,8 @@ void *kv_auditor_thread(void *arg)
 			next_ns = clock_now_ns() + AUDIT_EVERY_NS;
 		} else if (o.task == TASK_SWEEP) {
 			err = sweep_run(k);
-		} else if (jitter(k)) {
-			index_dirty(k);
-			k->n_refills++;
+		} else {
+			err = refill_run(k);
 		}
 		if (!err)
 			order_done(k, &o);

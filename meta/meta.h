@@ -16,7 +16,8 @@
  *                  of nodes (nodes.h), member.c a node's record as text
  *      namespace.c the namespaces' records
  *      kv.c        the dirty set (kv.h); kv_send.c publishes it, kv_audit.c
- *                  compares it with Redis and sweeps dead holders
+ *                  compares it with Redis and sweeps dead holders,
+ *                  kv_refill.c paces what goes to another store
  *      kv_dir.c    a directory's mode and owner, as its user changes them
  *      kv_find.c   lookups, kv_trip.c many of them in a round trip;
  *                  kv_list.c the listing
