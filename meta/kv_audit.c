@@ -44,7 +44,6 @@ static bool nap(struct kv_pub *k, int64_t ns)
 {
 	struct timespec until = clock_timespec(clock_now_ns() + ns);
 
-	fault_pass("kv.nap");
 	scoped_lock(&k->lock);
 	while (!k->stop)
 		if (pthread_cond_timedwait(&k->cleaned, &k->lock, &until))
@@ -172,6 +171,7 @@ static bool rest(void *ctx, int64_t ns)
 {
 	struct walk *w = ctx;
 
+	fault_pass("kv.refill");
 	return nap(w->k, ns);
 }
 

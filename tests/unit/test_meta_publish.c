@@ -3,6 +3,7 @@
 #include <check.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +14,9 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "meta/kv_impl.h"
+#include "meta/kv_refill.h"
 #include "meta/node.h"
 #include "meta_fixture.h"
 
@@ -387,6 +390,165 @@ START_TEST(two_hundred_names_of_one_tag_are_one_call)
 }
 END_TEST
 
+/* --- another store ----------------------------------------------------- */
+
+#define NO_END UINT_MAX
+
+/* What a refill did: a letter for each call; how long it slept. */
+struct seen {
+	char calls[16];
+	unsigned n, n_chunks, ends_at;
+	int64_t took_ns[3]; /* Redis, for the last batch of each chunk */
+	int64_t nap_ns;	    /* the last */
+};
+
+static bool see(struct seen *s, char what)
+{
+	ck_assert_uint_lt(s->n, sizeof(s->calls) - 1);
+	s->calls[s->n++] = what;
+	return s->n != s->ends_at;
+}
+
+static bool see_chunk(void *ctx, unsigned n)
+{
+	struct seen *s = ctx;
+
+	ck_assert_uint_gt(n, 0);
+	see(s, 'c');
+	return ++s->n_chunks <= 3;
+}
+
+static bool see_drain(void *ctx, unsigned n, int64_t *took_ns)
+{
+	struct seen *s = ctx;
+
+	ck_assert_uint_gt(n, 0);
+	*took_ns = s->took_ns[s->n_chunks - 1];
+	return see(s, 'd');
+}
+
+static bool see_nap(void *ctx, int64_t ns)
+{
+	struct seen *s = ctx;
+
+	s->nap_ns = ns;
+	return see(s, 'n');
+}
+
+static struct kv_refill refill_seen(struct seen *s, unsigned ends_at)
+{
+	*s = (struct seen){.ends_at = ends_at};
+	return (struct kv_refill){see_chunk, see_drain, see_nap, s};
+}
+
+START_TEST(nodes_begin_to_refill_a_store_at_random_times_over_half_a_minute)
+{
+	struct seen s;
+	struct kv_refill r = refill_seen(&s, 6);
+	int64_t last = -1;
+
+	for (uint32_t at = 0; at < 5; at++) {
+		ck_assert(kv_refill_wait(&r, 1000, 249 * at));
+		ck_assert_int_gt(s.nap_ns, last);
+		last = s.nap_ns;
+	}
+	ck_assert_int_gt(last, 29 * NS_PER_S);
+	ck_assert_int_le(last, 30 * NS_PER_S);
+	ck_assert(!kv_refill_wait(&r, 1000, UINT32_MAX)); /* the daemon ends */
+	ck_assert_int_le(s.nap_ns, 30 * NS_PER_S);
+}
+END_TEST
+
+START_TEST(a_few_nodes_spread_their_refills_over_a_second_each)
+{
+	struct seen s;
+	struct kv_refill r = refill_seen(&s, NO_END);
+
+	ck_assert(kv_refill_wait(&r, 4, 999));
+	ck_assert_int_gt(s.nap_ns, 3 * NS_PER_S);
+	ck_assert_int_le(s.nap_ns, 4 * NS_PER_S);
+	ck_assert(kv_refill_wait(&r, 1, 999));
+	ck_assert_str_eq(s.calls, "n"); /* who is alone does not wait */
+}
+END_TEST
+
+START_TEST(a_refill_leaves_a_slow_redis_as_long_as_it_took)
+{
+	struct seen s;
+	struct kv_refill r = refill_seen(&s, NO_END);
+
+	kv_refill_run(&r);
+	ck_assert_str_eq(s.calls, "cdcdcdc");
+
+	r = refill_seen(&s, NO_END);
+	s.took_ns[1] = 700 * NS_PER_MS;
+	kv_refill_run(&r);
+	ck_assert_str_eq(s.calls, "cdcdncdc");
+	ck_assert_int_eq(s.nap_ns, 700 * NS_PER_MS);
+}
+END_TEST
+
+START_TEST(a_refill_ends_with_the_daemon)
+{
+	struct seen s;
+	struct kv_refill r = refill_seen(&s, 2);
+
+	kv_refill_run(&r);
+	ck_assert_str_eq(s.calls, "cd");
+
+	r = refill_seen(&s, 3);
+	s.took_ns[0] = 700 * NS_PER_MS;
+	kv_refill_run(&r);
+	ck_assert_str_eq(s.calls, "cdn");
+}
+END_TEST
+
+static _Atomic unsigned n_naps;
+
+static void nap_count(const char *point)
+{
+	n_naps += !strcmp(point, "kv.refill");
+}
+
+/* Without a sender, whose batches would say how long Redis takes. */
+static unsigned naps_of_refill(struct node_under_test *n, int64_t redis_took)
+{
+	uint64_t before = node_stats(n).n_refills;
+
+	WAIT_FOR(!node_stats(n).n_dirty);
+	sender_pause(n, INT64_MAX);
+	n->meta->kv->last_batch_ns = redis_took;
+	n_naps = 0;
+	fault_hook = nap_count;
+	meta_kv_store_changed(n->meta);
+	WAIT_FOR(node_stats(n).n_refills == before + 1);
+	fault_hook = NULL;
+	sender_pause(n, 0);
+	meta_kv_wake(n->meta);
+	return n_naps;
+}
+
+START_TEST(a_node_refills_after_a_while_and_no_faster_than_redis_takes_it)
+{
+	char path[32];
+
+	server_start(NULL);
+	a = node_up("a", server_url());
+	for (unsigned i = 0; i < 3000; i++) { /* two chunks */
+		snprintf(path, sizeof(path), "ns/%u", i);
+		node_store(a, path, 1);
+	}
+	WAIT_FOR(node_stats(a).n_refills == 1);
+	ck_assert_uint_eq(naps_of_refill(a, 0), 0);
+	ck_assert_uint_eq(naps_of_refill(a, 60 * NS_PER_MS), 1);
+
+	b = node_up("b", server_url());
+	WAIT_FOR(node_stats(b).n_refills && node_stats(b).n_nodes == 2);
+	ck_assert_uint_eq(naps_of_refill(b, 0), 1);
+	two_nodes_end();
+}
+END_TEST
+
 /* --- tombstones and leftovers ------------------------------------------ */
 
 START_TEST(a_group_of_names_keeps_no_more_tombstones_than_its_share)
@@ -505,6 +667,11 @@ int main(void)
 		a_removal_spares_what_came_after_the_version_that_was_seen,
 		a_dropped_block_leaves_no_older_record_behind,
 		two_hundred_names_of_one_tag_are_one_call,
+		nodes_begin_to_refill_a_store_at_random_times_over_half_a_minute,
+		a_few_nodes_spread_their_refills_over_a_second_each,
+		a_refill_leaves_a_slow_redis_as_long_as_it_took,
+		a_refill_ends_with_the_daemon,
+		a_node_refills_after_a_while_and_no_faster_than_redis_takes_it,
 		a_tombstone_is_kept_for_two_hours_and_no_longer,
 		a_group_of_names_keeps_no_more_tombstones_than_its_share,
 		dead_nodes_are_swept_out_of_the_records_by_one_node,
