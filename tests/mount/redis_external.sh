@@ -244,4 +244,51 @@ meta_replicas_need_a_redis_that_can_have_them() {
 	_refused_mount 'meta-replicas= goes with meta=' meta-replicas=1
 }
 
+# Names of one call share a part of the hash, and come as they became dirty.
+a_wiped_redis_hears_first_of_what_was_used_last() {
+	local n=300 refills monitor i
+	redis_start wiped
+	kvfs_mount "discard,meta=unix://$T/wiped.sock"
+	mkdir "$KV/n"
+	blocks -n $n -s 4096 store "$KV/n"
+	wait_for '[ "$(status .redis.dirty)" = 0 ]'
+	refills=$(status .redis.refills)
+	for ((i = 0; i < n; i++)); do # 7 and 300 have no divisor in common
+		cat "$KV/n/b$(printf %06d $((i * 7 % n)))" >/dev/null
+	done
+	redis-cli -s "$T/wiped.sock" monitor >"$T/calls" &
+	monitor=$!
+	wait_for '[ -s "$T/calls" ]'
+	redis-cli -s "$T/wiped.sock" flushall >/dev/null
+	wait_for '[ "$(status .redis.refills)" = '$((refills + 1))' ]' 20
+	wait_for '[ "$(status .redis.dirty)" = 0 ]'
+	redis-cli -s "$T/wiped.sock" echo that-was-all >/dev/null
+	wait_for 'grep -q that-was-all "$T/calls"'
+	kill $monitor
+	awk -v n=$n '
+		BEGIN { for (i = 0; i < n; i++) used[i * 7 % n] = i }
+		tolower($4) !~ /fcall/ || !/kv_batch/ { next }
+		{
+			last = n
+			for (f = 5; f <= NF; f++) {
+				if ($f !~ /^"b[0-9]+"$/)
+					continue
+				at = used[substr($f, 3, 6) + 0]
+				if (at > last) {
+					print "used at", last, "before", at
+					exit 1
+				}
+				follow += last < n
+				last = at
+				seen++
+			}
+		}
+		END { print seen + 0, "seen,", follow + 0, "after another" }' \
+		"$T/calls" >"$T/order" || fail "$(cat "$T/order")"
+	read -r seen _ follow _ <"$T/order"
+	[ "$seen" -ge $n ] && [ "$follow" -ge $((n / 2)) ] ||
+		fail "$(cat "$T/order")"
+	kvfs_umount
+}
+
 run_tests
