@@ -189,6 +189,7 @@ static void index_dirty(struct kv_pub *k)
 	kv_refill_run(&r);
 }
 
+/* Nodes that have not joined a new store yet will, in the same moment. */
 static int refill_run(struct kv_pub *k)
 {
 	struct walk w = {.k = k};
@@ -197,7 +198,7 @@ static int refill_run(struct kv_pub *k)
 
 	if (getrandom(&random, sizeof(random), 0) < 0)
 		random = 0;
-	if (!kv_refill_wait(&r, meta_members_count(k->m, false), random))
+	if (!kv_refill_wait(&r, meta_members_count(k->m, true), random))
 		return -ESHUTDOWN;
 	kv_refill_run(&r);
 	k->n_refills++;

@@ -18,6 +18,7 @@
 #include "meta/kv_impl.h"
 #include "meta/kv_refill.h"
 #include "meta/node.h"
+#include "meta/nodes.h"
 #include "meta_fixture.h"
 
 static struct node_under_test *a, *b;
@@ -549,6 +550,40 @@ START_TEST(a_node_refills_after_a_while_and_no_faster_than_redis_takes_it)
 }
 END_TEST
 
+static bool answers(void *ctx, const struct meta_node *node)
+{
+	(void)ctx;
+	(void)node;
+	return true;
+}
+
+static struct node_under_test *connected_up(const char *name)
+{
+	static const struct meta_node_ops ops = {.reached = answers};
+	struct node_under_test *n = node_new(name, server_url());
+
+	n->config.node_ops = &ops;
+	ck_assert_int_eq(node_open(n), 0);
+	return n;
+}
+
+START_TEST(the_first_node_that_joins_a_new_store_does_not_take_itself_for_alone)
+{
+	server_start(NULL);
+	a = connected_up("a");
+	b = connected_up("b");
+	WAIT_FOR(node_stats(a).n_nodes == 2 && node_stats(a).n_refills == 1);
+	WAIT_FOR(node_stats(b).n_nodes == 2 && node_stats(b).n_refills == 1);
+	n_naps = 0;
+	fault_hook = nap_count;
+	server_text("FLUSHALL");
+	WAIT_FOR(node_stats(a).n_refills == 2 && node_stats(b).n_refills == 2);
+	fault_hook = NULL;
+	ck_assert_uint_eq(n_naps, 2);
+	two_nodes_end();
+}
+END_TEST
+
 /* --- tombstones and leftovers ------------------------------------------ */
 
 START_TEST(a_group_of_names_keeps_no_more_tombstones_than_its_share)
@@ -672,6 +707,7 @@ int main(void)
 		a_refill_leaves_a_slow_redis_as_long_as_it_took,
 		a_refill_ends_with_the_daemon,
 		a_node_refills_after_a_while_and_no_faster_than_redis_takes_it,
+		the_first_node_that_joins_a_new_store_does_not_take_itself_for_alone,
 		a_tombstone_is_kept_for_two_hours_and_no_longer,
 		a_group_of_names_keeps_no_more_tombstones_than_its_share,
 		dead_nodes_are_swept_out_of_the_records_by_one_node,
