@@ -2,7 +2,7 @@
 /*
  * libkvfs by hand, names from stdin, one a line:
  *
- *      gds DIR exists|match|get [-r] [-l] [-f] [-d SUFFIX]
+ *      gds DIR exists|match|get|exchange [-r] [-l] [-f] [-d SUFFIX]
  *
  *      -r   through a ring, but for get
  *      -l   KVFS_LOCAL
@@ -16,6 +16,11 @@
  * get writes the blocks to stdout, and to stderr the error of each that is not
  * there; then it gives them back and gets them again, and "moved" tells if one
  * lies elsewhere now.
+ *
+ * exchange gets them, and exchanges ten of them for nothing in each of the ways
+ * in which a call can come to nothing, the rest for the first three, and these
+ * for all; for each a line with the result, and how many blocks are lent then,
+ * as $STATS says.
  */
 #include <errno.h>
 #include <stdbool.h>
@@ -115,6 +120,41 @@ static int get(struct kvfs *k, const struct kvfs_names *names, uint32_t flags)
 	return m != n;
 }
 
+static void say_lent(const char *what, int result)
+{
+	char line[256];
+	unsigned lent = 0;
+	FILE *f = fopen(getenv("STATS"), "r");
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "kvfs_lent_frames %u", &lent) == 1)
+			break;
+	if (f)
+		fclose(f);
+	printf("%s %d %u\n", what, result, lent);
+}
+
+static int exchange(struct kvfs *k, const struct kvfs_names *names)
+{
+	static struct kvfs_block a[LINES_MAX], b[LINES_MAX];
+	const char *up = "../x";
+	struct kvfs_names none = {.paths = names->paths};
+	struct kvfs_names three = {.n = 3, .paths = names->paths};
+	struct kvfs_names odd = {.n = 1, .digests = "", .digest_bytes = 7};
+	struct kvfs_names bad = {.n = 1, .paths = &up};
+
+	say_lent("get", kvfs_get(k, names, 0, 0, a));
+	say_lent("odd", kvfs_exchange(k, a, 10, &odd, 0, 0, b));
+	say_lent("bad", kvfs_exchange(k, a + 10, 10, &bad, 0, 0, b));
+	say_lent("none", kvfs_exchange(k, a + 20, 10, &none, 0, 0, b));
+	say_lent("flags", kvfs_exchange(k, a + 30, 10, names, 77, 0, b));
+	say_lent("three",
+		 kvfs_exchange(k, a + 40, names->n - 40, &three, 0, 0, b));
+	say_lent("all", kvfs_exchange(k, b, 3, names, 0, 0, b));
+	say_lent("put", kvfs_put(k, b, names->n));
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct kvfs_names names = {.paths = lines};
@@ -143,9 +183,10 @@ int main(int argc, char **argv)
 	rc = kvfs_open(argv[optind], &k);
 	if (rc)
 		return failed(rc);
-	rc = !strcmp(argv[optind + 1], "match") ? match(k, &names, flags)
-	     : !strcmp(argv[optind + 1], "get") ? get(k, &names, flags)
-						: exists(k, &names, flags);
+	rc = !strcmp(argv[optind + 1], "match")	     ? match(k, &names, flags)
+	     : !strcmp(argv[optind + 1], "get")	     ? get(k, &names, flags)
+	     : !strcmp(argv[optind + 1], "exchange") ? exchange(k, &names)
+						     : exists(k, &names, flags);
 	kvfs_close(k);
 	return rc;
 }

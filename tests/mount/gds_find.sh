@@ -104,6 +104,21 @@ flags_of_another_call_are_refused() {
 		"$HELPERS/gds" "$KV/n/many"
 }
 
+old_blocks_are_given_back_whatever_comes_of_the_next() {
+	local mapped=0 # which is held open there
+	[ "$KVFS_RUNG" != direct ] || mapped=1200
+	expect 'lent' "$(_names 0 1199 |
+		STATS=$CTL/stats _gds "$KV/n/many" exchange)" \
+		"get 1200 $((mapped + 1200))
+odd -22 $((mapped + 1190))
+bad -22 $((mapped + 1180))
+none 0 $((mapped + 1170))
+flags -22 $((mapped + 1160))
+three 3 $((mapped + 3))
+all 1200 $((mapped + 1200))
+put 0 $mapped"
+}
+
 many_blocks_are_got_in_more_requests() {
 	_names 0 999 | _gds "$KV/n/many" get >"$T/got" 2>"$T/err"
 	(cd "$KV/n/many" && cat $(_names 0 999)) | cmp - "$T/got"
