@@ -228,30 +228,37 @@ static bool sweep_is_due(struct kv_pub *k, struct order *o)
 	return false;
 }
 
-static void order_wait(struct kv_pub *k, int64_t next_ns, struct order *o)
+static bool audit_is_due(struct kv_pub *k)
 {
-	struct timespec until = clock_timespec(next_ns);
-	bool late = false;
+	return k->audits_wanted != k->audits_done ||
+	       clock_now_ns() >= k->audit_ns;
+}
+
+static enum task next_task(struct kv_pub *k, struct order *o)
+{
+	if (k->stop)
+		return TASK_END;
+	if (!kv_can_send(k))
+		return TASK_NONE;
+	if (audit_is_due(k))
+		return TASK_AUDIT;
+	if (k->refills_wanted != k->refills_done)
+		return TASK_REFILL;
+	return sweep_is_due(k, o) ? TASK_SWEEP : TASK_NONE;
+}
+
+/* With Redis away what is due is looked at again each second. */
+static void order_wait(struct kv_pub *k, struct order *o)
+{
+	struct timespec until;
 
 	*o = (struct order){.task = TASK_NONE};
 	scoped_lock(&k->lock);
-	for (;;) {
-		if (k->stop) {
-			o->task = TASK_END;
-		} else if (kv_can_send(k)) {
-			if (k->audits_wanted != k->audits_done || late)
-				o->task = TASK_AUDIT;
-			else if (k->refills_wanted != k->refills_done)
-				o->task = TASK_REFILL;
-			else if (sweep_is_due(k, o))
-				o->task = TASK_SWEEP;
-		}
-		if (o->task != TASK_NONE)
-			break;
-		if (pthread_cond_timedwait(&k->cleaned, &k->lock, &until)) {
-			late = true;
-			until = clock_timespec(clock_now_ns() + NS_PER_S);
-		}
+	while ((o->task = next_task(k, o)) == TASK_NONE) {
+		int64_t soon = clock_now_ns() + NS_PER_S;
+
+		until = clock_timespec(soon > k->audit_ns ? soon : k->audit_ns);
+		pthread_cond_timedwait(&k->cleaned, &k->lock, &until);
 	}
 	o->hourly = k->audits_wanted == k->audits_done;
 	o->why = o->hourly ? "an hour is over" : k->audit_why;
@@ -269,6 +276,13 @@ static void order_done(struct kv_pub *k, const struct order *o)
 	k->refills_done = o->refill;
 	k->audits_done = o->audit;
 	pthread_cond_broadcast(&k->cleaned);
+}
+
+static void audit_next(struct kv_pub *k)
+{
+	scoped_lock(&k->lock);
+
+	k->audit_ns = clock_now_ns() + AUDIT_EVERY_NS;
 }
 
 static int audit_run(struct kv_pub *k, const struct order *o)
@@ -304,18 +318,19 @@ static int sweep_run(struct kv_pub *k)
 void *kv_auditor_thread(void *arg)
 {
 	struct kv_pub *k = arg;
-	int64_t next_ns = clock_now_ns() + AUDIT_EVERY_NS;
 	struct order o;
 
+	audit_next(k);
 	for (;;) {
 		int err = 0;
 
-		order_wait(k, next_ns, &o);
+		order_wait(k, &o);
 		if (o.task == TASK_END)
 			return NULL;
 		if (o.task == TASK_AUDIT) {
 			err = audit_run(k, &o);
-			next_ns = clock_now_ns() + AUDIT_EVERY_NS;
+			if (!err)
+				audit_next(k);
 		} else if (o.task == TASK_SWEEP) {
 			err = sweep_run(k);
 		} else {

@@ -71,6 +71,7 @@ struct kv_pub {
 	uint64_t refills_wanted, refills_done;
 	uint64_t deaths_swept; /* of members.h */
 	const char *audit_why;
+	int64_t audit_ns; /* when one is due, wanted or not */
 
 	/* The sender's: hashes of directories that Redis has; 0: free. */
 	uint64_t *dirs;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/fault.h"
 #include "meta/internal.h"
 
 /* What one call reads, so that nobody else waits long for Redis meanwhile. */
@@ -30,6 +31,17 @@ static int call(struct kv_scan *s, struct run *r, struct redis_reply **reply)
 	for (unsigned i = 0; i < r->n; i++)
 		redis_cmd_uint(&c, r->cursors[i]);
 	return meta_call(s->m, META_PUBLISH, r->tag, 0, &c, reply);
+}
+
+/* A test looks at how long it is. */
+static bool pause_for(struct kv_scan *s, int64_t ns)
+{
+	bool on;
+
+	fault_pass("kv.scan.pause");
+	on = s->nap(s->ctx, ns);
+	fault_pass("kv.scan.paused");
+	return on;
 }
 
 /* One page of each; those that are through leave the run. */
@@ -63,9 +75,9 @@ static int run_through(struct kv_scan *s, struct run *r)
 	while (!err && r->n) {
 		int64_t start = clock_now_ns();
 
+		fault_pass("kv.scan.page");
 		err = step(s, r);
-		if (!err &&
-		    !s->nap(s->ctx, (clock_now_ns() - start) * s->pause))
+		if (!err && !pause_for(s, (clock_now_ns() - start) * s->pause))
 			err = -ESHUTDOWN;
 	}
 	return err;

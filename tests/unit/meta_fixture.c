@@ -20,6 +20,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "meta/redis.h"
 #include "meta/url.h"
@@ -220,6 +221,53 @@ const char *server_text(const char *words)
 int64_t server_int(const char *words)
 {
 	return atoll(server_text(words));
+}
+
+/* --- scans ------------------------------------------------------------- */
+
+#define PAGES 4
+#define PAGE_MS 20 /* much longer than Redis takes, which is not measured */
+
+static struct {
+	int64_t page_ns, pause_ns;
+	double shortest;
+	_Atomic unsigned pages;
+} scan;
+
+/* The page's own time is a part of what counts for its pause, and the pause
+ * is never shorter than it is said to be. */
+static void scan_look(const char *point)
+{
+	int64_t now = clock_now_ns();
+
+	if (scan.pages == PAGES)
+		return;
+	if (!strcmp(point, "kv.scan.page")) {
+		wait_ms(PAGE_MS);
+		scan.page_ns = clock_now_ns() - now;
+	} else if (!strcmp(point, "kv.scan.pause")) {
+		scan.pause_ns = now;
+	} else if (!strcmp(point, "kv.scan.paused") && scan.page_ns) {
+		double times =
+			(double)(now - scan.pause_ns) / (double)scan.page_ns;
+
+		if (!scan.pages || times < scan.shortest)
+			scan.shortest = times;
+		scan.pages++;
+	}
+}
+
+void scan_measure(void)
+{
+	memset(&scan, 0, sizeof(scan));
+	fault_hook = scan_look;
+}
+
+double scan_pauses(void)
+{
+	WAIT_FOR(scan.pages == PAGES);
+	fault_hook = NULL;
+	return scan.shortest;
 }
 
 /* --- a local index ----------------------------------------------------- */

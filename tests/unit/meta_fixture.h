@@ -79,6 +79,15 @@ int node_lookup(struct node_under_test *n, const char *path,
 		struct meta_kv_found *found);
 struct meta_stats node_stats(struct node_under_test *n);
 
+/* --- scans of all records: a share of the time ------------------------- */
+
+/** scan_measure - the next pages of a scan take longer than they would.
+ *  Threads: one scans at a time. */
+void scan_measure(void);
+/** scan_pauses - the shortest pause after one of them, in times of the page;
+ *  waits for it, and ends the measuring. */
+double scan_pauses(void);
+
 /* --- waiting and messages ---------------------------------------------- */
 
 /* Until it holds, at most a minute. */

@@ -15,6 +15,7 @@
 #include "base/fault.h"
 #include "meta/embedded.h"
 #include "meta/internal.h"
+#include "meta/kv_impl.h"
 #include "meta/node.h"
 #include "meta/record.h"
 #include "meta_fixture.h"
@@ -643,13 +644,22 @@ START_TEST(a_flushed_store_is_filled_again)
 }
 END_TEST
 
+/* Redis, of a namespace of 16 buckets. */
+static bool record_lose(const char *name)
+{
+	struct key_place at = key_place(name, strlen(name), 16);
+	char words[64];
+
+	snprintf(words, sizeof(words), "HDEL kvfs:{ns#%u}:b%u %s", at.group,
+		 at.sub, name);
+	return server_int(words) == 1;
+}
+
 /* What it had is what it was told up to some moment before. */
 START_TEST(a_store_that_was_started_again_is_compared_with_the_index)
 {
 	struct meta_kv_found f;
 	uint64_t store;
-	char words[64];
-	struct key_place at = key_place("lost", 4, 16);
 
 	server_start("--appendonly", "yes", NULL);
 	a = node_up("a", server_url());
@@ -658,9 +668,7 @@ START_TEST(a_store_that_was_started_again_is_compared_with_the_index)
 	node_store(a, "ns/lost", 2);
 	WAIT_FOR(node_stats(a).n_refills == 1 && !node_stats(a).n_dirty);
 	store = node_stats(a).store_id;
-	snprintf(words, sizeof(words), "HDEL kvfs:{ns#%u}:b%u lost", at.group,
-		 at.sub);
-	ck_assert_int_eq(server_int(words), 1);
+	ck_assert(record_lose("lost"));
 	index_loses(a, "ns/ghost");
 	server_stop(); /* SIGKILL */
 	server_start("--appendonly", "yes", NULL);
@@ -839,6 +847,91 @@ START_TEST(an_audit_retracts_what_redis_says_we_hold_and_we_do_not)
 }
 END_TEST
 
+static int64_t next_audit(struct node_under_test *n)
+{
+	scoped_lock(&n->meta->kv->lock);
+	return n->meta->kv->audit_ns;
+}
+
+static void audit_at(struct node_under_test *n, int64_t ns)
+{
+	pthread_mutex_lock(&n->meta->kv->lock);
+	n->meta->kv->audit_ns = ns;
+	pthread_mutex_unlock(&n->meta->kv->lock);
+	meta_kv_wake(n->meta);
+}
+
+START_TEST(every_hour_the_index_is_compared_in_a_tenth_of_the_time)
+{
+	const int64_t hour = 3600 * NS_PER_S;
+	struct meta_kv_found f;
+	int64_t before = clock_now_ns(), now;
+
+	one_node();
+	namespace_of_16_buckets();
+	node_store(a, "ns/ghost", 1);
+	node_store(a, "ns/lost", 2);
+	WAIT_FOR(node_stats(a).n_refills == 1 && !node_stats(a).n_dirty);
+	now = clock_now_ns();
+	ck_assert_int_ge(next_audit(a), before + hour);
+	ck_assert_int_le(next_audit(a), now + hour);
+	index_loses(a, "ns/ghost");
+	ck_assert(record_lose("lost"));
+	scan_measure();
+	audit_at(a, now);
+
+	ck_assert_double_ge(scan_pauses(), 9);
+	WAIT_FOR(node_stats(a).n_audits == 1 && !node_stats(a).n_dirty);
+	ck_assert_int_eq(node_lookup(a, "ns/lost", &f), 0);
+	ck_assert_int_eq(node_lookup(a, "ns/ghost", &f), -ENOENT);
+	WAIT_FOR(next_audit(a) >= now + hour);
+	ck_assert_uint_eq(node_stats(a).n_audits, 1);
+	node_free(a);
+}
+END_TEST
+
+static void stop_at_page(const char *point)
+{
+	if (strcmp(point, "kv.scan.page") != 0)
+		return;
+	fault_hook = NULL;
+	server_signal(SIGSTOP);
+}
+
+START_TEST(an_hourly_audit_that_failed_is_made_up_for_at_once)
+{
+	uint64_t before;
+
+	server_start(NULL);
+	a = node_new("a", server_url());
+	a->config.deadline_ms = 300;
+	ck_assert_int_eq(node_open(a), 0);
+	node_store(a, "ns/x", 1);
+	WAIT_FOR(node_stats(a).n_refills == 1 && !node_stats(a).n_dirty);
+	before = node_stats(a).n_timeouts;
+	fault_hook = stop_at_page;
+	audit_at(a, clock_now_ns());
+	WAIT_FOR(node_stats(a).n_timeouts > before && !fault_hook);
+	server_signal(SIGCONT);
+
+	WAIT_FOR(node_stats(a).n_audits == 1);
+	node_free(a);
+}
+END_TEST
+
+/* Half of the time: names may be wrong until it is through. */
+START_TEST(an_audit_that_something_asks_for_takes_half_of_the_time)
+{
+	one_node();
+	node_store(a, "ns/x", 1);
+	WAIT_FOR(node_stats(a).n_refills == 1 && !node_stats(a).n_dirty);
+	scan_measure();
+	meta_kv_audit(a->meta, "the test says so");
+	ck_assert_double_ge(scan_pauses(), 1);
+	node_free(a);
+}
+END_TEST
+
 START_TEST(more_dirty_names_than_memory_may_hold_become_an_audit)
 {
 	const unsigned n_names = 60000;
@@ -855,6 +948,8 @@ START_TEST(more_dirty_names_than_memory_may_hold_become_an_audit)
 	for (unsigned i = 0; i < n_names; i++) {
 		snprintf(path + 800, 100, "%u", i);
 		meta_kv_dirty(a->meta, path, (uint16_t)strlen(path));
+		if (i == n_names / 2) /* more than can be in flight */
+			node_store(a, "ns/waits", 1);
 	}
 	ck_assert_uint_lt(node_stats(a).n_dirty, n_names);
 	node_store(a, "ns/late", 1);
@@ -863,6 +958,7 @@ START_TEST(more_dirty_names_than_memory_may_hold_become_an_audit)
 	WAIT_FOR(node_stats(a).n_audits >= 1);
 	WAIT_FOR(node_stats(a).n_dirty == 0);
 	ck_assert_int_eq(node_lookup(a, "ns/late", &f), 0);
+	ck_assert_int_eq(node_lookup(a, "ns/waits", &f), 0);
 	ck_assert_uint_eq(count_found(a, 100), 100);
 	ck_assert(logged("dropped for an audit"));
 	snprintf(found, sizeof(found), "%s", path);
@@ -1133,8 +1229,22 @@ static TCase *outages(void)
 	tcase_add_test(t, functions_that_redis_lost_are_loaded_again);
 	tcase_add_test(t,
 		       a_key_of_another_type_stops_nothing_but_its_own_names);
+	return t;
+}
+
+static TCase *audits(void)
+{
+	TCase *t = tcase_create("audits");
+
+	tcase_add_checked_fixture(t, fixture_up, fixture_down);
+	tcase_set_timeout(t, 120);
 	tcase_add_test(t,
 		       an_audit_retracts_what_redis_says_we_hold_and_we_do_not);
+	tcase_add_test(t,
+		       every_hour_the_index_is_compared_in_a_tenth_of_the_time);
+	tcase_add_test(t, an_hourly_audit_that_failed_is_made_up_for_at_once);
+	tcase_add_test(t,
+		       an_audit_that_something_asks_for_takes_half_of_the_time);
 	tcase_add_test(t,
 		       more_dirty_names_than_memory_may_hold_become_an_audit);
 	return t;
@@ -1182,6 +1292,7 @@ int main(void)
 	suite_add_tcase(s, publishing());
 	suite_add_tcase(s, life());
 	suite_add_tcase(s, outages());
+	suite_add_tcase(s, audits());
 	suite_add_tcase(s, private_server());
 	suite_add_tcase(s, mounting());
 	return fixture_run(s);
