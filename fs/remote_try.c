@@ -162,19 +162,14 @@ static void arrived(void *ctx, int status)
 
 static const struct engine_grant_ops grant_ops = {.done = arrived};
 
-/* wait: the peer has it only in a while. */
-static int64_t patience_of(struct engine_peer *peer, uint64_t size_bytes,
-			   bool wait, int64_t deadline)
+int64_t remote_patience(uint64_t size_bytes, uint64_t rate_bytes_s, bool wait,
+			int64_t left_ns)
 {
-	int64_t third = (deadline - clock_now_ns()) / 3, ns;
-	struct engine_peer_info info;
-	uint64_t rate;
+	uint64_t rate = rate_bytes_s ? rate_bytes_s : SLOWEST_BYTES_S;
+	int64_t ns = PATIENCE_NS + (int64_t)((double)size_bytes * 4 /
+					     (double)rate * (double)NS_PER_S);
 
-	engine_peer_info(peer, &info);
-	rate = info.rate_bytes_s ? info.rate_bytes_s : SLOWEST_BYTES_S;
-	ns = PATIENCE_NS + (int64_t)((double)size_bytes * 4 / (double)rate *
-				     (double)NS_PER_S);
-	return ns < third && !wait ? ns : third;
+	return ns < left_ns / 3 && !wait ? ns : left_ns / 3;
 }
 
 static struct attempt *try_new(struct remote *r, struct engine_peer *peer,
@@ -182,6 +177,7 @@ static struct attempt *try_new(struct remote *r, struct engine_peer *peer,
 {
 	struct attempt *t = calloc(1, sizeof(*t));
 	struct engine_peer_info info;
+	int64_t now = clock_now_ns();
 
 	if (!t)
 		return NULL;
@@ -196,9 +192,9 @@ static struct attempt *try_new(struct remote *r, struct engine_peer *peer,
 	t->size_bytes = m->length_bytes ? m->length_bytes : m->size_bytes;
 	t->deadline = deadline;
 	t->part = m->length_bytes;
-	t->patience = patience_of(peer, t->size_bytes, m->flags & REMOTE_WAIT,
-				  deadline);
-	t->until = clock_now_ns() + t->patience;
+	t->patience = remote_patience(t->size_bytes, info.rate_bytes_s,
+				      m->flags & REMOTE_WAIT, deadline - now);
+	t->until = now + t->patience;
 	t->path = m->path;
 	if (m->flags & REMOTE_CHAIN && !m->length_bytes)
 		t->hash = remote_ahead_hash(m->path, m->path_len);

@@ -62,6 +62,13 @@ int remote_try_over(struct remote *r, const struct remote_msg *m,
 		    uint32_t holder, int64_t deadline, struct remote_target *t,
 		    struct remote_told *told);
 
+/** remote_patience - how long a try for so many bytes goes on without progress:
+ *  by what the link carries (0: not known), and no more than a third of what is
+ *  left, so that two others can be asked. All of that third where the holder
+ *  has it only in a while (CLUSTER.md 13). */
+int64_t remote_patience(uint64_t size_bytes, uint64_t rate_bytes_s, bool wait,
+			int64_t left_ns);
+
 /** remote_count_failure - of a try, for the figures. */
 void remote_count_failure(struct remote *r, int err);
 
