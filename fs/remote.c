@@ -213,24 +213,38 @@ void remote_dial(struct remote *r, uint32_t incarnation)
 	engine_peer_put(peer);
 }
 
-/* Near and idle first; one that owes us something and is silent, last. */
+bool remote_is_silent(const struct engine_peer_info *peer, int64_t now)
+{
+	return peer->n_calls && now - peer->heard_ns > SUSPECT_NS;
+}
+
+int64_t remote_score_of(const struct engine_peer_info *peer, bool lost,
+			uint32_t n_serving, int64_t now)
+{
+	int64_t score = peer->rtt_us + 100 * (int64_t)peer->n_calls +
+			100 * (int64_t)n_serving;
+
+	return lost || remote_is_silent(peer, now) ? score + INT32_MAX : score;
+}
+
 int64_t remote_score(struct remote *r, uint32_t holder)
 {
 	struct engine_peer_info info;
 	struct engine_peer *peer;
 	struct meta_node node;
-	int64_t score;
+	uint32_t n_serving = 0;
+	int64_t lost_ns;
+	bool lost;
 
 	if (remote_peer(r, holder, &peer))
 		return INT64_MAX / 2; /* a caller may add to it */
 	engine_peer_info(peer, &info);
+	lost = engine_peer_failure(peer, &lost_ns);
 	engine_peer_put(peer);
-	score = info.rtt_us + 100 * (int64_t)info.n_calls;
 	if (meta_node_get(r->fs->meta, holder, &node) && node.has_load)
-		score += 100 * (int64_t)node.load.n_serving;
-	if (info.n_calls && clock_now_ns() - info.heard_ns > SUSPECT_NS)
-		score += INT32_MAX;
-	return score + (random() & 63);
+		n_serving = node.load.n_serving;
+	return remote_score_of(&info, lost, n_serving, clock_now_ns()) +
+	       (random() & 63);
 }
 
 const char *remote_node_name(struct fs *fs, uint32_t incarnation,

@@ -172,9 +172,15 @@ bool remote_holds_too_much(struct engine_peer *peer, uint64_t quarantined_bytes,
 			   uint64_t most_bytes);
 /** remote_dial - somebody waits for this node: any backoff ends. */
 void remote_dial(struct remote *r, uint32_t incarnation);
+/** remote_is_silent - it owes an answer, and no sign of life came for so long
+ *  that it is suspect (CLUSTER.md 13). */
+bool remote_is_silent(const struct engine_peer_info *peer, int64_t now);
 /** remote_score - whom to ask first, the lower the better: near and idle
- *  nodes; one that owes an answer and is silent comes last. */
+ *  nodes; one that is suspect, or was lost and not reached since, comes last.
+ *  remote_score_of - the same by what is known of it, without a draw. */
 int64_t remote_score(struct remote *r, uint32_t incarnation);
+int64_t remote_score_of(const struct engine_peer_info *peer, bool lost,
+			uint32_t n_serving, int64_t now);
 /** remote_node_name - for people: its name, or its number. */
 const char *remote_node_name(struct fs *fs, uint32_t incarnation,
 			     char name[META_NODE_NAME_MAX + 1]);

@@ -41,7 +41,6 @@
 #define OUT_SHARE 16	   /* and bytes of them: of the pool, or one block */
 #define ANSWER_NS NS_PER_S /* then the peer is too slow */
 #define LOOKUP_NS (100 * NS_PER_MS)
-#define SILENT_NS (500 * NS_PER_MS)
 #define BUDGET_SHARE 20			     /* of what the link carries */
 #define LINK_BYTES_S (1250ULL * 1000 * 1000) /* where it is not known */
 #define BURST_BYTES (32LL << 20)
@@ -299,11 +298,6 @@ static struct offer *offer_new(struct remote_offers *o, uint32_t to,
 	return x;
 }
 
-static bool is_silent(const struct engine_peer_info *link)
-{
-	return link->n_calls && clock_now_ns() - link->heard_ns > SILENT_NS;
-}
-
 static void offer(struct remote_offers *o, const struct last_copy *l,
 		  const struct meta_kv_found *found)
 {
@@ -316,7 +310,8 @@ static void offer(struct remote_offers *o, const struct last_copy *l,
 	if (!to || age_ms > UINT32_MAX || remote_peer(o->r, to, &peer))
 		return;
 	engine_peer_info(peer, &link);
-	if (!is_silent(&link) && afford(o, &link, found->size_bytes))
+	if (!remote_is_silent(&link, clock_now_ns()) &&
+	    afford(o, &link, found->size_bytes))
 		x = offer_new(o, to, l, found->size_bytes);
 	if (x) {
 		atomic_fetch_add(&o->r->counters.offers, 1);

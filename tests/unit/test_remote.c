@@ -7,6 +7,7 @@
 #include "engine/loop.h"
 #include "fs/kv.h"
 #include "fs/remote.h"
+#include "fs/remote_try.h"
 #include "tests/unit/engine_fixture.h"
 
 #define SIZE (1u << 20)
@@ -85,6 +86,71 @@ START_TEST(only_who_may_still_write_is_refused_for_what_is_in_quarantine)
 }
 END_TEST
 
+/* CLUSTER.md 13: min(deadline / 3, 250 ms + size / a quarter of the rate). */
+START_TEST(a_try_waits_for_its_bytes_at_a_quarter_of_the_measured_rate)
+{
+	const int64_t hour = 3600 * NS_PER_S;
+
+	ck_assert_int_eq(remote_patience(0, 1000, false, hour),
+			 250 * NS_PER_MS);
+	ck_assert_int_eq(remote_patience(1000, 1000, false, hour),
+			 4250 * NS_PER_MS);
+	ck_assert_int_eq(remote_patience(64 << 20, 0, false, hour),
+			 4250 * NS_PER_MS); /* not measured yet */
+}
+END_TEST
+
+START_TEST(a_try_leaves_two_thirds_of_what_is_left_for_other_holders)
+{
+	const int64_t left = 3 * NS_PER_S;
+
+	ck_assert_int_eq(remote_patience(1000, 1000, false, left), NS_PER_S);
+	ck_assert_int_eq(remote_patience(0, 1000, false, 300 * NS_PER_MS),
+			 100 * NS_PER_MS);
+	ck_assert_int_eq(remote_patience(100, 1000, false, left),
+			 650 * NS_PER_MS);
+	ck_assert_int_eq(remote_patience(100, 1000, true, left), NS_PER_S);
+}
+END_TEST
+
+START_TEST(
+	a_peer_that_owes_an_answer_and_is_silent_for_half_a_second_is_suspect)
+{
+	const int64_t now = 3600 * NS_PER_S;
+	struct engine_peer_info p = {.n_calls = 1,
+				     .heard_ns = now - 500 * NS_PER_MS};
+
+	ck_assert(!remote_is_silent(&p, now));
+	ck_assert(remote_is_silent(&p, now + 1));
+	p.n_calls = 0; /* it has nothing to say */
+	ck_assert(!remote_is_silent(&p, now + NS_PER_S));
+}
+END_TEST
+
+START_TEST(who_is_near_and_idle_is_asked_first_and_who_is_suspect_last)
+{
+	const int64_t now = 3600 * NS_PER_S;
+	const struct engine_peer_info
+		near = {.rtt_us = 50, .n_calls = 1, .heard_ns = now},
+		far = {.rtt_us = 5000, .n_calls = 1, .heard_ns = now},
+		worst = {.rtt_us = 10000000,
+			 .n_calls = ENGINE_CALLS_MAX,
+			 .heard_ns = now - 499 * NS_PER_MS},
+		silent = {.n_calls = 1, .heard_ns = now - 501 * NS_PER_MS};
+	int64_t busy = remote_score_of(&worst, false, 10000, now);
+
+	ck_assert_int_lt(remote_score_of(&near, false, 0, now),
+			 remote_score_of(&far, false, 0, now));
+	ck_assert_int_lt(remote_score_of(&far, false, 0, now),
+			 remote_score_of(&near, false, 60, now));
+	ck_assert_int_lt(remote_score_of(&near, false, 60, now), busy);
+	ck_assert_int_lt(busy, remote_score_of(&silent, false, 0, now));
+	/* it was silent for so long that its session ended: no call is out */
+	ck_assert_int_lt(busy, remote_score_of(&(struct engine_peer_info){0},
+					       true, 0, now));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("remote");
@@ -97,6 +163,15 @@ int main(void)
 	tcase_add_test(
 		c,
 		only_who_may_still_write_is_refused_for_what_is_in_quarantine);
+	tcase_add_test(
+		c, a_try_waits_for_its_bytes_at_a_quarter_of_the_measured_rate);
+	tcase_add_test(
+		c, a_try_leaves_two_thirds_of_what_is_left_for_other_holders);
+	tcase_add_test(
+		c,
+		a_peer_that_owes_an_answer_and_is_silent_for_half_a_second_is_suspect);
+	tcase_add_test(
+		c, who_is_near_and_idle_is_asked_first_and_who_is_suspect_last);
 	suite_add_tcase(suite, c);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);
