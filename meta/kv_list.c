@@ -3,8 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,20 +12,21 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/cond.h"
-#include "base/list.h"
 #include "base/log.h"
 #include "meta/internal.h"
 #include "meta/kv.h"
+#include "meta/kv_list_impl.h"
 #include "meta/kv_scan.h"
 #include "meta/namespace.h"
-#include "meta/record.h"
 
 /*
  * A namespace is listed by a scan of all its buckets, which is dear: 1.6 us of
  * Redis a name. So one snapshot serves all listings of this node; the thread
  * takes it, at most a fifth of the time, into a file without a name in the
  * state directory: entry after entry, then sorted offsets in memory. The
- * children of a directory are a run of them.
+ * children of a directory are a run of them. It is used for 30 s after it was
+ * complete: from its beginning one of tens of millions of names would never be
+ * fresh.
  *
  *      entry   length of the path (2 bytes), struct meta_kv_found, path
  */
@@ -35,36 +34,6 @@
 #define FRESH_NS (30 * NS_PER_S)
 #define IDLE_NS (300 * NS_PER_S) /* nobody lists it: let it go */
 #define SHARE 4			 /* pauses as many times as it works */
-
-struct snapshot {
-	unsigned refs; /* kv_list's lock */
-	int64_t taken_ns;
-	uint8_t *bytes;
-	size_t n_bytes;
-	uint64_t *entries; /* offsets, in the order of the paths */
-	size_t n;
-};
-
-struct listed {
-	struct list link;
-	struct snapshot *snapshot; /* NULL: none yet */
-	int64_t used_ns;
-	bool wanted; /* a new one is to be taken */
-	uint64_t tries;
-	int err; /* of the last try */
-	char ns[RECORD_NAME_MAX + 1];
-};
-
-struct kv_list {
-	struct meta *m;
-	pthread_mutex_t lock; /* a leaf; guards the rest */
-	pthread_cond_t changed;
-	struct list all; /* of listed */
-	bool stop;
-	pthread_t thread;
-	bool has_thread;
-	_Atomic uint64_t n_taken;
-};
 
 /* --- entries ----------------------------------------------------------- */
 

@@ -150,4 +150,19 @@ with_redis_away_what_is_known_counts() {
 	wait_for '[ "$(_attr 1 away)" = "700 0 0" ]' 3
 }
 
+# In a namespace that this node has never listed.
+with_redis_away_a_listing_has_what_is_here() {
+	mkdir "$(kv 1)/local"
+	wait_for '[ -d "$(kv 2)/local" ]'
+	put_published "$(kv 1)/local/other" 5000 1
+	put_published "$(kv 2)/local/own" 5000 2
+	_redis_stop
+	put_tmp "$(kv 2)/local/later" 5000 3
+
+	expect 'names' "$(timeout 60 ls "$(kv 2)/local" | xargs)" 'later own'
+	_redis_cont
+	trap - EXIT
+	wait_for '[ "$(ls "$(kv 2)/local" | xargs)" = "later other own" ]' 45
+}
+
 run_tests

@@ -2,6 +2,7 @@
 /* Several nodes: who knows what of whom, and lookups of many names. */
 #include <check.h>
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +11,9 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "meta/internal.h"
+#include "meta/kv_list_impl.h"
 #include "meta/members.h"
 #include "meta/node.h"
 #include "meta/nodes.h"
@@ -737,6 +740,113 @@ START_TEST(a_listing_without_redis_says_so_and_a_snapshot_outlives_it)
 }
 END_TEST
 
+static _Atomic bool pages_held;
+static _Atomic unsigned n_listers;
+
+static void page_hold(const char *point)
+{
+	while (pages_held && !strcmp(point, "kv.scan.page"))
+		wait_ms(1);
+}
+
+static void name_count(void *arg, const char *name, uint16_t name_len,
+		       const struct meta_kv_found *f)
+{
+	(void)name;
+	(void)name_len;
+	(void)f;
+	++*(unsigned *)arg;
+}
+
+static void *list_in_thread(void *arg)
+{
+	unsigned *n = arg;
+
+	n_listers++;
+	ck_assert_int_eq(meta_kv_list(b->meta, 0, "ns", 2, name_count, n), 0);
+	return NULL;
+}
+
+static bool has_mapped(const char *folder)
+{
+	cleanup_file FILE *f = fopen("/proc/self/maps", "r");
+	char line[512];
+	bool found = false;
+
+	while (f && fgets(line, sizeof(line), f))
+		found |= strstr(line, folder) && strstr(line, "(deleted)");
+	return found;
+}
+
+START_TEST(listings_that_come_together_share_one_snapshot_in_the_state_folder)
+{
+	unsigned n[4] = {0};
+	pthread_t t[4];
+
+	nodes_up();
+	node_store(a, "ns/x", 1);
+	node_store(a, "ns/y", 2);
+	node_sync(a, "ns/x");
+	node_sync(a, "ns/y");
+	n_listers = 0;
+	pages_held = true;
+	fault_hook = page_hold;
+	for (unsigned i = 0; i < 4; i++)
+		pthread_create(&t[i], NULL, list_in_thread, &n[i]);
+	WAIT_FOR(n_listers == 4);
+	pages_held = false;
+	for (unsigned i = 0; i < 4; i++) {
+		pthread_join(t[i], NULL);
+		ck_assert_uint_eq(n[i], 2);
+	}
+
+	fault_hook = NULL;
+	ck_assert_uint_eq(node_stats(b).n_listings, 1);
+	ck_assert(has_mapped(b->state_dir));
+	nodes_down();
+}
+END_TEST
+
+static void snapshots_age(struct node_under_test *n, int64_t ns)
+{
+	struct kv_list *l = n->meta->list;
+
+	scoped_lock(&l->lock);
+	list_for_each (p, &l->all)
+		container_of(p, struct listed, link)->snapshot->taken_ns -= ns;
+}
+
+START_TEST(a_listing_is_at_most_thirty_seconds_old)
+{
+	nodes_up();
+	node_store(a, "ns/x", 1);
+	node_sync(a, "ns/x");
+	ck_assert_str_eq(list(b, "ns"), "x ");
+	node_store(a, "ns/y", 2);
+	node_sync(a, "ns/y");
+	ck_assert_str_eq(list(b, "ns"), "x ");
+	ck_assert_uint_eq(node_stats(b).n_listings, 1);
+
+	snapshots_age(b, 30 * NS_PER_S);
+	ck_assert_str_eq(list(b, "ns"), "x y ");
+	ck_assert_uint_eq(node_stats(b).n_listings, 2);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(a_listing_takes_a_fifth_of_the_time)
+{
+	nodes_up();
+	node_store(a, "ns/x", 1);
+	node_sync(a, "ns/x");
+	scan_measure();
+	ck_assert_str_eq(list(b, "ns"), "x ");
+
+	ck_assert_double_ge(scan_pauses(), 4);
+	nodes_down();
+}
+END_TEST
+
 /* ----------------------------------------------------------------------- */
 
 /* Ended by NULL. */
@@ -786,6 +896,9 @@ int main(void)
 	    (const TTest *const[]){
 		    a_listing_shows_what_all_live_nodes_hold,
 		    a_listing_without_redis_says_so_and_a_snapshot_outlives_it,
+		    listings_that_come_together_share_one_snapshot_in_the_state_folder,
+		    a_listing_is_at_most_thirty_seconds_old,
+		    a_listing_takes_a_fifth_of_the_time,
 		    NULL,
 	    });
 	return fixture_run(s);
