@@ -27,6 +27,13 @@
  * under which it was taken are those of now, or it is gone. Nothing is granted
  * from here, so a node that is cut off gives nobody a lock that others take
  * for free.
+ *
+ * For a moment after it was cut off, or slept, a node that was taken for dead
+ * does not know it, and Redis, which keeps locks and members in different
+ * places, would note a lock for it that is in nobody's way. So a node whose
+ * last heartbeat is nearly as old as that takes may have been: it asks before
+ * it takes a lock, and again where the answer came so late. What it had is not
+ * given up by that: if Redis was away for all, nobody lost anything.
  */
 struct ckpt_locker {
 	struct ckpt_locker *next;
@@ -357,11 +364,40 @@ static int release(struct meta *m, int64_t deadline, uint64_t ino,
 	return 0;
 }
 
+/* Does the cluster have us as we think? Else it is found out. */
+static int be_sure(struct meta *m, int64_t deadline)
+{
+	if (!meta_node_is_sure(m))
+		meta_nodes_refresh(m, meta_deadline(m, deadline));
+	return meta_node_is_sure(m) ? 0 : -EIO;
+}
+
+/* Was it this life's when Redis gave it to us? */
+static int still_ours(struct meta *m, int64_t deadline, uint64_t ino,
+		      const struct ckpt_lock *lock)
+{
+	struct meta_ckpt *c = m->ckpt;
+	const struct ckpt_locker *l;
+	int err = be_sure(m, deadline);
+	bool gone;
+
+	if (err)
+		return err;
+	pthread_mutex_lock(&c->lock);
+	l = *locker_find(c, ino, lock->owner);
+	gone = l && is_lost(m, l);
+	pthread_mutex_unlock(&c->lock);
+	return gone ? lost(ino, lock) : 0;
+}
+
 static int take(struct meta *m, int64_t deadline, uint64_t ino,
 		const struct ckpt_lock *lock)
 {
-	int err, noted = locker_note(m, ino, lock);
+	int noted, err = be_sure(m, deadline);
 
+	if (err)
+		return err;
+	noted = locker_note(m, ino, lock);
 	if (noted == NOTED_ENDED) {
 		err = end_ended(m->ckpt, deadline, ino % CKPT_LOCKERS,
 				ino % CKPT_LOCKERS);
@@ -376,7 +412,7 @@ static int take(struct meta *m, int64_t deadline, uint64_t ino,
 	err = send_set(m, deadline, ino, lock);
 	if (noted == NOTED_NEW && (err == -EAGAIN || err == -ENOLCK))
 		locker_unnote(m->ckpt, ino, lock->owner);
-	return err;
+	return err ? err : still_ours(m, deadline, ino, lock);
 }
 
 int ckpt_lock_set(struct meta *m, int64_t deadline, uint64_t ino,

@@ -14,12 +14,13 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/cond.h"
+#include "base/fault.h"
 #include "base/log.h"
 #include "meta/internal.h"
 #include "meta/member.h"
 #include "meta/members.h"
 #include "meta/namespace.h"
-#include "meta/nodes.h"
+#include "meta/node_impl.h"
 
 #define UUID_LEN META_UUID_LEN
 /* A late beat is better than none: it waits, if not for long. */
@@ -27,32 +28,6 @@
 /* For so long a lone node need not ask whether it still is one. */
 #define ALONE_NS (100 * NS_PER_MS)
 #define USAGE_MAX 1000u /* namespaces told with a heartbeat */
-
-struct node {
-	char uuid[UUID_LEN + 1];
-	_Atomic uint32_t incarnation;
-	_Atomic uint64_t store_id;
-	_Atomic bool confirmed;
-	bool kept;
-
-	/* The heartbeat's own: what kv and ckpt were told of. */
-	_Atomic uint64_t told_store;
-	uint32_t told_incarnation;
-	char told_run_id[41];
-
-	_Atomic int64_t beat_ns; /* when the last beat that was answered left */
-
-	pthread_mutex_t lock;	/* a leaf; guards the rest */
-	pthread_cond_t changed; /* for the heartbeat */
-	pthread_cond_t beaten;
-	struct meta_self self; /* what we tell of us */
-	bool check, stop;
-	uint64_t beats, beats_done; /* begun; over, answered or not */
-	bool started;		    /* the ops may be called */
-	uint64_t checks;	    /* how often a connection was new */
-	pthread_t thread;
-	bool has_thread;
-};
 
 /* --- the uuid ---------------------------------------------------------- */
 
@@ -372,8 +347,10 @@ static void *node_thread(void *arg)
 
 	do {
 		uint64_t checks = beat_begins(n);
-		bool answered = !beat_once(m);
+		bool answered;
 
+		fault_pass("node.beat");
+		answered = !beat_once(m);
 		beat_ends(n, answered, checks);
 		if (answered)
 			meta_kv_wake(m);
@@ -424,6 +401,13 @@ uint64_t meta_node_store_id(struct meta *m)
 bool meta_node_kept(struct meta *m)
 {
 	return m->node->kept;
+}
+
+/* One second for clocks that run apart. */
+bool meta_node_is_sure(struct meta *m)
+{
+	return clock_now_ns() - m->node->beat_ns <
+	       (NODE_TTL_MS - 1000) * NS_PER_MS;
 }
 
 /* Beat as soon as may be. */

@@ -45,6 +45,10 @@ void meta_node_close(struct meta *m);
 void meta_node_check(struct meta *m);
 bool meta_node_confirmed(struct meta *m);
 
+/** meta_node_is_sure - Redis heard of this node so lately that nobody can have
+ *  taken it for dead. */
+bool meta_node_is_sure(struct meta *m);
+
 uint64_t meta_node_store_id(struct meta *m);
 /** meta_node_told_store - the store that namespaces were last put into. */
 uint64_t meta_node_told_store(struct meta *m);

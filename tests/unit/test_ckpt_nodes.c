@@ -12,10 +12,12 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "meta/ckpt.h"
 #include "meta/ckpt_call.h"
 #include "meta/internal.h"
 #include "meta/node.h"
+#include "meta/node_impl.h"
 #include "meta_fixture.h"
 
 static pthread_mutex_t tier_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -435,6 +437,135 @@ START_TEST(a_dead_node_s_lock_is_taken_and_it_is_told_so)
 }
 END_TEST
 
+/* The first heartbeat that comes by is a's; it may be held. */
+static _Atomic bool heart_held, answer_lies;
+static _Atomic pthread_t heart;
+static _Atomic unsigned n_held;
+static pthread_t locking;
+
+static void goes_unheard(struct node_under_test *n)
+{
+	n->meta->node->beat_ns -=
+		9 * NS_PER_S; /* the TTL, and one for clocks */
+}
+
+static void taken_for_dead(struct node_under_test *n)
+{
+	char words[64];
+
+	snprintf(words, sizeof(words), "ZREM kvfs:{n}:live %u", self(n));
+	ck_assert_int_eq(server_int(words), 1);
+	goes_unheard(n);
+}
+
+static void unheard_look(const char *point)
+{
+	if (!strcmp(point, "ckpt.answered") && answer_lies &&
+	    pthread_equal(locking, pthread_self())) {
+		answer_lies = false;
+		taken_for_dead(a);
+	}
+	if (strcmp(point, "node.beat") != 0)
+		return;
+	if (!heart)
+		heart = pthread_self();
+	if (!heart_held || !pthread_equal(heart, pthread_self()))
+		return;
+	n_held++;
+	while (heart_held)
+		wait_ms(1);
+}
+
+static void one_node_up(void)
+{
+	heart = 0;
+	n_held = 0;
+	locking = pthread_self();
+	heart_held = answer_lies = false;
+	fault_hook = unheard_look;
+	server_start(NULL);
+	a = tier_up("a", &of_a);
+}
+
+static void heart_hold(void)
+{
+	struct meta_self none = {.n_addrs = 0};
+
+	heart_held = true;
+	meta_node_announce(a->meta, &none);
+	WAIT_FOR(n_held);
+}
+
+static int lock_soon(struct node_under_test *n, uint64_t ino, uint64_t owner,
+		     uint64_t at)
+{
+	struct ckpt_lock l = {
+		.type = F_WRLCK, .owner = owner, .start = at, .end = at};
+
+	return ckpt_lock_set(n->meta, clock_now_ns() + 200 * NS_PER_MS, ino,
+			     &l);
+}
+
+START_TEST(a_node_that_may_be_dead_takes_no_lock_until_it_knows)
+{
+	uint32_t before;
+	uint64_t f;
+
+	one_node_up();
+	f = make(a, "f").ino;
+	before = self(a);
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 1, 0, 9), 0);
+	heart_hold();
+	taken_for_dead(a);
+	b = tier_up("b", &of_b);
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 0, 9), 0);
+
+	ck_assert_int_eq(lock_soon(a, f, 1, 20), -EIO);
+	ck_assert_int_eq(lock_soon(a, f, 2, 20), -EIO);
+	ck_assert_uint_eq(self(a), before);
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 20, 20), 0);
+	heart_held = false;
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 3, 40, 40), 0);
+	ck_assert_uint_ne(self(a), before);
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 40, 40), -EAGAIN);
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 1, 30, 30), -EIO);
+	nodes_down();
+}
+END_TEST
+
+START_TEST(a_lock_that_was_given_to_a_dead_node_is_lost)
+{
+	uint64_t f;
+
+	one_node_up();
+	f = make(a, "f").ino;
+	answer_lies = true;
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 1, 0, 9), -EIO);
+	ck_assert(logged("lost its lock"));
+	ck_assert_int_eq(lock(a, f, F_UNLCK, 1, 0, CKPT_LOCK_END), 0);
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 1, 0, 9), 0);
+	node_free(a);
+}
+END_TEST
+
+START_TEST(a_node_that_is_late_and_alive_keeps_its_locks)
+{
+	uint32_t before;
+	uint64_t f;
+
+	one_node_up();
+	f = make(a, "f").ino;
+	before = self(a);
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 1, 0, 9), 0);
+	goes_unheard(a);
+	ck_assert_int_eq(lock(a, f, F_WRLCK, 1, 20, 29), 0);
+	ck_assert_uint_eq(self(a), before);
+	b = tier_up("b", &of_b);
+	ck_assert_int_eq(lock(b, f, F_WRLCK, 1, 0, 9), -EAGAIN);
+	nodes_down();
+}
+END_TEST
+
 START_TEST(a_daemon_that_begins_has_no_locks)
 {
 	uint64_t f, g;
@@ -489,6 +620,9 @@ int main(void)
 		what_came_through_a_handle_ends_with_it,
 		a_refused_lock_leaves_nothing_to_end,
 		a_dead_node_s_lock_is_taken_and_it_is_told_so,
+		a_node_that_may_be_dead_takes_no_lock_until_it_knows,
+		a_lock_that_was_given_to_a_dead_node_is_lost,
+		a_node_that_is_late_and_alive_keeps_its_locks,
 		a_daemon_that_begins_has_no_locks,
 		an_end_that_redis_was_not_told_is_told_before_the_next_lock,
 	};
