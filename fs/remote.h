@@ -23,7 +23,8 @@
  *      remote_chain.c  what was stored after what
  *      remote_prefetch.c  blocks fetched because a client will want them
  *      remote_ahead.c  fetching ahead of a reader, along that
- *      remote_offer.c  last copies that have to go: to nodes with older ones
+ *      remote_offer.c  last copies that have to go: to nodes with older ones;
+ *                  remote_offer_rule.c to whom, and how much of it
  *      remote_wire.c   the messages
  *
  * The way of a remote hit. LOOKUP: no such node here, so Redis is asked
@@ -66,10 +67,7 @@ struct remote_fetch;
 #define REMOTE_PATIENT (REMOTE_FETCHERS / 4) /* may wait for a link */
 #define REMOTE_SERVERS 2
 #define REMOTE_UPLOADS_MAX 4 /* of one block; more: whom else to ask */
-#define REMOTE_OLDER                                                          \
-	2		/* so many times must a node's blocks be, or it takes \
-			   no last copies of others */
-#define REMOTE_LATE 256 /* answers that came too late; a power of 2 */
+#define REMOTE_LATE 256	     /* answers that came too late; a power of 2 */
 
 /* Shown in .kvfs/stats and status. */
 struct remote_counters {

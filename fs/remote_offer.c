@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "fs/kv.h"
 #include "fs/remote.h"
+#include "fs/remote_offer.h"
 
 /*
  * Last copies that will have to go, to nodes whose blocks are older.
@@ -37,13 +38,8 @@
  */
 
 #define BATCH 32
-#define OUT_MAX 32	   /* offers without an answer */
-#define OUT_SHARE 16	   /* and bytes of them: of the pool, or one block */
 #define ANSWER_NS NS_PER_S /* then the peer is too slow */
 #define LOOKUP_NS (100 * NS_PER_MS)
-#define BUDGET_SHARE 20			     /* of what the link carries */
-#define LINK_BYTES_S (1250ULL * 1000 * 1000) /* where it is not known */
-#define BURST_BYTES (32LL << 20)
 #define HEARD_MAX 64
 
 /* What a peer answered last. */
@@ -60,7 +56,7 @@ struct remote_offers {
 	_Atomic uint64_t out_bytes;
 
 	/* Its thread's own: */
-	int64_t budget_bytes, budget_ns;
+	struct remote_offer_budget budget;
 
 	pthread_mutex_t lock; /* a leaf; guards heard */
 	struct heard heard[HEARD_MAX];
@@ -77,11 +73,6 @@ struct last_copy {
 };
 
 /* -- how old is what they have ------------------------------------------ */
-
-struct peer_age {
-	uint32_t node;
-	int64_t age_ms;
-};
 
 static void hear(struct remote_offers *o, uint32_t node, int64_t age_ms)
 {
@@ -102,33 +93,22 @@ static int64_t age_of(struct remote_offers *o, const struct meta_node *n)
 	return n->load.victim_age_ms;
 }
 
-static bool is_better(const struct peer_age *a, const struct peer_age *b)
-{
-	if (a->age_ms == KV_ROOM || b->age_ms == KV_ROOM)
-		return a->age_ms == KV_ROOM;
-	return a->age_ms > b->age_ms;
-}
-
-/* Two of those that could, each as likely as the others. */
 struct draw {
 	struct remote_offers *o;
-	struct peer_age two[2];
-	unsigned n;
+	struct remote_offer_draw of;
 };
 
 static bool draw(void *arg, const struct meta_node *node)
 {
 	struct draw *d = arg;
-	unsigned at = d->n;
 
 	if (node->is_self || node->self.draining || !node->self.n_addrs ||
 	    !node->has_load)
 		return true;
-	if (d->n++ >= 2)
-		at = (unsigned)random() % d->n;
-	if (at < 2)
-		d->two[at] = (struct peer_age){node->incarnation,
-					       age_of(d->o, node)};
+	remote_offer_draw(&d->of,
+			  (struct remote_offer_peer){node->incarnation,
+						     age_of(d->o, node)},
+			  (unsigned)random());
 	return true;
 }
 
@@ -136,16 +116,10 @@ static bool draw(void *arg, const struct meta_node *node)
 static uint32_t peer_for(struct remote_offers *o, int64_t age_ms)
 {
 	struct draw d = {.o = o};
-	struct peer_age best;
 
-	if (!meta_nodes(o->r->fs->meta, draw, &d) || !d.n)
+	if (!meta_nodes(o->r->fs->meta, draw, &d))
 		return 0;
-	best = d.two[0];
-	if (d.n > 1 && is_better(&d.two[1], &best))
-		best = d.two[1];
-	return best.age_ms == KV_ROOM || best.age_ms >= REMOTE_OLDER * age_ms
-		       ? best.node
-		       : 0;
+	return remote_offer_drawn(&d.of, age_ms);
 }
 
 /* -- how much ----------------------------------------------------------- */
@@ -158,36 +132,19 @@ static bool is_idle(struct remote_offers *o,
 	       link->queued_bytes <= atomic_load(&o->out_bytes);
 }
 
-/* A twentieth of the link, of what was saved up a burst at the most. */
 static bool afford(struct remote_offers *o, const struct engine_peer_info *link,
 		   uint64_t bytes)
 {
-	uint64_t rate = link->rate_bytes_s ? link->rate_bytes_s : LINK_BYTES_S;
-	int64_t now = clock_now_ns();
-	double earned = (double)(now - o->budget_ns) / (double)NS_PER_S *
-			(double)(rate / BUDGET_SHARE);
-	int64_t most = (int64_t)(rate / BUDGET_SHARE);
-
-	if (is_idle(o, link))
-		return true;
-	if (most < BURST_BYTES)
-		most = BURST_BYTES;
-	o->budget_bytes = earned < (double)(most - o->budget_bytes)
-				  ? o->budget_bytes + (int64_t)earned
-				  : most;
-	o->budget_ns = now;
-	if (o->budget_bytes <= 0)
-		return false;
-	o->budget_bytes -= (int64_t)bytes;
-	return true;
+	return is_idle(o, link) ||
+	       remote_offer_pay(&o->budget, link->rate_bytes_s, bytes,
+				clock_now_ns());
 }
 
 static bool may_go_out(struct remote_offers *o, uint64_t bytes)
 {
-	uint64_t out = atomic_load(&o->out_bytes);
-
-	return atomic_load(&o->n_out) < OUT_MAX &&
-	       (!out || out + bytes <= o->r->pool_bytes / OUT_SHARE);
+	return remote_offer_fits(atomic_load(&o->n_out),
+				 atomic_load(&o->out_bytes), bytes,
+				 o->r->pool_bytes);
 }
 
 /* -- one offer ---------------------------------------------------------- */
@@ -440,8 +397,7 @@ int remote_offers_open(struct remote *r)
 	if (!o)
 		return -ENOMEM;
 	o->r = r;
-	o->budget_ns = clock_now_ns();
-	o->budget_bytes = BURST_BYTES;
+	remote_offer_budget_init(&o->budget, clock_now_ns());
 	pthread_mutex_init(&o->lock, NULL);
 	r->offers = o;
 	return 0;

@@ -12,6 +12,7 @@
 #include "engine/checksum.h"
 #include "fs/kv.h"
 #include "fs/remote.h"
+#include "fs/remote_offer.h"
 #include "fs/remote_parts.h"
 
 /*
@@ -485,7 +486,7 @@ static int take_offer(struct request *q)
 	int64_t own = victim_age(q->r->fs->kv);
 	int err;
 
-	if (own != KV_ROOM && own < REMOTE_OLDER * (int64_t)q->msg.age_ms)
+	if (!remote_offer_is_older(own, q->msg.age_ms))
 		return -EBUSY;
 	if (atomic_load(&q->r->counters.n_fetching) > REMOTE_FETCHERS / 2)
 		return -EBUSY;

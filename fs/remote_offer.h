@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef KVFS_FS_REMOTE_OFFER_H
+#define KVFS_FS_REMOTE_OFFER_H
+
+/*
+ * What is decided of an offer of a last copy, by numbers alone: to whom, and
+ * whether it may go now. remote_offer.c, and remote_serve.c at its other end,
+ * know the numbers. Lengths in bytes, times in monotonic ns.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* So many times must a node's blocks be, or it takes no last copies of others.
+ */
+#define REMOTE_OLDER 2
+
+/** remote_offer_is_older - is the block that goes next on a node, last used so
+ *  long ago or KV_ROOM, to go before one of ours? */
+bool remote_offer_is_older(int64_t theirs_ms, int64_t ours_ms);
+
+/* -- to whom: the better of two ----------------------------------------- */
+
+struct remote_offer_peer {
+	uint32_t node;
+	int64_t age_ms; /* of what goes next there, or KV_ROOM */
+};
+
+struct remote_offer_draw {
+	struct remote_offer_peer two[2];
+	unsigned n; /* of those that could be drawn */
+};
+
+/** remote_offer_draw - one more could be; all as likely in the end. */
+void remote_offer_draw(struct remote_offer_draw *d, struct remote_offer_peer p,
+		       unsigned random);
+/** remote_offer_drawn - the better one, or 0: not even that has older blocks.
+ */
+uint32_t remote_offer_drawn(const struct remote_offer_draw *d, int64_t ours_ms);
+
+/* -- how much ------------------------------------------------------------ */
+
+/** remote_offer_fits - may one more be under way, beside those so many? */
+bool remote_offer_fits(uint32_t n_out, uint64_t out_bytes, uint64_t bytes,
+		       uint64_t pool_bytes);
+
+/* A twentieth of what a link carries, and of what was saved up a burst. */
+struct remote_offer_budget {
+	int64_t bytes, since_ns;
+};
+
+void remote_offer_budget_init(struct remote_offer_budget *b, int64_t now);
+/** remote_offer_pay - take so much out of it.
+ *  @rate_bytes_s: of the link, 0: not known
+ *  Returns: false, it is empty. */
+bool remote_offer_pay(struct remote_offer_budget *b, uint64_t rate_bytes_s,
+		      uint64_t bytes, int64_t now);
+
+#endif
