@@ -7,6 +7,7 @@
 #include "engine/loop.h"
 #include "fs/kv.h"
 #include "fs/remote.h"
+#include "fs/remote_offer.h"
 #include "fs/remote_try.h"
 #include "tests/unit/engine_fixture.h"
 
@@ -151,6 +152,126 @@ START_TEST(who_is_near_and_idle_is_asked_first_and_who_is_suspect_last)
 }
 END_TEST
 
+/* -- offers of last copies: CLUSTER.md 16 -------------------------------- */
+
+START_TEST(only_blocks_that_are_twice_as_old_make_room_for_a_last_copy)
+{
+	ck_assert(!remote_offer_is_older(1000, 1000));
+	ck_assert(!remote_offer_is_older(1999, 1000));
+	ck_assert(remote_offer_is_older(2000, 1000));
+	ck_assert(remote_offer_is_older(KV_ROOM, INT64_MAX / 2));
+}
+END_TEST
+
+static const struct remote_offer_peer young = {1, 1500}, old = {2, 9000},
+				      older = {3, 9001}, empty = {4, KV_ROOM};
+
+static uint32_t drawn(const struct remote_offer_peer *one,
+		      const struct remote_offer_peer *other)
+{
+	struct remote_offer_draw d = {.n = 0};
+
+	remote_offer_draw(&d, *one, 0);
+	if (other)
+		remote_offer_draw(&d, *other, 0);
+	return remote_offer_drawn(&d, 1000);
+}
+
+START_TEST(a_last_copy_is_offered_to_the_better_of_two)
+{
+	const struct remote_offer_draw nobody = {.n = 0};
+
+	ck_assert_uint_eq(drawn(&old, &older), older.node);
+	ck_assert_uint_eq(drawn(&older, &old), older.node);
+	ck_assert_uint_eq(drawn(&empty, &older), empty.node);
+	ck_assert_uint_eq(drawn(&older, &empty), empty.node);
+	ck_assert_uint_eq(drawn(&young, &old), old.node);
+	ck_assert_uint_eq(drawn(&young, NULL), 0);
+	ck_assert_uint_eq(drawn(&young, &young), 0);
+	ck_assert_uint_eq(remote_offer_drawn(&nobody, 1000), 0);
+}
+END_TEST
+
+START_TEST(each_peer_is_as_likely_to_be_one_of_the_two)
+{
+	unsigned n[3] = {0};
+
+	for (unsigned random = 0; random < 3; random++) {
+		struct remote_offer_draw d = {.n = 0};
+
+		remote_offer_draw(&d, (struct remote_offer_peer){0, 0}, random);
+		remote_offer_draw(&d, (struct remote_offer_peer){1, 0}, random);
+		remote_offer_draw(&d, (struct remote_offer_peer){2, 0}, random);
+		n[d.two[0].node]++;
+		n[d.two[1].node]++;
+	}
+	ck_assert_uint_eq(n[0], 2);
+	ck_assert_uint_eq(n[1], 2);
+	ck_assert_uint_eq(n[2], 2);
+}
+END_TEST
+
+START_TEST(no_more_than_32_offers_and_a_16th_of_the_pool_are_under_way)
+{
+	const uint64_t pool = 160 << 20, most = pool / 16;
+
+	ck_assert(remote_offer_fits(31, 31, 1, pool));
+	ck_assert(!remote_offer_fits(32, 32, 1, pool));
+	ck_assert(remote_offer_fits(1, most - 100, 100, pool));
+	ck_assert(!remote_offer_fits(1, most - 100, 101, pool));
+	ck_assert(remote_offer_fits(0, 0, 2 * most, pool)); /* alone */
+}
+END_TEST
+
+/* What is paid for in a second in which more is asked for. */
+static uint64_t paid_in_a_second(struct remote_offer_budget *b, uint64_t rate,
+				 int64_t *now)
+{
+	const uint64_t bytes = 1000;
+	uint64_t paid = 0;
+
+	for (unsigned i = 0; i < 100; i++, *now += NS_PER_S / 100)
+		while (remote_offer_pay(b, rate, bytes, *now))
+			paid += bytes;
+	return paid;
+}
+
+START_TEST(offers_have_a_twentieth_of_a_link_that_others_use)
+{
+	const uint64_t rate = 100 * 1000 * 1000, burst = 32 << 20;
+	struct remote_offer_budget b;
+	int64_t now = 7 * NS_PER_S;
+	uint64_t paid;
+
+	remote_offer_budget_init(&b, now);
+	paid = paid_in_a_second(&b, rate, &now); /* and what was saved up */
+	ck_assert_uint_ge(paid, burst);
+	ck_assert_uint_le(paid, burst + rate / 20 + 1000);
+	paid = paid_in_a_second(&b, rate, &now);
+	ck_assert_uint_ge(paid, rate / 20 - 1000);
+	ck_assert_uint_le(paid, rate / 20 + 1000);
+	paid = paid_in_a_second(&b, 0, &now); /* 10 Gbit/s, until measured */
+	ck_assert_uint_ge(paid, 62500000 - 1000);
+	ck_assert_uint_le(paid, 62500000 + 1000);
+
+	now += 3600 * NS_PER_S; /* an hour without saves up no more */
+	paid = paid_in_a_second(&b, rate, &now);
+	ck_assert_uint_le(paid, burst + rate / 20 + 1000);
+}
+END_TEST
+
+START_TEST(a_block_may_be_larger_than_what_is_left_and_is_paid_off)
+{
+	const uint64_t rate = 100 * 1000 * 1000, large = 37 << 20;
+	struct remote_offer_budget b;
+
+	remote_offer_budget_init(&b, 0);
+	ck_assert(remote_offer_pay(&b, rate, large, 0)); /* 5 MiB too many */
+	ck_assert(!remote_offer_pay(&b, rate, 1, NS_PER_S));
+	ck_assert(remote_offer_pay(&b, rate, 1, 2 * NS_PER_S));
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("remote");
@@ -172,6 +293,15 @@ int main(void)
 		a_peer_that_owes_an_answer_and_is_silent_for_half_a_second_is_suspect);
 	tcase_add_test(
 		c, who_is_near_and_idle_is_asked_first_and_who_is_suspect_last);
+	tcase_add_test(
+		c, only_blocks_that_are_twice_as_old_make_room_for_a_last_copy);
+	tcase_add_test(c, a_last_copy_is_offered_to_the_better_of_two);
+	tcase_add_test(c, each_peer_is_as_likely_to_be_one_of_the_two);
+	tcase_add_test(
+		c, no_more_than_32_offers_and_a_16th_of_the_pool_are_under_way);
+	tcase_add_test(c, offers_have_a_twentieth_of_a_link_that_others_use);
+	tcase_add_test(c,
+		       a_block_may_be_larger_than_what_is_left_and_is_paid_off);
 	suite_add_tcase(suite, c);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);
