@@ -33,10 +33,18 @@ _loads_are_known() { # I: nothing is offered to a node that told nothing yet
 	jq -e 'all(.nodes[]; has("used_bytes"))' \
 		<"$(mnt "$1")/.kvfs/nodes" >/dev/null
 }
-_clear() { # NAME HIGHEST: what is left of it, on all nodes
-	local n
+_store() { # I DIR FROM COUNT: the same by one process, b000FROM and so on
+	blocks -s $MiB -f "$3" -n "$4" store "$(kv "$1")/$2"
+	wait_for '[ "$(node_status '"$1"' .redis.dirty)" = 0 ]'
+}
+_clear() { # NAME HIGHEST | NAME BLOCK...: what is left of it, on all nodes
+	local dir n
+	dir=$(kv 1)/$1
+	shift
+	# shellcheck disable=SC2046 # numbers
+	[ $# -gt 1 ] || set -- $(seq "$1")
 	# A writer may be faster than offers are: such blocks are gone already.
-	eval "\"$KVFS\" rm \"$(kv 1)/$1\"/{1..$2}" >/dev/null 2>&1 || :
+	"$KVFS" rm "${@/#/$dir/}" >/dev/null 2>&1 || :
 	for n in 1 2 3; do
 		wait_for '[ "$(node_status '$n' .pool.blocks)" = 0 ]'
 	done
@@ -143,6 +151,51 @@ a_last_copy_that_must_go_is_found_on_another_node() {
 		[ ! -e "$(kv 1)/last/$k" ] || holds "$(kv 3)/last/$k" $MiB $k
 	done
 	_clear last $n
+}
+
+# What came by an offer is the oldest there. What is stored there is pinned, or
+# it would be offered, and go as soon as it is taken.
+a_last_copy_is_moved_no_second_time() {
+	local n=60 first=2 other=3
+	_namespace once
+	_fill 1 once 1 60
+	while [ "$(_state "$(kv 1)/once/1")" = published ]; do
+		_fill 1 once $((++n)) $n
+		[ $n -lt 120 ] || fail 'nothing is evicted'
+	done
+	_is_held_by "$(kv 1)/once/1" $first || { first=3 other=2; }
+	_here "$(kv $first)/once/1" || fail 'it was not moved'
+	_store $first once 200 40
+	"$KVFS" pin "$(kv $first)"/once/b000{200..239} >/dev/null
+	_fill $first once 201 230
+	wait_for '[ "$(node_status '$first' .pool.blocks)" -le 64 ]'
+	! _here "$(kv $first)/once/1" || fail 'it did not go'
+	[ ! -e "$(kv $other)/once/1" ] || fail 'it was moved on'
+	"$KVFS" unpin "$(kv $first)"/once/b000{200..239} >/dev/null
+	_clear once {1..230} b000{200..239}
+}
+
+_is_known_full() { # I OF: heard with how old its blocks are
+	[ "$(jq '.nodes[] | select(.name == "node-'"$2"'") | .used_bytes' \
+		<"$(mnt "$1")/.kvfs/nodes")" -ge $((63 * MiB)) ]
+}
+a_node_whose_blocks_are_younger_is_offered_nothing() {
+	local i offers
+	_namespace young
+	_store 1 young 100 40
+	for i in 2 3; do
+		_store $i young ${i}00 63
+		"$KVFS" pin "$(kv $i)"/young/b000${i}?? >/dev/null # or it offers
+	done
+	wait_for '_is_known_full 1 2 && _is_known_full 1 3'
+	offers=$(_count 1 offers)
+	_store 1 young 140 35
+	wait_for '[ "$(node_status 1 .pool.blocks)" -le 64 ]'
+	expect 'offers' "$(_count 1 offers)" "$offers"
+	for i in 2 3; do
+		"$KVFS" unpin "$(kv $i)"/young/b000${i}?? >/dev/null
+	done
+	_clear young b000{100..362}
 }
 
 _all_are_there() { # NAME HIGHEST
