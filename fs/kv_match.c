@@ -192,7 +192,9 @@ static void learn(struct batch *b, const struct meta_kv_ask *a, int64_t asked)
 				  asked);
 }
 
-/* One round trip; those that are there are in the tree afterwards. */
+/* One round trip; those that are there are in the tree afterwards. Those that
+ * are missing are asked for by the next question again, unlike the kernel's: it
+ * may be that of somebody who was told that a block is there now. */
 static void ask_for_dirs(struct batch *b)
 {
 	int64_t asked = clock_now_ns();

@@ -19,7 +19,8 @@
  * through a directory all the time asks for it when half of the second has
  * passed, in the background, and waits for nothing. Who comes after a pause
  * waits for the answer, at most as long as any LOOKUP; with Redis away what is
- * known goes on to count.
+ * known goes on to count. A minute instead of the second would save nobody's
+ * time, and leave what was closed by chmod on one node open on others.
  *
  * An answer that was asked for before the last change here says nothing about
  * that change, whenever it comes.

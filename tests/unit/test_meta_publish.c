@@ -17,6 +17,7 @@
 #include "base/fault.h"
 #include "meta/kv_impl.h"
 #include "meta/kv_refill.h"
+#include "meta/namespace.h"
 #include "meta/node.h"
 #include "meta/nodes.h"
 #include "meta_fixture.h"
@@ -342,6 +343,41 @@ START_TEST(a_dropped_block_leaves_no_older_record_behind)
 	node_sync(b, "ns/x");
 	ck_assert_int_eq(node_block(b, "ns/x").verdict, META_KV_DROPPED);
 	ck_assert_int_eq(node_lookup(a, "ns/x", &f), -ENOENT);
+	two_nodes_end();
+}
+END_TEST
+
+/* --- directories ------------------------------------------------------- */
+
+static bool dir_command(const char *command, const char *dir)
+{
+	struct key_place at = key_place(dir, strlen(dir), NAMESPACE_SUBS);
+	char words[96];
+
+	snprintf(words, sizeof(words), "%s kvfs:{ns#%u}:b%u %s/", command,
+		 at.group, at.sub, dir);
+	return server_int(words) == 1;
+}
+
+START_TEST(a_directory_is_written_with_the_first_publish_below_it_only)
+{
+	two_nodes();
+	ck_assert(!dir_command("HEXISTS", "d/e"));
+	store(a, "ns/d/e/1", 1);
+	ck_assert(dir_command("HEXISTS", "d"));
+	ck_assert(dir_command("HEXISTS", "d/e"));
+
+	ck_assert(dir_command("HDEL", "d/e"));
+	store(a, "ns/d/e/2", 2);
+	store(a, "ns/d/e/f/3", 3);
+	ck_assert(!dir_command("HEXISTS", "d/e"));
+	ck_assert(dir_command("HEXISTS", "d/e/f"));
+	store(b, "ns/d/e/4", 4); /* who has not written it does */
+	ck_assert(dir_command("HDEL", "d/e"));
+
+	meta_kv_dirs_again(a->meta);
+	store(a, "ns/d/e/5", 5);
+	ck_assert(dir_command("HEXISTS", "d/e"));
 	two_nodes_end();
 }
 END_TEST
@@ -701,6 +737,7 @@ int main(void)
 		a_removal_is_not_forgotten_over_a_new_block,
 		a_removal_spares_what_came_after_the_version_that_was_seen,
 		a_dropped_block_leaves_no_older_record_behind,
+		a_directory_is_written_with_the_first_publish_below_it_only,
 		two_hundred_names_of_one_tag_are_one_call,
 		nodes_begin_to_refill_a_store_at_random_times_over_half_a_minute,
 		a_few_nodes_spread_their_refills_over_a_second_each,
