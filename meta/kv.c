@@ -214,12 +214,14 @@ int meta_kv_sync(struct meta *m, const char *path, uint16_t path_len)
 	struct timespec until = clock_timespec(meta_deadline(m, 0));
 	struct kv_pub *k = m->kv;
 	uint32_t hash = hash_of(path, path_len);
-	bool due;
+	bool unknown;
 
+	/* What is in flight goes once more only for a change: the first answer
+	 * to a removal, and no later one, names those who held it. */
 	pthread_mutex_lock(&k->lock);
-	due = all_is_due(k);
+	unknown = all_is_due(k) && !*slot_of(k, hash, path, path_len);
 	pthread_mutex_unlock(&k->lock);
-	if (due)
+	if (unknown)
 		meta_kv_dirty(m, path, path_len);
 	scoped_lock(&k->lock);
 	while (*slot_of(k, hash, path, path_len))

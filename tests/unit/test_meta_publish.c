@@ -123,6 +123,59 @@ START_TEST(unlink_tells_who_is_to_drop_its_copy)
 }
 END_TEST
 
+static unsigned n_in_flight(struct node_under_test *n)
+{
+	struct kv_pub *k = n->meta->kv;
+
+	scoped_lock(&k->lock);
+	return k->n_in_flight;
+}
+
+static void in_flight(struct node_under_test *n, unsigned count)
+{
+	WAIT_FOR(n_in_flight(n) == count);
+}
+
+/* Until then no round begins. */
+static void sender_pause(struct node_under_test *n, int64_t until_ns)
+{
+	scoped_lock(&n->meta->kv->lock);
+	n->meta->kv->pause_until_ns = until_ns;
+}
+
+/* The caller holds n->lock: the sender has the name, and cannot send it. */
+static void sync_what_is_in_flight(struct node_under_test *n, const char *path)
+{
+	int64_t deadline_ns = n->meta->deadline_ns;
+
+	in_flight(n, 1);
+	n->meta->deadline_ns = 10 * NS_PER_MS;
+	ck_assert_int_eq(meta_kv_sync(n->meta, path, (uint16_t)strlen(path)),
+			 -ETIMEDOUT);
+	n->meta->deadline_ns = deadline_ns;
+}
+
+START_TEST(an_unlink_while_all_is_to_be_published_tells_of_the_holders)
+{
+	two_nodes();
+	store(a, "ns/x", 17);
+	WAIT_FOR(node_stats(b).n_refills && !node_stats(b).n_dirty);
+	sender_pause(b, INT64_MAX);
+	node_unlink(b, "ns/x");
+	pthread_mutex_lock(&b->lock); /* state() waits, and each() */
+	meta_kv_store_changed(b->meta);
+	sender_pause(b, 0);
+	meta_kv_wake(b->meta);
+	sync_what_is_in_flight(b, "ns/x");
+	pthread_mutex_unlock(&b->lock);
+
+	node_sync(b, "ns/x");
+	ck_assert_uint_eq(node_block(b, "ns/x").answer.n_holders, 1);
+	ck_assert_uint_eq(node_block(b, "ns/x").answer.holders[0], self(a));
+	two_nodes_end();
+}
+END_TEST
+
 START_TEST(a_name_that_is_not_here_can_be_unlinked_and_its_holder_hears_of_it)
 {
 	struct meta_kv_answer answer;
@@ -160,19 +213,6 @@ START_TEST(unlink_names_no_dead_holders)
 END_TEST
 
 /* --- a publish that nobody knows the outcome of ------------------------- */
-
-static unsigned n_in_flight(struct node_under_test *n)
-{
-	struct kv_pub *k = n->meta->kv;
-
-	scoped_lock(&k->lock);
-	return k->n_in_flight;
-}
-
-static void in_flight(struct node_under_test *n, unsigned count)
-{
-	WAIT_FOR(n_in_flight(n) == count);
-}
 
 static int raw_connect(void)
 {
@@ -383,13 +423,6 @@ START_TEST(a_directory_is_written_with_the_first_publish_below_it_only)
 END_TEST
 
 /* --- batches ----------------------------------------------------------- */
-
-/* Until then no round begins. */
-static void sender_pause(struct node_under_test *n, int64_t until_ns)
-{
-	scoped_lock(&n->meta->kv->lock);
-	n->meta->kv->pause_until_ns = until_ns;
-}
 
 /* How often a batch asked whether there are tombstones: each does once. */
 static long long batches(void)
@@ -729,6 +762,7 @@ int main(void)
 		a_lost_race_is_told_with_the_winner,
 		a_replica_s_publish_tells_of_the_other_holders,
 		unlink_tells_who_is_to_drop_its_copy,
+		an_unlink_while_all_is_to_be_published_tells_of_the_holders,
 		a_name_that_is_not_here_can_be_unlinked_and_its_holder_hears_of_it,
 		unlink_names_no_dead_holders,
 		a_publish_whose_answer_was_lost_does_not_undo_an_unlink,
