@@ -58,8 +58,9 @@ struct remote_offers {
 	/* Its thread's own: */
 	struct remote_offer_budget budget;
 
-	pthread_mutex_t lock; /* a leaf; guards heard */
+	pthread_mutex_t lock; /* a leaf; guards what follows */
 	struct heard heard[HEARD_MAX];
+	struct list out; /* offer.link */
 };
 
 /* A block as it was when it was looked at. */
@@ -70,6 +71,17 @@ struct last_copy {
 	enum kv_kind kind;
 	uint16_t path_len;
 	char path[POOL_PATH_MAX + 1];
+};
+
+struct offer {
+	struct list link; /* of those that are out */
+	struct engine_call call;
+	struct job job;
+	struct remote_offers *o;
+	uint32_t to;
+	uint64_t bytes;
+	bool taken;
+	struct last_copy last;
 };
 
 /* -- how old is what they have ------------------------------------------ */
@@ -124,18 +136,27 @@ static uint32_t peer_for(struct remote_offers *o, int64_t age_ms)
 
 /* -- how much ----------------------------------------------------------- */
 
-/* Nothing but offers waits for it. */
-static bool is_idle(struct remote_offers *o,
+/* Nothing but offers waits for the link to this node. */
+static bool is_idle(struct remote_offers *o, uint32_t to,
 		    const struct engine_peer_info *link)
 {
-	return link->n_calls <= atomic_load(&o->n_out) &&
-	       link->queued_bytes <= atomic_load(&o->out_bytes);
+	uint32_t n_out = 0;
+	uint64_t out_bytes = 0;
+	scoped_lock(&o->lock);
+
+	list_for_each (l, &o->out) {
+		struct offer *x = container_of(l, struct offer, link);
+
+		n_out += x->to == to;
+		out_bytes += x->to == to ? x->bytes : 0;
+	}
+	return remote_offer_is_idle(link, n_out, out_bytes);
 }
 
-static bool afford(struct remote_offers *o, const struct engine_peer_info *link,
-		   uint64_t bytes)
+static bool afford(struct remote_offers *o, uint32_t to,
+		   const struct engine_peer_info *link, uint64_t bytes)
 {
-	return is_idle(o, link) ||
+	return is_idle(o, to, link) ||
 	       remote_offer_pay(&o->budget, link->rate_bytes_s, bytes,
 				clock_now_ns());
 }
@@ -149,18 +170,11 @@ static bool may_go_out(struct remote_offers *o, uint64_t bytes)
 
 /* -- one offer ---------------------------------------------------------- */
 
-struct offer {
-	struct engine_call call;
-	struct job job;
-	struct remote_offers *o;
-	uint32_t to;
-	uint64_t bytes;
-	bool taken;
-	struct last_copy last;
-};
-
 static void offer_free(struct offer *x)
 {
+	pthread_mutex_lock(&x->o->lock);
+	list_remove(&x->link);
+	pthread_mutex_unlock(&x->o->lock);
 	atomic_fetch_sub(&x->o->n_out, 1);
 	atomic_fetch_sub(&x->o->out_bytes, x->bytes);
 	free(x);
@@ -252,6 +266,9 @@ static struct offer *offer_new(struct remote_offers *o, uint32_t to,
 	x->last = *l;
 	atomic_fetch_add(&o->n_out, 1);
 	atomic_fetch_add(&o->out_bytes, bytes);
+	pthread_mutex_lock(&o->lock);
+	list_push_back(&o->out, &x->link);
+	pthread_mutex_unlock(&o->lock);
 	return x;
 }
 
@@ -268,7 +285,7 @@ static void offer(struct remote_offers *o, const struct last_copy *l,
 		return;
 	engine_peer_info(peer, &link);
 	if (!remote_is_silent(&link, clock_now_ns()) &&
-	    afford(o, &link, found->size_bytes))
+	    afford(o, to, &link, found->size_bytes))
 		x = offer_new(o, to, l, found->size_bytes);
 	if (x) {
 		atomic_fetch_add(&o->r->counters.offers, 1);
@@ -399,6 +416,7 @@ int remote_offers_open(struct remote *r)
 	o->r = r;
 	remote_offer_budget_init(&o->budget, clock_now_ns());
 	pthread_mutex_init(&o->lock, NULL);
+	list_init(&o->out);
 	r->offers = o;
 	return 0;
 }

@@ -11,6 +11,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "engine/engine.h"
+
 /* So many times must a node's blocks be, or it takes no last copies of others.
  */
 #define REMOTE_OLDER 2
@@ -43,6 +45,12 @@ uint32_t remote_offer_drawn(const struct remote_offer_draw *d, int64_t ours_ms);
 /** remote_offer_fits - may one more be under way, beside those so many? */
 bool remote_offer_fits(uint32_t n_out, uint64_t out_bytes, uint64_t bytes,
 		       uint64_t pool_bytes);
+
+/** remote_offer_is_idle - does nothing wait for this link but so many offers of
+ *  ours to that node? Then it is theirs, whatever the budget says: the engine
+ *  moves their bytes last. */
+bool remote_offer_is_idle(const struct engine_peer_info *link, uint32_t n_out,
+			  uint64_t out_bytes);
 
 /* A twentieth of what a link carries, and of what was saved up a burst. */
 struct remote_offer_budget {

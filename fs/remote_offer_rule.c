@@ -56,6 +56,12 @@ bool remote_offer_fits(uint32_t n_out, uint64_t out_bytes, uint64_t bytes,
 	       (!out_bytes || out_bytes + bytes <= pool_bytes / OUT_SHARE);
 }
 
+bool remote_offer_is_idle(const struct engine_peer_info *link, uint32_t n_out,
+			  uint64_t out_bytes)
+{
+	return link->n_calls <= n_out && link->queued_bytes <= out_bytes;
+}
+
 void remote_offer_budget_init(struct remote_offer_budget *b, int64_t now)
 {
 	b->bytes = BURST_BYTES;

@@ -223,6 +223,19 @@ START_TEST(no_more_than_32_offers_and_a_16th_of_the_pool_are_under_way)
 }
 END_TEST
 
+START_TEST(a_link_is_idle_when_nothing_but_offers_waits_for_it)
+{
+	const struct engine_peer_info offers = {.n_calls = 2,
+						.queued_bytes = 100},
+				      nothing = {.n_calls = 0};
+
+	ck_assert(remote_offer_is_idle(&offers, 2, 100));
+	ck_assert(!remote_offer_is_idle(&offers, 1, 100));
+	ck_assert(!remote_offer_is_idle(&offers, 2, 99));
+	ck_assert(remote_offer_is_idle(&nothing, 0, 0));
+}
+END_TEST
+
 /* What is paid for in a second in which more is asked for. */
 static uint64_t paid_in_a_second(struct remote_offer_budget *b, uint64_t rate,
 				 int64_t *now)
@@ -299,6 +312,7 @@ int main(void)
 	tcase_add_test(c, each_peer_is_as_likely_to_be_one_of_the_two);
 	tcase_add_test(
 		c, no_more_than_32_offers_and_a_16th_of_the_pool_are_under_way);
+	tcase_add_test(c, a_link_is_idle_when_nothing_but_offers_waits_for_it);
 	tcase_add_test(c, offers_have_a_twentieth_of_a_link_that_others_use);
 	tcase_add_test(c,
 		       a_block_may_be_larger_than_what_is_left_and_is_paid_off);
