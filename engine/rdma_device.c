@@ -294,7 +294,8 @@ static void on_events(struct rdma_fd *f, uint32_t events)
 	while (!ibv_get_async_event(d->context, &e)) {
 		struct ibv_async_event seen = e;
 
-		if (fault_hit("rdma.fatal"))
+		if (e.event_type == IBV_EVENT_PORT_ERR &&
+		    fault_hit("rdma.fatal"))
 			seen.event_type = IBV_EVENT_DEVICE_FATAL;
 		on_event(d, &seen);
 		ibv_ack_async_event(&e);

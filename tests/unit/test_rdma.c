@@ -326,6 +326,7 @@ START_TEST(a_port_that_goes_down_ends_its_links_and_comes_back)
 
 	interface("down");
 	fx_wait(&fx.node[0].n_down, 1);
+	ck_assert_int_eq(fx.node[0].why, -ENETDOWN);
 	ck_assert_int_ne(move_once(), 0);
 	interface("up");
 
@@ -336,18 +337,21 @@ START_TEST(a_port_that_goes_down_ends_its_links_and_comes_back)
 }
 END_TEST
 
-/* (Soft-RoCE does not go while it is open: its next event is taken for that.)
- */
+/* (Soft-RoCE does not go while it is open: that its port is down is taken for
+ * that, by both engines.) */
 START_TEST(a_device_that_is_lost_is_opened_again)
 {
 	char line[512];
 
-	begin("rdma.fatal:1", 2);
+	begin("rdma.fatal:1,rdma.fatal:1", 2);
 	ck_assert_int_eq(move(), 0);
+	watch("verbs.alloc_pd:2"); /* once for each opening */
 
 	interface("down");
-	fx_wait(&fx.node[0].n_down, 1);
-	fx_wait(&fx.node[1].n_down, 1);
+	for (int i = 0; i < 2; i++) {
+		fx_wait(&fx.node[i].n_down, 1);
+		ck_assert_int_eq(fx.node[i].why, -ENODEV);
+	}
 	log_last_error(line, sizeof(line));
 	ck_assert_ptr_nonnull(strstr(line, "the device is lost"));
 	interface("up");
@@ -355,6 +359,8 @@ START_TEST(a_device_that_is_lost_is_opened_again)
 	fx_fill(to.bytes, SIZE, 2);
 	ck_assert_int_eq(move(), 0);
 	ck_assert_mem_eq(to.bytes, from.bytes, SIZE);
+	fault_hook = NULL;
+	ck_assert_int_eq(calls, nth);
 	end();
 }
 END_TEST
