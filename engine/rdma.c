@@ -11,7 +11,7 @@
 
 static struct rdma_link *link_of(struct engine_link *link)
 {
-	return container_of(link, struct rdma_link, base);
+	return container_of(mailbox_of(link), struct rdma_link, post);
 }
 
 static int rdma_open(struct transport **out, const struct transport_config *c)
@@ -24,6 +24,9 @@ static int rdma_open(struct transport **out, const struct transport_config *c)
 	t->allowed = c->rdma_devices ? strdup(c->rdma_devices) : NULL;
 	if (c->rdma_devices && !t->allowed)
 		goto no_list;
+	rc = mailbox_open(&t->mailbox, "rdma");
+	if (rc)
+		goto no_mailbox;
 	t->engine = c->engine;
 	t->tls = c->tls;
 	t->have_keys = c->keys && c->keys->n;
@@ -35,10 +38,7 @@ static int rdma_open(struct transport **out, const struct transport_config *c)
 				     .version_max = WIRE_VERSION_MAX,
 				     .transport = WIRE_RDMA};
 	memcpy(t->self.uuid, c->self.uuid, sizeof(t->self.uuid));
-	pthread_mutex_init(&t->lock, NULL);
 	pthread_mutex_init(&t->regions_lock, NULL);
-	pthread_cond_init(&t->changed, NULL);
-	list_init(&t->bells);
 	list_init(&t->new_listeners);
 	list_init(&t->links);
 	list_init(&t->pumps);
@@ -59,6 +59,8 @@ static int rdma_open(struct transport **out, const struct transport_config *c)
 		*out = t;
 		return 0;
 	}
+	mailbox_close(&t->mailbox);
+no_mailbox:
 	free(t->allowed);
 no_list:
 	free(t);
@@ -69,28 +71,17 @@ no_memory:
 
 static void rdma_quiet(struct transport *t)
 {
-	pthread_mutex_lock(&t->lock);
-	t->quiet = true;
-	pthread_mutex_unlock(&t->lock);
-	rdma_ring_bell(t);
-	pthread_mutex_lock(&t->lock);
-	while (!t->is_quiet)
-		pthread_cond_wait(&t->changed, &t->lock);
-	pthread_mutex_unlock(&t->lock);
+	mailbox_quiet(&t->mailbox);
 }
 
 static void rdma_close(struct transport *t)
 {
-	pthread_mutex_lock(&t->lock);
-	t->quiet = t->ended = true;
-	pthread_mutex_unlock(&t->lock);
-	rdma_ring_bell(t);
+	mailbox_end(&t->mailbox);
 	rdma_loop_join(t);
 	rdma_regions_free(t);
 	engine_keys_wipe(&t->keys);
-	pthread_cond_destroy(&t->changed);
+	mailbox_close(&t->mailbox);
 	pthread_mutex_destroy(&t->regions_lock);
-	pthread_mutex_destroy(&t->lock);
 	free(t->allowed);
 	free(t);
 }
@@ -107,13 +98,6 @@ static bool rdma_can_listen(const char *address, const char *devices)
 
 	return !rdma_address_parse(address, &a) &&
 	       !rdma_port_of(&a, devices, &port);
-}
-
-/* With t->lock. */
-static void post(struct rdma_link *l)
-{
-	if (list_empty(&l->bell))
-		list_push_back(&l->t->bells, &l->bell);
 }
 
 static void no_port(struct tcp_address *a)
@@ -144,79 +128,15 @@ static int rdma_connect(struct transport *t, const struct link_target *target,
 	l->peer = target->node;
 	l->session = target->session;
 	l->deadline_ns = target->deadline_ns;
-	*link = &l->base;
-	pthread_mutex_lock(&t->lock);
-	post(l);
-	pthread_mutex_unlock(&t->lock);
-	rdma_ring_bell(t);
+	*link = &l->post.base;
+	pthread_mutex_lock(&t->mailbox.lock);
+	mailbox_unlock(&l->post, true);
 	return 0;
-}
-
-static void rdma_link_close(struct engine_link *link, int why)
-{
-	struct rdma_link *l = link_of(link);
-	bool ring;
-
-	pthread_mutex_lock(&l->t->lock);
-	ring = !l->close_wanted && !l->shut;
-	if (ring) {
-		l->close_wanted = true;
-		l->close_why = why;
-		post(l);
-	}
-	pthread_mutex_unlock(&l->t->lock);
-	if (ring)
-		rdma_ring_bell(l->t);
 }
 
 static void rdma_link_free(struct engine_link *link)
 {
 	rdma_link_destroy(link_of(link));
-}
-
-static int queue(struct rdma_link *l, struct list *to, struct list *what)
-{
-	bool taken;
-
-	pthread_mutex_lock(&l->t->lock);
-	taken = !l->shut;
-	if (taken) {
-		list_push_back(to, what);
-		post(l);
-	}
-	pthread_mutex_unlock(&l->t->lock);
-	if (!taken)
-		return -ENOTCONN;
-	rdma_ring_bell(l->t);
-	return 0;
-}
-
-static int rdma_send(struct engine_link *link, struct engine_msg *m)
-{
-	struct rdma_link *l = link_of(link);
-
-	return queue(l, &l->msgs, &m->link);
-}
-
-static int rdma_submit(struct transport *t, struct engine_link *link,
-		       struct engine_slice *s)
-{
-	struct rdma_link *l = link_of(link);
-
-	(void)t;
-	return queue(l, &l->slices, &s->link);
-}
-
-static bool cancel_queued(struct rdma_link *l, struct engine_slice *s)
-{
-	list_for_each_safe (n, &l->slices) {
-		if (n != &s->link)
-			continue;
-		list_remove(n);
-		list_push_back(&l->back, n);
-		return true;
-	}
-	return false;
 }
 
 static bool cancel_begun(struct rdma_link *l, struct engine_slice *s)
@@ -236,15 +156,11 @@ static void rdma_cancel(struct transport *t, struct engine_link *link,
 	struct rdma_link *l = link_of(link);
 	bool found;
 
-	pthread_mutex_lock(&t->lock);
-	found = !l->shut && (cancel_queued(l, s) || cancel_begun(l, s));
-	if (found) {
-		l->cancel_wanted = true;
-		post(l);
-	}
-	pthread_mutex_unlock(&t->lock);
-	if (found)
-		rdma_ring_bell(t);
+	pthread_mutex_lock(&t->mailbox.lock);
+	found = !l->post.shut &&
+		(mailbox_take_back(&l->post, s) || cancel_begun(l, s));
+	l->post.cancel_wanted |= found;
+	mailbox_unlock(&l->post, found);
 }
 
 static void rdma_divert(struct engine_link *link, struct engine_segment segment)
@@ -252,8 +168,8 @@ static void rdma_divert(struct engine_link *link, struct engine_segment segment)
 	struct rdma_link *l = link_of(link);
 	bool found = false;
 
-	pthread_mutex_lock(&l->t->lock);
-	for (unsigned i = 0; i < RDMA_WINDOW_SLICES && !l->shut; i++) {
+	pthread_mutex_lock(&l->t->mailbox.lock);
+	for (unsigned i = 0; i < RDMA_WINDOW_SLICES && !l->post.shut; i++) {
 		struct rdma_in *in = &l->ins[i];
 
 		if (in->segment.id != segment.id ||
@@ -261,13 +177,8 @@ static void rdma_divert(struct engine_link *link, struct engine_segment segment)
 			continue;
 		in->diverted = found = true;
 	}
-	if (found) {
-		l->divert_wanted = true;
-		post(l);
-	}
-	pthread_mutex_unlock(&l->t->lock);
-	if (found)
-		rdma_ring_bell(l->t);
+	l->post.divert_wanted |= found;
+	mailbox_unlock(&l->post, found);
 }
 
 const struct transport_ops transport_rdma = {
@@ -284,10 +195,10 @@ const struct transport_ops transport_rdma = {
 	.can_listen = rdma_can_listen,
 	.quiet = rdma_quiet,
 	.connect = rdma_connect,
-	.link_close = rdma_link_close,
+	.link_close = mailbox_link_close,
 	.link_free = rdma_link_free,
-	.send = rdma_send,
-	.submit = rdma_submit,
+	.send = mailbox_send,
+	.submit = mailbox_submit,
 	.cancel = rdma_cancel,
 	.divert = rdma_divert,
 	.region_add = rdma_region_add,

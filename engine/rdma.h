@@ -4,10 +4,10 @@
 
 /*
  * The rdma transport, inside. One thread owns every socket and queue; ops of
- * the core only queue, and ring a bell.
+ * the core only leave it in the mailbox (mailbox.h).
  *
  *      rdma.c          the ops: what other threads may call
- *      rdma_loop.c     the thread: readiness, the bell, time
+ *      rdma_loop.c     the thread: readiness, the mailbox, time
  *      rdma_control.c  a link's TCP connection: dial, listen, handshake
  *      rdma_link.c     a link's life: met, up, down
  *      rdma_device.c   cards: which one has an address; port and device events
@@ -44,6 +44,7 @@
  */
 
 #include "engine/auth.h"
+#include "engine/mailbox.h"
 #include "engine/rdma_record.h"
 #include "engine/rdma_verbs.h"
 #include "engine/tcp_address.h"
@@ -164,7 +165,7 @@ struct rdma_in {
 };
 
 struct rdma_link {
-	struct engine_link base;
+	struct mailbox_link post;
 	struct transport *t;
 	struct list of_transport;
 	struct list pump;  /* t->pumps */
@@ -176,14 +177,6 @@ struct rdma_link {
 	bool timed; /* counted in t->n_timed */
 	int64_t deadline_ns;
 	int why;
-
-	/* t->lock guards: */
-	struct list bell; /* t->bells */
-	struct list msgs, slices;
-	struct list back; /* slices cancelled before they began */
-	bool shut;	  /* nothing is taken any more */
-	bool close_wanted, cancel_wanted, divert_wanted;
-	int close_why;
 
 	/* control */
 	struct rdma_fd control;
@@ -272,14 +265,9 @@ struct transport {
 	pthread_t thread;
 	int epoll;
 
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	struct list bells;	   /* links with something new; lock */
-	struct list new_listeners; /* lock */
-	bool quiet, ended;	   /* lock */
-	bool is_quiet;		   /* lock */
-	_Atomic bool rung;
-	struct rdma_fd bell;
+	struct mailbox mailbox;
+	struct rdma_fd rung;	   /* the mailbox was */
+	struct list new_listeners; /* mailbox.lock */
 
 	pthread_mutex_t regions_lock;
 	struct list regions[RDMA_REGION_BUCKETS]; /* regions_lock */
@@ -300,8 +288,6 @@ struct transport {
 /* rdma_loop.c */
 int rdma_loop_start(struct transport *t);
 void rdma_loop_join(struct transport *t);
-/** rdma_ring_bell - wake the loop. Threads: any. */
-void rdma_ring_bell(struct transport *t);
 /** rdma_watch - call f->ready for these events. 0 or -errno. */
 int rdma_watch(struct transport *t, struct rdma_fd *f, uint32_t events);
 void rdma_rewatch(struct transport *t, struct rdma_fd *f, uint32_t events);
@@ -345,8 +331,8 @@ void rdma_link_deadline(struct rdma_link *l, int64_t ns);
 /** rdma_link_time - is it to be looked at every tick? */
 void rdma_link_time(struct rdma_link *l);
 void rdma_link_tick(struct rdma_link *l, int64_t now_ns);
-/** rdma_link_bell - what other threads left. */
-void rdma_link_bell(struct rdma_link *l);
+/** rdma_link_mail - what other threads left. */
+void rdma_link_mail(struct rdma_link *l);
 void rdma_link_destroy(struct rdma_link *l);
 void rdma_link_pump(struct rdma_link *l);
 

@@ -434,9 +434,9 @@ int rdma_listener_open(struct transport *t, const char *address, char *bound)
 	address_format(&a, bound);
 	s->t = t;
 	s->socket = (struct rdma_fd){fd, on_acceptable};
-	pthread_mutex_lock(&t->lock);
+	pthread_mutex_lock(&t->mailbox.lock);
 	list_push_back(&t->new_listeners, &s->link);
-	pthread_mutex_unlock(&t->lock);
-	rdma_ring_bell(t);
+	pthread_mutex_unlock(&t->mailbox.lock);
+	mailbox_ring(&t->mailbox);
 	return 0;
 }

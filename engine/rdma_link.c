@@ -50,7 +50,7 @@ int rdma_link_admit(struct rdma_link *l, const char **why)
 	*why = "another life of the node than expected";
 	if (!l->theirs && expected && expected != l->peer.incarnation)
 		return -ESTALE;
-	rc = engine_link_admit(l->t->engine, &l->base, &l->peer, session);
+	rc = engine_link_admit(l->t->engine, &l->post.base, &l->peer, session);
 	*why = "not admitted";
 	l->admitted = !rc;
 	return rc;
@@ -95,10 +95,10 @@ void rdma_link_up(struct rdma_link *l)
 {
 	l->state = RDMA_UP;
 	rdma_link_deadline(l, 0);
-	engine_link_card(&l->base, &l->port);
-	snprintf(l->base.device, sizeof(l->base.device), "%s:%u",
+	engine_link_card(&l->post.base, &l->port);
+	snprintf(l->post.base.device, sizeof(l->post.base.device), "%s:%u",
 		 l->port.device, l->port.number);
-	engine_link_up(&l->base);
+	engine_link_up(&l->post.base);
 	rdma_link_pump(l);
 }
 
@@ -179,9 +179,9 @@ void rdma_link_fail(struct rdma_link *l, int why, const char *words)
 	no_stranger(l);
 	l->state = RDMA_ENDING;
 	rdma_post_drop(l);
-	pthread_mutex_lock(&l->t->lock);
-	l->shut = true;
-	pthread_mutex_unlock(&l->t->lock);
+	pthread_mutex_lock(&l->t->mailbox.lock);
+	l->post.shut = true;
+	pthread_mutex_unlock(&l->t->mailbox.lock);
 	list_push_back(&l->t->endings, &l->end);
 }
 
@@ -198,11 +198,12 @@ void rdma_link_end(struct rdma_link *l)
 	rdma_link_deadline(l, 0);
 	list_remove(&l->of_transport);
 	list_remove(&l->pump);
-	pthread_mutex_lock(&l->t->lock);
-	list_remove(&l->bell);
-	pthread_mutex_unlock(&l->t->lock);
+	pthread_mutex_lock(&l->t->mailbox.lock);
+	list_remove(&l->post.at);
+	pthread_mutex_unlock(&l->t->mailbox.lock);
 	if (tell)
-		engine_link_down(&l->base, l->why); /* and link_free, by it */
+		engine_link_down(&l->post.base,
+				 l->why); /* and link_free, by it */
 	else
 		rdma_link_destroy(l);
 }
@@ -215,28 +216,22 @@ void rdma_link_tick(struct rdma_link *l, int64_t now_ns)
 		rdma_receive_tick(l, now_ns);
 }
 
-void rdma_link_bell(struct rdma_link *l)
+void rdma_link_mail(struct rdma_link *l)
 {
-	bool close_wanted, cancel_wanted, divert_wanted;
+	const struct mailbox_news news = mailbox_news(&l->post);
 
-	pthread_mutex_lock(&l->t->lock);
-	close_wanted = l->close_wanted;
-	cancel_wanted = l->cancel_wanted;
-	divert_wanted = l->divert_wanted;
-	l->cancel_wanted = l->divert_wanted = false;
-	pthread_mutex_unlock(&l->t->lock);
 	if (list_empty(&l->of_transport) && l->state == RDMA_DIALING) {
 		list_push_back(&l->t->links, &l->of_transport);
 		rdma_link_deadline(l, l->deadline_ns);
-		if (!close_wanted)
+		if (!news.close)
 			rdma_control_dial(l);
 	}
-	if (cancel_wanted)
+	if (news.cancel)
 		rdma_send_cancel(l);
-	if (divert_wanted)
+	if (news.divert)
 		rdma_receive_divert(l);
-	if (close_wanted)
-		rdma_link_fail(l, l->close_why, "closed");
+	if (news.close)
+		rdma_link_fail(l, news.close_why, "closed");
 	else
 		rdma_link_pump(l);
 }
@@ -257,10 +252,7 @@ struct rdma_link *rdma_link_new(struct transport *t,
 	list_init(&l->pump);
 	list_init(&l->end);
 	list_init(&l->sieve);
-	list_init(&l->bell);
-	list_init(&l->msgs);
-	list_init(&l->slices);
-	list_init(&l->back);
+	mailbox_link_init(&l->post, &t->mailbox);
 	list_init(&l->flight);
 	list_init(&l->abandons);
 	list_init(&l->answers);
@@ -268,7 +260,7 @@ struct rdma_link *rdma_link_new(struct transport *t,
 		list_init(&l->outs[i].answer);
 		list_init(&l->ins[i].owed);
 	}
-	engine_link_init(&l->base, t->engine, &transport_rdma, t, target);
+	engine_link_init(&l->post.base, t->engine, &transport_rdma, t, target);
 	return l;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * The thread of the rdma transport. One turn: what other threads left (the
- * bell), ends that are due, what links want to send, then whatever is ready.
+ * mailbox), ends that are due, what links want to send, then whatever is ready.
  * One event a wait: what it is about may be gone after the one before it.
  */
 #include "engine/rdma.h"
@@ -16,18 +16,6 @@
 
 #define TICK_NS (50 * NS_PER_MS)
 #define TICK_MS 50
-
-static __thread struct transport *loop_of_thread;
-
-void rdma_ring_bell(struct transport *t)
-{
-	const uint64_t one = 1;
-
-	if (atomic_exchange(&t->rung, true) || loop_of_thread == t)
-		return;
-	if (write(t->bell.fd, &one, sizeof(one)) < 0)
-		log_error("engine: rdma: eventfd: %s", strerror(errno));
-}
 
 int rdma_watch(struct transport *t, struct rdma_fd *f, uint32_t events)
 {
@@ -52,12 +40,12 @@ void rdma_unwatch(struct transport *t, struct rdma_fd *f)
 	f->fd = -1;
 }
 
-static void on_bell(struct rdma_fd *f, uint32_t events)
+static void on_ring(struct rdma_fd *f, uint32_t events)
 {
 	uint64_t n;
 
 	(void)events;
-	if (read(f->fd, &n, sizeof(n)) < 0 && errno != EAGAIN)
+	if (read(f->fd, &n, sizeof(n)) < 0)
 		log_error("engine: rdma: eventfd: %s", strerror(errno));
 }
 
@@ -72,25 +60,17 @@ static void take_listeners(struct transport *t)
 	}
 }
 
-static struct rdma_link *next_bell(struct transport *t)
+static void take_mail(struct transport *t)
 {
-	scoped_lock(&t->lock);
-	struct list *n = list_pop_front(&t->bells);
+	struct mailbox_link *l;
 
-	return n ? container_of(n, struct rdma_link, bell) : NULL;
-}
-
-static void answer_bells(struct transport *t)
-{
-	struct rdma_link *l;
-
-	if (!atomic_exchange(&t->rung, false))
+	if (!mailbox_rung(&t->mailbox))
 		return;
-	pthread_mutex_lock(&t->lock);
+	pthread_mutex_lock(&t->mailbox.lock);
 	take_listeners(t);
-	pthread_mutex_unlock(&t->lock);
-	while ((l = next_bell(t)))
-		rdma_link_bell(l);
+	pthread_mutex_unlock(&t->mailbox.lock);
+	while ((l = mailbox_next(&t->mailbox)))
+		rdma_link_mail(container_of(l, struct rdma_link, post));
 }
 
 static void end_links(struct transport *t)
@@ -124,7 +104,7 @@ static void tick(struct transport *t)
 
 static void wait_for_more(struct transport *t)
 {
-	bool busy = atomic_load(&t->rung) || !list_empty(&t->endings) ||
+	bool busy = atomic_load(&t->mailbox.rung) || !list_empty(&t->endings) ||
 		    !list_empty(&t->pumps);
 	bool timed = t->n_timed || t->accept_paused;
 	struct epoll_event e;
@@ -142,9 +122,9 @@ static void stop_accepting(struct transport *t)
 {
 	struct list *n;
 
-	pthread_mutex_lock(&t->lock);
+	pthread_mutex_lock(&t->mailbox.lock);
 	take_listeners(t);
-	pthread_mutex_unlock(&t->lock);
+	pthread_mutex_unlock(&t->mailbox.lock);
 	while ((n = list_pop_front(&t->listeners)))
 		rdma_listener_free(container_of(n, struct rdma_listener, link));
 	list_for_each (k, &t->links) {
@@ -154,9 +134,9 @@ static void stop_accepting(struct transport *t)
 		if (l->theirs && !l->admitted)
 			rdma_link_fail(l, -ESHUTDOWN, "closing");
 	}
-	scoped_lock(&t->lock);
-	t->is_quiet = true;
-	pthread_cond_broadcast(&t->changed);
+	scoped_lock(&t->mailbox.lock);
+	t->mailbox.is_quiet = true;
+	pthread_cond_broadcast(&t->mailbox.changed);
 }
 
 /* Returns: true once nothing is left to do. */
@@ -164,11 +144,11 @@ static bool wind_up(struct transport *t)
 {
 	bool quiet, is_quiet, ended;
 
-	pthread_mutex_lock(&t->lock);
-	quiet = t->quiet;
-	is_quiet = t->is_quiet;
-	ended = t->ended;
-	pthread_mutex_unlock(&t->lock);
+	pthread_mutex_lock(&t->mailbox.lock);
+	quiet = t->mailbox.quiet;
+	is_quiet = t->mailbox.is_quiet;
+	ended = t->mailbox.ended;
+	pthread_mutex_unlock(&t->mailbox.lock);
 	if (quiet && !is_quiet)
 		stop_accepting(t);
 	return ended && is_quiet && list_empty(&t->links);
@@ -178,9 +158,9 @@ static void *run(void *arg)
 {
 	struct transport *t = arg;
 
-	loop_of_thread = t;
+	mailbox_enter(&t->mailbox);
 	for (;;) {
-		answer_bells(t);
+		take_mail(t);
 		pump(t);
 		end_links(t);
 		if (wind_up(t))
@@ -195,12 +175,11 @@ static int start(struct transport *t)
 {
 	int rc;
 
-	t->bell.ready = on_bell;
+	t->rung = (struct rdma_fd){.fd = t->mailbox.fd, .ready = on_ring};
 	t->epoll = epoll_create1(EPOLL_CLOEXEC);
-	t->bell.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (t->epoll < 0 || t->bell.fd < 0)
+	if (t->epoll < 0)
 		return -errno;
-	rc = rdma_watch(t, &t->bell, EPOLLIN);
+	rc = rdma_watch(t, &t->rung, EPOLLIN);
 	if (!rc)
 		rc = -pthread_create(&t->thread, NULL, run, t);
 	return rc;
@@ -214,8 +193,6 @@ int rdma_loop_start(struct transport *t)
 		pthread_setname_np(t->thread, "kvfs-rdma");
 		return 0;
 	}
-	if (t->bell.fd >= 0)
-		close(t->bell.fd);
 	if (t->epoll >= 0)
 		close(t->epoll);
 	return rc;
@@ -224,6 +201,5 @@ int rdma_loop_start(struct transport *t)
 void rdma_loop_join(struct transport *t)
 {
 	pthread_join(t->thread, NULL);
-	close(t->bell.fd);
 	close(t->epoll);
 }

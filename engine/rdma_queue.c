@@ -292,7 +292,7 @@ void rdma_queue_close(struct rdma_link *l)
 
 static void heard(struct rdma_link *l)
 {
-	atomic_store_explicit(&l->base.heard_ns, clock_now_ns(),
+	atomic_store_explicit(&l->post.base.heard_ns, clock_now_ns(),
 			      memory_order_relaxed);
 }
 

@@ -29,7 +29,7 @@ static void owe(struct rdma_link *l, struct rdma_in *in, uint8_t answer,
 static void segment_set(struct rdma_link *l, struct rdma_in *in,
 			struct engine_segment s)
 {
-	scoped_lock(&l->t->lock);
+	scoped_lock(&l->t->mailbox.lock);
 
 	in->segment = s;
 	in->diverted = false;
@@ -145,7 +145,7 @@ static int on_offer(struct rdma_link *l, const struct rdma_record *r)
 	l->used = true;
 	in->written = false;
 	segment_set(l, in, segment);
-	rc = engine_landing_begin(&l->base, segment, r->c, r->bytes,
+	rc = engine_landing_begin(&l->post.base, segment, r->c, r->bytes,
 				  &in->landing);
 	if (!rc)
 		return landing_open(l, in);
@@ -165,7 +165,7 @@ int rdma_receive_written(struct rdma_link *l, uint32_t slot, uint32_t n)
 		return -EPROTO;
 	in->written = true;
 	l->landed_ns = clock_now_ns();
-	engine_data_came(&l->base, n);
+	engine_data_came(&l->post.base, n);
 	if (in->state == RDMA_IN_OPEN)
 		key_withdraw(l, in);
 	return 0;
@@ -184,7 +184,7 @@ static void on_abandon(struct rdma_link *l, const struct rdma_record *r)
 
 static bool is_diverted(struct rdma_link *l, const struct rdma_in *in)
 {
-	scoped_lock(&l->t->lock);
+	scoped_lock(&l->t->mailbox.lock);
 
 	return in->diverted;
 }
@@ -245,7 +245,7 @@ static int message_arrived(struct rdma_link *l, const void *payload)
 	l->part_open = false;
 	l->messages_in++;
 	rdma_link_pump(l);
-	return engine_msg_arrived(&l->base, &l->part);
+	return engine_msg_arrived(&l->post.base, &l->part);
 }
 
 static int part_add(struct rdma_link *l, const struct rdma_record *r,

@@ -32,7 +32,7 @@ static void add(struct packet *p, const struct rdma_record *r)
 
 static struct engine_slice *slice_take(struct rdma_link *l, struct rdma_out *o)
 {
-	scoped_lock(&l->t->lock);
+	scoped_lock(&l->t->mailbox.lock);
 	struct engine_slice *s = o->slice;
 
 	o->slice = NULL;
@@ -45,7 +45,8 @@ static void give_back(struct rdma_link *l, struct rdma_out *o, int status,
 	struct engine_slice *s = slice_take(l, o);
 
 	if (s)
-		engine_slice_done(l->t->engine, &l->base, s, status, refused);
+		engine_slice_done(l->t->engine, &l->post.base, s, status,
+				  refused);
 }
 
 /* Slices wait while there are too many copies: those that need none as well, as
@@ -88,7 +89,7 @@ static void slot_free(struct rdma_link *l, struct rdma_out *o)
 
 static bool is_cancelled(struct rdma_link *l, const struct rdma_out *o)
 {
-	scoped_lock(&l->t->lock);
+	scoped_lock(&l->t->mailbox.lock);
 
 	return o->slice && o->cancelled;
 }
@@ -166,12 +167,12 @@ static void give_back_queued(struct rdma_link *l)
 	for (;;) {
 		struct list *n;
 
-		pthread_mutex_lock(&l->t->lock);
-		n = list_pop_front(&l->back);
-		pthread_mutex_unlock(&l->t->lock);
+		pthread_mutex_lock(&l->t->mailbox.lock);
+		n = list_pop_front(&l->post.back);
+		pthread_mutex_unlock(&l->t->mailbox.lock);
 		if (!n)
 			return;
-		engine_slice_done(l->t->engine, &l->base,
+		engine_slice_done(l->t->engine, &l->post.base,
 				  container_of(n, struct engine_slice, link),
 				  -ECANCELED, false);
 	}
@@ -202,7 +203,7 @@ int rdma_send_acked(struct rdma_link *l, const struct rdma_head *h)
 		if (!n)
 			return -EPROTO;
 		l->messages_acked++;
-		engine_msg_done(&l->base,
+		engine_msg_done(&l->post.base,
 				container_of(n, struct engine_msg, link), 0);
 	}
 	return 0;
@@ -248,14 +249,14 @@ static void add_abandons(struct rdma_link *l, struct packet *p)
 
 static struct list *pop(struct rdma_link *l, struct list *from)
 {
-	scoped_lock(&l->t->lock);
+	scoped_lock(&l->t->mailbox.lock);
 
 	return list_pop_front(from);
 }
 
 static bool message_next(struct rdma_link *l)
 {
-	struct list *n = l->msg ? NULL : pop(l, &l->msgs);
+	struct list *n = l->msg ? NULL : pop(l, &l->post.msgs);
 
 	if (n) {
 		l->msg = container_of(n, struct engine_msg, link);
@@ -363,10 +364,10 @@ static void offer(struct rdma_link *l, struct packet *p, struct engine_slice *s,
 {
 	struct rdma_out *o = &l->outs[slot];
 
-	pthread_mutex_lock(&l->t->lock);
+	pthread_mutex_lock(&l->t->mailbox.lock);
 	o->slice = s;
 	o->cancelled = false;
-	pthread_mutex_unlock(&l->t->lock);
+	pthread_mutex_unlock(&l->t->mailbox.lock);
 	o->state = RDMA_OUT_OFFERED;
 	o->written = o->done = false;
 	l->used = true;
@@ -384,7 +385,7 @@ static void add_offers(struct rdma_link *l, struct packet *p)
 	struct list *n;
 
 	while (room(p) >= RDMA_RECORD_BYTES && l->n_outs < RDMA_WINDOW_SLICES &&
-	       copies_room(l->t) && (n = pop(l, &l->slices))) {
+	       copies_room(l->t) && (n = pop(l, &l->post.slices))) {
 		struct engine_slice *s =
 			container_of(n, struct engine_slice, link);
 		uint32_t slot = slot_find(l);
@@ -394,7 +395,8 @@ static void add_offers(struct rdma_link *l, struct packet *p)
 			offer(l, p, s, slot);
 			continue;
 		}
-		engine_slice_done(l->t->engine, &l->base, s, rc, rc == -EFAULT);
+		engine_slice_done(l->t->engine, &l->post.base, s, rc,
+				  rc == -EFAULT);
 		if (rc != -EFAULT) {
 			rdma_link_fail(l, rc, "memory cannot be registered");
 			return;
@@ -404,10 +406,10 @@ static void add_offers(struct rdma_link *l, struct packet *p)
 
 static bool has_queued(struct rdma_link *l)
 {
-	scoped_lock(&l->t->lock);
+	scoped_lock(&l->t->mailbox.lock);
 
-	return !list_empty(&l->msgs) ||
-	       (!list_empty(&l->slices) && copies_room(l->t) &&
+	return !list_empty(&l->post.msgs) ||
+	       (!list_empty(&l->post.slices) && copies_room(l->t) &&
 		l->n_outs < RDMA_WINDOW_SLICES);
 }
 
@@ -481,16 +483,16 @@ void rdma_send_give_up(struct rdma_link *l, int why)
 				  o->done && o->status);
 	}
 	while ((n = list_pop_front(&l->flight)))
-		engine_msg_done(&l->base,
+		engine_msg_done(&l->post.base,
 				container_of(n, struct engine_msg, link), why);
 	if (l->msg)
-		engine_msg_done(&l->base, l->msg, why);
+		engine_msg_done(&l->post.base, l->msg, why);
 	l->msg = NULL;
-	while ((n = list_pop_front(&l->msgs)))
-		engine_msg_done(&l->base,
+	while ((n = list_pop_front(&l->post.msgs)))
+		engine_msg_done(&l->post.base,
 				container_of(n, struct engine_msg, link), why);
-	while ((n = list_pop_front(&l->slices)))
-		engine_slice_done(l->t->engine, &l->base,
+	while ((n = list_pop_front(&l->post.slices)))
+		engine_slice_done(l->t->engine, &l->post.base,
 				  container_of(n, struct engine_slice, link),
 				  why, false);
 }

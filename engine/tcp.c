@@ -11,7 +11,7 @@
 
 static struct tcp_link *link_of(struct engine_link *link)
 {
-	return container_of(link, struct tcp_link, base);
+	return container_of(mailbox_of(link), struct tcp_link, post);
 }
 
 static int tcp_open(struct transport **out, const struct transport_config *c)
@@ -25,6 +25,9 @@ static int tcp_open(struct transport **out, const struct transport_config *c)
 	t->scratch = malloc(TCP_SCRATCH_BYTES);
 	if (!t->scratch)
 		goto no_scratch;
+	rc = mailbox_open(&t->mailbox, "tcp");
+	if (rc)
+		goto no_mailbox;
 	numa_load("/sys", &numa);
 	t->many_nodes = numa.n > 1;
 	t->engine = c->engine;
@@ -38,9 +41,6 @@ static int tcp_open(struct transport **out, const struct transport_config *c)
 				   .version_max = WIRE_VERSION_MAX,
 				   .transport = c->tls ? WIRE_TLS : WIRE_PLAIN};
 	memcpy(t->self.uuid, c->self.uuid, sizeof(t->self.uuid));
-	pthread_mutex_init(&t->lock, NULL);
-	pthread_cond_init(&t->changed, NULL);
-	list_init(&t->bells);
 	list_init(&t->listeners);
 	list_init(&t->new_listeners);
 	list_init(&t->links);
@@ -54,6 +54,8 @@ static int tcp_open(struct transport **out, const struct transport_config *c)
 		return 0;
 	}
 	tls_context_close(t->tls);
+	mailbox_close(&t->mailbox);
+no_mailbox:
 	free(t->scratch);
 no_scratch:
 	free(t);
@@ -64,28 +66,17 @@ no_memory:
 
 static void tcp_quiet(struct transport *t)
 {
-	pthread_mutex_lock(&t->lock);
-	t->quiet = true;
-	pthread_mutex_unlock(&t->lock);
-	tcp_ring_bell(t);
-	pthread_mutex_lock(&t->lock);
-	while (!t->is_quiet)
-		pthread_cond_wait(&t->changed, &t->lock);
-	pthread_mutex_unlock(&t->lock);
+	mailbox_quiet(&t->mailbox);
 }
 
 static void tcp_close(struct transport *t)
 {
-	pthread_mutex_lock(&t->lock);
-	t->quiet = t->ended = true;
-	pthread_mutex_unlock(&t->lock);
-	tcp_ring_bell(t);
+	mailbox_end(&t->mailbox);
 	tcp_loop_join(t);
 	tcp_send_forget(t);
 	tls_context_close(t->tls);
 	engine_keys_wipe(&t->keys);
-	pthread_cond_destroy(&t->changed);
-	pthread_mutex_destroy(&t->lock);
+	mailbox_close(&t->mailbox);
 	free(t->scratch);
 	free(t);
 }
@@ -93,13 +84,6 @@ static void tcp_close(struct transport *t)
 static int tcp_listen(struct transport *t, const char *address, char *bound)
 {
 	return tcp_listener_open(t, address, bound);
-}
-
-/* With t->lock. */
-static void post(struct tcp_link *l)
-{
-	if (list_empty(&l->bell))
-		list_push_back(&l->t->bells, &l->bell);
 }
 
 static int tcp_connect(struct transport *t, const struct link_target *target,
@@ -126,76 +110,15 @@ static int tcp_connect(struct transport *t, const struct link_target *target,
 	l->peer = target->node;
 	l->session = target->session;
 	l->deadline_ns = target->deadline_ns;
-	*link = &l->base;
-	pthread_mutex_lock(&t->lock);
-	post(l);
-	pthread_mutex_unlock(&t->lock);
-	tcp_ring_bell(t);
+	*link = &l->post.base;
+	pthread_mutex_lock(&t->mailbox.lock);
+	mailbox_unlock(&l->post, true);
 	return 0;
-}
-
-static void tcp_link_close(struct engine_link *link, int why)
-{
-	struct tcp_link *l = link_of(link);
-	bool ring;
-
-	pthread_mutex_lock(&l->t->lock);
-	ring = !l->close_wanted && !l->shut;
-	if (ring) {
-		l->close_wanted = true;
-		l->close_why = why;
-		post(l);
-	}
-	pthread_mutex_unlock(&l->t->lock);
-	if (ring)
-		tcp_ring_bell(l->t);
 }
 
 static void tcp_link_free(struct engine_link *link)
 {
 	tcp_link_destroy(link_of(link));
-}
-
-static int queue(struct tcp_link *l, struct list *to, struct list *what)
-{
-	pthread_mutex_lock(&l->t->lock);
-	if (l->shut) {
-		pthread_mutex_unlock(&l->t->lock);
-		return -ENOTCONN;
-	}
-	list_push_back(to, what);
-	post(l);
-	pthread_mutex_unlock(&l->t->lock);
-	tcp_ring_bell(l->t);
-	return 0;
-}
-
-static int tcp_send(struct engine_link *link, struct engine_msg *m)
-{
-	struct tcp_link *l = link_of(link);
-
-	return queue(l, &l->msgs, &m->link);
-}
-
-static int tcp_submit(struct transport *t, struct engine_link *link,
-		      struct engine_slice *s)
-{
-	struct tcp_link *l = link_of(link);
-
-	(void)t;
-	return queue(l, &l->slices, &s->link);
-}
-
-static bool cancel_queued(struct tcp_link *l, struct engine_slice *s)
-{
-	list_for_each_safe (n, &l->slices) {
-		if (n != &s->link)
-			continue;
-		list_remove(n);
-		list_push_back(&l->back, n);
-		return true;
-	}
-	return false;
 }
 
 static bool cancel_begun(struct tcp_link *l, struct engine_slice *s)
@@ -217,15 +140,11 @@ static void tcp_cancel(struct transport *t, struct engine_link *link,
 	struct tcp_link *l = link_of(link);
 	bool found;
 
-	pthread_mutex_lock(&t->lock);
-	found = !l->shut && (cancel_queued(l, s) || cancel_begun(l, s));
-	if (found) {
-		l->cancel_wanted = true;
-		post(l);
-	}
-	pthread_mutex_unlock(&t->lock);
-	if (found)
-		tcp_ring_bell(t);
+	pthread_mutex_lock(&t->mailbox.lock);
+	found = !l->post.shut &&
+		(mailbox_take_back(&l->post, s) || cancel_begun(l, s));
+	l->post.cancel_wanted |= found;
+	mailbox_unlock(&l->post, found);
 }
 
 static void tcp_divert(struct engine_link *link, struct engine_segment segment)
@@ -233,17 +152,13 @@ static void tcp_divert(struct engine_link *link, struct engine_segment segment)
 	struct tcp_link *l = link_of(link);
 	bool found;
 
-	pthread_mutex_lock(&l->t->lock);
-	found = !l->shut && l->landing_segment.id == segment.id &&
+	pthread_mutex_lock(&l->t->mailbox.lock);
+	found = !l->post.shut && l->landing_segment.id == segment.id &&
 		l->landing_segment.generation == segment.generation;
-	if (found) {
-		l->divert = segment;
-		l->divert_wanted = true;
-		post(l);
-	}
-	pthread_mutex_unlock(&l->t->lock);
 	if (found)
-		tcp_ring_bell(l->t);
+		l->divert = segment;
+	l->post.divert_wanted |= found;
+	mailbox_unlock(&l->post, found);
 }
 
 const struct transport_ops transport_tcp = {
@@ -258,10 +173,10 @@ const struct transport_ops transport_tcp = {
 	.listen = tcp_listen,
 	.quiet = tcp_quiet,
 	.connect = tcp_connect,
-	.link_close = tcp_link_close,
+	.link_close = mailbox_link_close,
 	.link_free = tcp_link_free,
-	.send = tcp_send,
-	.submit = tcp_submit,
+	.send = mailbox_send,
+	.submit = mailbox_submit,
 	.cancel = tcp_cancel,
 	.divert = tcp_divert,
 };

@@ -4,10 +4,10 @@
 
 /*
  * The tcp transport, inside. One thread and one io_uring own every socket;
- * ops of the core only queue, and ring a bell.
+ * ops of the core only leave it in the mailbox (mailbox.h).
  *
  *      tcp.c          the ops: what other threads may call
- *      tcp_loop.c     the thread: completions, the bell, time
+ *      tcp_loop.c     the thread: completions, the mailbox, time
  *      tcp_address.c  "tcp:10.0.0.1:7077", "unix:/path"
  *      tcp_listen.c   strangers: few, briefly, in 512 bytes
  *      tcp_link.c     a link's life: dial, handshake, up, down
@@ -23,6 +23,7 @@
  */
 
 #include "engine/auth.h"
+#include "engine/mailbox.h"
 #include "engine/tcp_address.h"
 #include "engine/tls.h"
 #include "engine/transport.h"
@@ -88,24 +89,16 @@ enum tcp_state {
 };
 
 struct tcp_link {
-	struct engine_link base;
+	struct mailbox_link post;
 	struct transport *t;
 	struct list of_transport; /* t->links, the loop's */
 	bool theirs;
 	bool stranger; /* counted in t->n_strangers */
 	bool admitted; /* engine_link_down is owed */
 
-	/* t->lock guards: */
-	struct list bell; /* t->bells */
-	struct list msgs, slices;
-	struct list back;   /* slices cancelled before they began */
-	bool shut;	    /* nothing is taken any more */
-	bool close_wanted;  /* by the core */
-	bool cancel_wanted; /* an item below was marked */
-	bool divert_wanted; /* the landing's segment was closed */
-	int close_why;
-	struct engine_segment divert;
-	struct list flight; /* items not acked, oldest first */
+	/* t->mailbox.lock guards: */
+	struct engine_segment divert; /* whose landing is to end */
+	struct list flight;	      /* items not acked, oldest first */
 
 	/* the loop's: */
 	enum tcp_state state;
@@ -161,7 +154,7 @@ struct tcp_link {
 	int data_status;
 	bool landing_open;
 	struct engine_landing landing;
-	struct engine_segment landing_segment; /* t->lock */
+	struct engine_segment landing_segment; /* t->mailbox.lock */
 };
 
 struct tcp_listener {
@@ -187,16 +180,11 @@ struct transport {
 	bool many_nodes; /* it matters which card a link has */
 	uint8_t *scratch;
 
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	struct list bells; /* links with something new; lock */
+	struct mailbox mailbox;
 	struct list listeners;
-	struct list new_listeners; /* lock */
-	bool quiet, ended;	   /* lock */
-	bool is_quiet, started;	   /* lock */
-	int start_status;	   /* lock */
-	_Atomic bool rung;
-	int event_fd;
+	struct list new_listeners; /* mailbox.lock */
+	bool started;		   /* mailbox.lock */
+	int start_status;	   /* mailbox.lock */
 	uint64_t event;
 	struct tcp_op event_op;
 	bool event_armed;
@@ -224,11 +212,8 @@ extern _Atomic unsigned tcp_wire_order;
 /* tcp_loop.c */
 int tcp_loop_start(struct transport *t);
 void tcp_loop_join(struct transport *t);
-/** tcp_ring_bell - wake the loop. Threads: any. */
-void tcp_ring_bell(struct transport *t);
 /** tcp_sqe - room for a request; submits what is queued if there is none. */
 struct io_uring_sqe *tcp_sqe(struct transport *t, struct tcp_op *op);
-bool tcp_on_loop(struct transport *t);
 
 /* tcp_listen.c */
 int tcp_listener_open(struct transport *t, const char *address, char *bound);
@@ -255,8 +240,8 @@ void tcp_link_tick(struct tcp_link *l, int64_t now_ns);
 /** tcp_link_handshake - one of its frames. 0, or the link has failed. */
 int tcp_link_handshake(struct tcp_link *l, const struct wire_header *h,
 		       const uint8_t *payload);
-/** tcp_link_bell - what other threads left. */
-void tcp_link_bell(struct tcp_link *l);
+/** tcp_link_mail - what other threads left. */
+void tcp_link_mail(struct tcp_link *l);
 /** tcp_link_destroy - memory and descriptor. */
 void tcp_link_destroy(struct tcp_link *l);
 
@@ -292,8 +277,8 @@ void tcp_slot_put(struct transport *t, int slot);
 void tcp_receive_init(struct tcp_link *l);
 /** tcp_receive_arm - wait for bytes. */
 void tcp_receive_arm(struct tcp_link *l);
-/** tcp_receive_divert - the segment of the landing is closed. */
-void tcp_receive_divert(struct tcp_link *l, struct engine_segment segment);
+/** tcp_receive_divert - l->divert, the segment of the landing, is closed. */
+void tcp_receive_divert(struct tcp_link *l);
 /** tcp_receive_end - end an open landing. */
 void tcp_receive_end(struct tcp_link *l, int why);
 

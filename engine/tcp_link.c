@@ -141,7 +141,7 @@ static void set_card(struct tcp_link *l)
 		.numa_node = numa_of_socket("/sys", l->fd),
 	};
 
-	engine_link_card(&l->base, &p);
+	engine_link_card(&l->post.base, &p);
 }
 
 static void go_up(struct tcp_link *l)
@@ -152,7 +152,7 @@ static void go_up(struct tcp_link *l)
 	no_stranger(l);
 	if (l->t->many_nodes)
 		set_card(l);
-	engine_link_up(&l->base);
+	engine_link_up(&l->post.base);
 	tcp_send_want(l);
 }
 
@@ -176,7 +176,7 @@ static int admit(struct tcp_link *l, const char **why)
 	}
 	l->buffer_bytes = TCP_BUFFER_BYTES;
 	memcpy(l->buffer, l->early, l->have);
-	rc = engine_link_admit(l->t->engine, &l->base, &l->peer, session);
+	rc = engine_link_admit(l->t->engine, &l->post.base, &l->peer, session);
 	*why = "not admitted";
 	l->admitted = !rc;
 	return rc;
@@ -281,9 +281,9 @@ void tcp_link_fail(struct tcp_link *l, int why, const char *words)
 	no_stranger(l);
 	l->state = TCP_ENDING;
 	tcp_link_deadline(l, clock_now_ns() + LET_GO_NS);
-	pthread_mutex_lock(&l->t->lock);
-	l->shut = true;
-	pthread_mutex_unlock(&l->t->lock);
+	pthread_mutex_lock(&l->t->mailbox.lock);
+	l->post.shut = true;
+	pthread_mutex_unlock(&l->t->mailbox.lock);
 	if (l->fd >= 0 && l->n_ops) {
 		shutdown(l->fd, SHUT_RDWR);
 		sqe = tcp_sqe(l->t, &l->stop);
@@ -312,11 +312,12 @@ static void go_down(struct tcp_link *l)
 	tcp_send_give_up(l, l->why);
 	list_remove(&l->of_transport);
 	list_remove(&l->pump);
-	pthread_mutex_lock(&l->t->lock);
-	list_remove(&l->bell);
-	pthread_mutex_unlock(&l->t->lock);
+	pthread_mutex_lock(&l->t->mailbox.lock);
+	list_remove(&l->post.at);
+	pthread_mutex_unlock(&l->t->mailbox.lock);
 	if (tell)
-		engine_link_down(&l->base, l->why); /* and link_free, by it */
+		engine_link_down(&l->post.base,
+				 l->why); /* and link_free, by it */
 	else
 		tcp_link_destroy(l);
 }
@@ -356,32 +357,24 @@ void tcp_link_tick(struct tcp_link *l, int64_t now_ns)
 	}
 }
 
-void tcp_link_bell(struct tcp_link *l)
+void tcp_link_mail(struct tcp_link *l)
 {
-	bool close_wanted, cancel_wanted, divert_wanted;
-	struct engine_segment divert;
+	const struct mailbox_news news = mailbox_news(&l->post);
 
-	pthread_mutex_lock(&l->t->lock);
-	close_wanted = l->close_wanted;
-	cancel_wanted = l->cancel_wanted;
-	divert_wanted = l->divert_wanted;
-	divert = l->divert;
-	l->cancel_wanted = l->divert_wanted = false;
-	pthread_mutex_unlock(&l->t->lock);
 	if (list_empty(&l->of_transport) && l->state == TCP_DIALING) {
 		list_push_back(&l->t->links, &l->of_transport);
 		tcp_link_deadline(l, l->deadline_ns);
-		if (!close_wanted) {
+		if (!news.close) {
 			tcp_link_dial(l);
 			return;
 		}
 	}
-	if (cancel_wanted)
+	if (news.cancel)
 		tcp_send_cancel(l);
-	if (divert_wanted)
-		tcp_receive_divert(l, divert);
-	if (close_wanted) {
-		tcp_link_fail(l, l->close_why, "closed");
+	if (news.divert)
+		tcp_receive_divert(l);
+	if (news.close) {
+		tcp_link_fail(l, news.close_why, "closed");
 		tcp_link_settle(l);
 	} else {
 		tcp_send_want(l);
@@ -401,10 +394,7 @@ struct tcp_link *tcp_link_new(struct transport *t,
 	l->fd = -1;
 	l->theirs = !target;
 	list_init(&l->of_transport);
-	list_init(&l->bell);
-	list_init(&l->msgs);
-	list_init(&l->slices);
-	list_init(&l->back);
+	mailbox_link_init(&l->post, &t->mailbox);
 	list_init(&l->flight);
 	list_init(&l->lingering);
 	list_init(&l->pump);
@@ -412,7 +402,7 @@ struct tcp_link *tcp_link_new(struct transport *t,
 	l->stop.done = on_stopped;
 	tcp_send_init(l);
 	tcp_receive_init(l);
-	engine_link_init(&l->base, t->engine, &transport_tcp, t, target);
+	engine_link_init(&l->post.base, t->engine, &transport_tcp, t, target);
 	return l;
 }
 

@@ -62,9 +62,9 @@ static void on_accept(struct tcp_op *op, int res, uint32_t flags)
 
 	(void)flags;
 	s->accepting = false;
-	pthread_mutex_lock(&t->lock);
-	quiet = t->quiet;
-	pthread_mutex_unlock(&t->lock);
+	pthread_mutex_lock(&t->mailbox.lock);
+	quiet = t->mailbox.quiet;
+	pthread_mutex_unlock(&t->mailbox.lock);
 	if (res >= 0 && quiet)
 		close(res);
 	else if (res >= 0)
@@ -185,9 +185,9 @@ int tcp_listener_open(struct transport *t, const char *address, char *bound)
 	tcp_address_format(&a, bound);
 	s->t = t;
 	s->accept.done = on_accept;
-	pthread_mutex_lock(&t->lock);
+	pthread_mutex_lock(&t->mailbox.lock);
 	list_push_back(&t->new_listeners, &s->link);
-	pthread_mutex_unlock(&t->lock);
-	tcp_ring_bell(t);
+	pthread_mutex_unlock(&t->mailbox.lock);
+	mailbox_ring(&t->mailbox);
 	return 0;
 }

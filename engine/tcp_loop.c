@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * The thread of the tcp transport. One turn: what other threads left (the
- * bell), what links want to send, one io_uring_enter that submits all of it
+ * mailbox), what links want to send, one io_uring_enter that submits all of it
  * and waits, then the completions. Acks and answers that a turn gives rise to
  * so leave together, at its end.
  */
@@ -18,26 +18,9 @@
 #define RING_ENTRIES 256
 #define TICK_NS (50 * NS_PER_MS)
 
-static __thread struct transport *loop_of_thread;
-
 #ifdef __SANITIZE_THREAD__
 _Atomic unsigned tcp_wire_order;
 #endif
-
-void tcp_ring_bell(struct transport *t)
-{
-	const uint64_t one = 1;
-
-	if (atomic_exchange(&t->rung, true) || tcp_on_loop(t))
-		return;
-	if (write(t->event_fd, &one, sizeof(one)) < 0)
-		log_error("engine: tcp: eventfd: %s", strerror(errno));
-}
-
-bool tcp_on_loop(struct transport *t)
-{
-	return loop_of_thread == t;
-}
 
 struct io_uring_sqe *tcp_sqe(struct transport *t, struct tcp_op *op)
 {
@@ -66,7 +49,7 @@ static void arm_event(struct transport *t)
 	if (t->event_armed)
 		return;
 	sqe = tcp_sqe(t, &t->event_op);
-	io_uring_prep_read(sqe, t->event_fd, &t->event, sizeof(t->event), 0);
+	io_uring_prep_read(sqe, t->mailbox.fd, &t->event, sizeof(t->event), 0);
 	t->event_armed = true;
 }
 
@@ -83,25 +66,17 @@ static void take_listeners(struct transport *t)
 	}
 }
 
-static struct tcp_link *next_bell(struct transport *t)
+static void take_mail(struct transport *t)
 {
-	scoped_lock(&t->lock);
-	struct list *n = list_pop_front(&t->bells);
+	struct mailbox_link *l;
 
-	return n ? container_of(n, struct tcp_link, bell) : NULL;
-}
-
-static void answer_bells(struct transport *t)
-{
-	struct tcp_link *l;
-
-	if (!atomic_exchange(&t->rung, false))
+	if (!mailbox_rung(&t->mailbox))
 		return;
-	pthread_mutex_lock(&t->lock);
+	pthread_mutex_lock(&t->mailbox.lock);
 	take_listeners(t);
-	pthread_mutex_unlock(&t->lock);
-	while ((l = next_bell(t)))
-		tcp_link_bell(l);
+	pthread_mutex_unlock(&t->mailbox.lock);
+	while ((l = mailbox_next(&t->mailbox)))
+		tcp_link_mail(container_of(l, struct tcp_link, post));
 }
 
 static void pump(struct transport *t)
@@ -146,7 +121,7 @@ static void wait_for_more(struct transport *t)
 	struct __kernel_timespec ts = {.tv_nsec = TICK_NS};
 	struct io_uring_cqe *cqe;
 
-	if (atomic_load(&t->rung)) /* by ourselves, just now */
+	if (atomic_load(&t->mailbox.rung)) /* by ourselves, just now */
 		io_uring_submit_and_get_events(&t->ring);
 	else if (t->n_timed || t->accept_paused)
 		io_uring_submit_and_wait_timeout(&t->ring, &cqe, 1, &ts, NULL);
@@ -157,9 +132,9 @@ static void wait_for_more(struct transport *t)
 /* Returns: true once nothing is left to do. */
 static bool wind_up(struct transport *t)
 {
-	scoped_lock(&t->lock);
+	scoped_lock(&t->mailbox.lock);
 
-	if (!t->quiet)
+	if (!t->mailbox.quiet)
 		return false;
 	list_for_each_safe (n, &t->listeners) {
 		struct tcp_listener *s =
@@ -168,11 +143,12 @@ static bool wind_up(struct transport *t)
 		if (!s->accepting)
 			tcp_listener_free(s);
 	}
-	if (list_empty(&t->listeners) && !t->is_quiet) {
-		t->is_quiet = true;
-		pthread_cond_broadcast(&t->changed);
+	if (list_empty(&t->listeners) && !t->mailbox.is_quiet) {
+		t->mailbox.is_quiet = true;
+		pthread_cond_broadcast(&t->mailbox.changed);
 	}
-	return t->ended && list_empty(&t->links) && list_empty(&t->listeners);
+	return t->mailbox.ended && list_empty(&t->links) &&
+	       list_empty(&t->listeners);
 }
 
 static void drop_strangers(struct transport *t)
@@ -190,10 +166,10 @@ static void stop_accepting(struct transport *t)
 {
 	struct list *n;
 
-	pthread_mutex_lock(&t->lock);
+	pthread_mutex_lock(&t->mailbox.lock);
 	while ((n = list_pop_front(&t->new_listeners)))
 		list_push_back(&t->listeners, n);
-	pthread_mutex_unlock(&t->lock);
+	pthread_mutex_unlock(&t->mailbox.lock);
 	list_for_each (n, &t->listeners)
 		shutdown(container_of(n, struct tcp_listener, link)->fd,
 			 SHUT_RDWR);
@@ -201,9 +177,9 @@ static void stop_accepting(struct transport *t)
 
 static bool quiet_wanted(struct transport *t)
 {
-	scoped_lock(&t->lock);
+	scoped_lock(&t->mailbox.lock);
 
-	return t->quiet;
+	return t->mailbox.quiet;
 }
 
 /* Does it tell whether it copied? An older kernel knows no such flag, which it
@@ -259,11 +235,11 @@ static bool begin(struct transport *t)
 {
 	int rc = ring_open(t);
 
-	loop_of_thread = t;
-	scoped_lock(&t->lock);
+	mailbox_enter(&t->mailbox);
+	scoped_lock(&t->mailbox.lock);
 	t->start_status = rc;
 	t->started = true;
-	pthread_cond_broadcast(&t->changed);
+	pthread_cond_broadcast(&t->mailbox.changed);
 	return !rc;
 }
 
@@ -276,7 +252,7 @@ static void *run(void *arg)
 		return NULL;
 	for (;;) {
 		arm_event(t);
-		answer_bells(t);
+		take_mail(t);
 		if (!stopped && quiet_wanted(t)) {
 			stop_accepting(t);
 			stopped = true;
@@ -297,31 +273,23 @@ int tcp_loop_start(struct transport *t)
 {
 	int rc;
 
-	t->event_fd = eventfd(0, EFD_CLOEXEC);
 	t->event_op.done = on_event;
-	if (t->event_fd < 0)
-		return -errno;
 	rc = -pthread_create(&t->thread, NULL, run, t);
-	if (rc) {
-		close(t->event_fd);
+	if (rc)
 		return rc;
-	}
 	pthread_setname_np(t->thread, "kvfs-tcp");
-	pthread_mutex_lock(&t->lock);
+	pthread_mutex_lock(&t->mailbox.lock);
 	while (!t->started)
-		pthread_cond_wait(&t->changed, &t->lock);
+		pthread_cond_wait(&t->mailbox.changed, &t->mailbox.lock);
 	rc = t->start_status;
-	pthread_mutex_unlock(&t->lock);
-	if (rc) {
+	pthread_mutex_unlock(&t->mailbox.lock);
+	if (rc)
 		pthread_join(t->thread, NULL);
-		close(t->event_fd);
-	}
 	return rc;
 }
 
 void tcp_loop_join(struct transport *t)
 {
 	pthread_join(t->thread, NULL);
-	close(t->event_fd);
 	io_uring_queue_exit(&t->ring);
 }

@@ -106,7 +106,7 @@ void tcp_receive_arm(struct tcp_link *l)
 
 static void landing_segment(struct tcp_link *l, struct engine_segment s)
 {
-	scoped_lock(&l->t->lock);
+	scoped_lock(&l->t->mailbox.lock);
 
 	l->landing_segment = s;
 }
@@ -156,7 +156,7 @@ static int move(uint8_t *to, const uint8_t *from, size_t n)
 /* So much of the payload is in place (or dropped). */
 static int data_advance(struct tcp_link *l, size_t n)
 {
-	engine_data_came(&l->base, n);
+	engine_data_came(&l->post.base, n);
 	l->data_left -= n;
 	if (l->data_to)
 		l->data_to += n;
@@ -185,7 +185,7 @@ static int on_data(struct tcp_link *l, const struct wire_header *h)
 	l->data_left = h->length;
 	l->data_to = NULL;
 	landing_segment(l, segment);
-	l->data_status = engine_landing_begin(&l->base, segment, h->offset,
+	l->data_status = engine_landing_begin(&l->post.base, segment, h->offset,
 					      h->length, &l->landing);
 	l->landing_open = !l->data_status;
 	if (l->landing_open)
@@ -213,7 +213,7 @@ static int on_message(struct tcp_link *l, const struct wire_header *h,
 
 	l->items_in++;
 	tcp_send_want(l);
-	return engine_msg_arrived(&l->base, &m);
+	return engine_msg_arrived(&l->post.base, &m);
 }
 
 static int on_close(struct tcp_link *l, const struct wire_header *h,
@@ -311,7 +311,7 @@ static void take_frames(struct tcp_link *l)
 /* Distribute what came over the target and the buffer. */
 static void received(struct tcp_link *l, size_t n)
 {
-	atomic_store_explicit(&l->base.heard_ns, clock_now_ns(),
+	atomic_store_explicit(&l->post.base.heard_ns, clock_now_ns(),
 			      memory_order_relaxed);
 	if (l->data_left) {
 		size_t data = l->in_iov[0].iov_len;
@@ -418,10 +418,14 @@ static void on_received(struct tcp_op *op, int res, uint32_t flags)
 /*
  * The landing may end only when the kernel's receive has: cancel it, and let
  * its completion go on. */
-void tcp_receive_divert(struct tcp_link *l, struct engine_segment segment)
+void tcp_receive_divert(struct tcp_link *l)
 {
+	struct engine_segment segment;
 	struct io_uring_sqe *sqe;
 
+	pthread_mutex_lock(&l->t->mailbox.lock);
+	segment = l->divert;
+	pthread_mutex_unlock(&l->t->mailbox.lock);
 	if (!same_segment(l, segment) || l->state != TCP_UP)
 		return;
 	if (!l->receiving || l->tls) { /* TLS receives into scratch */

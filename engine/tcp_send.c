@@ -89,10 +89,10 @@ static void give_back(const struct tcp_item *i, struct tcp_owed owed,
 	struct tcp_link *l = i->of;
 
 	if (owed.msg)
-		engine_msg_done(&l->base, owed.msg, status);
+		engine_msg_done(&l->post.base, owed.msg, status);
 	else if (owed.slice)
-		engine_slice_done(l->t->engine, &l->base, owed.slice, status,
-				  i->refused);
+		engine_slice_done(l->t->engine, &l->post.base, owed.slice,
+				  status, i->refused);
 }
 
 /* Give back what may be, and forget an item that nobody waits for. */
@@ -103,12 +103,12 @@ static void item_settle(struct tcp_item *i)
 
 	if (i->sending || i->shared)
 		return;
-	pthread_mutex_lock(&t->lock);
+	pthread_mutex_lock(&t->mailbox.lock);
 	if (i->acked || i->cancelled)
 		owed = item_take(i);
 	if (i->acked)
 		list_remove(&i->link);
-	pthread_mutex_unlock(&t->lock);
+	pthread_mutex_unlock(&t->mailbox.lock);
 	give_back(i, owed, i->acked ? i->status : -ECANCELED);
 	if (i->acked)
 		free(i);
@@ -186,7 +186,7 @@ static struct tcp_item *next_item(struct tcp_link *l, struct list *from,
 {
 	struct tcp_item *i;
 
-	scoped_lock(&l->t->lock);
+	scoped_lock(&l->t->mailbox.lock);
 	if (list_empty(from))
 		return NULL;
 	i = item_new(l, from->next, is_msg);
@@ -204,7 +204,7 @@ static void add_messages(struct tcp_link *l)
 {
 	struct tcp_item *i;
 
-	while (room(l) && (i = next_item(l, &l->msgs, true))) {
+	while (room(l) && (i = next_item(l, &l->post.msgs, true))) {
 		const struct engine_msg *m = i->msg;
 		struct wire_header h = {
 			.type = WIRE_MESSAGE,
@@ -254,7 +254,7 @@ static struct tcp_item *add_slices(struct tcp_link *l)
 {
 	struct tcp_item *i;
 
-	while (room(l) && (i = next_item(l, &l->slices, false))) {
+	while (room(l) && (i = next_item(l, &l->post.slices, false))) {
 		const struct engine_slice *s = i->slice;
 
 		add_slice(l, i);
@@ -394,12 +394,12 @@ static void give_back_cancelled(struct tcp_link *l)
 	for (;;) {
 		struct list *n;
 
-		pthread_mutex_lock(&l->t->lock);
-		n = list_pop_front(&l->back);
-		pthread_mutex_unlock(&l->t->lock);
+		pthread_mutex_lock(&l->t->mailbox.lock);
+		n = list_pop_front(&l->post.back);
+		pthread_mutex_unlock(&l->t->mailbox.lock);
 		if (!n)
 			return;
-		engine_slice_done(l->t->engine, &l->base,
+		engine_slice_done(l->t->engine, &l->post.base,
 				  container_of(n, struct engine_slice, link),
 				  -ECANCELED, false);
 	}
@@ -496,7 +496,7 @@ static struct tcp_item *pop_acked(struct tcp_link *l, uint64_t count)
 {
 	struct tcp_item *i;
 
-	scoped_lock(&l->t->lock);
+	scoped_lock(&l->t->mailbox.lock);
 	if (list_empty(&l->flight))
 		return NULL;
 	i = container_of(l->flight.next, struct tcp_item, link);
@@ -524,14 +524,14 @@ int tcp_send_refused(struct tcp_link *l, uint64_t number, int status)
 {
 	struct tcp_item *found = NULL;
 
-	pthread_mutex_lock(&l->t->lock);
+	pthread_mutex_lock(&l->t->mailbox.lock);
 	list_for_each (n, &l->flight) {
 		struct tcp_item *i = container_of(n, struct tcp_item, link);
 
 		if (i->number == number)
 			found = i;
 	}
-	pthread_mutex_unlock(&l->t->lock);
+	pthread_mutex_unlock(&l->t->mailbox.lock);
 	if (!found || found->msg || !status)
 		return -EPROTO;
 	found->status = status;
@@ -565,9 +565,9 @@ static void give_up_items(struct tcp_link *l, struct list *items, int why)
 	while ((n = items->next) != items) {
 		struct tcp_item *i = container_of(n, struct tcp_item, link);
 
-		pthread_mutex_lock(&l->t->lock);
+		pthread_mutex_lock(&l->t->mailbox.lock);
 		list_remove(n);
-		pthread_mutex_unlock(&l->t->lock);
+		pthread_mutex_unlock(&l->t->mailbox.lock);
 		give_back(i, item_take(i),
 			  i->acked || i->status ? i->status : why);
 		/* A late notice of the kernel still points into it. */
@@ -594,11 +594,11 @@ void tcp_send_give_up(struct tcp_link *l, int why)
 	give_back_cancelled(l);
 	give_up_items(l, &l->lingering, why);
 	give_up_items(l, &l->flight, why);
-	while ((n = list_pop_front(&l->msgs)))
-		engine_msg_done(&l->base,
+	while ((n = list_pop_front(&l->post.msgs)))
+		engine_msg_done(&l->post.base,
 				container_of(n, struct engine_msg, link), why);
-	while ((n = list_pop_front(&l->slices)))
-		engine_slice_done(l->t->engine, &l->base,
+	while ((n = list_pop_front(&l->post.slices)))
+		engine_slice_done(l->t->engine, &l->post.base,
 				  container_of(n, struct engine_slice, link),
 				  why, false);
 }
