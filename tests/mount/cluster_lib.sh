@@ -66,7 +66,12 @@ node_stops_at() { # I N
 	all_know "$N_NODES"
 }
 node_is_stopped() { grep -q '^State:.T' "/proc/$(node_pid "$1")/status"; }
-node_stop() { kill -STOP "$(node_pid "$1")"; }
+node_stop() { # each of its threads: on a busy machine some go on for a while
+	local pid
+	pid=$(node_pid "$1")
+	kill -STOP "$pid"
+	wait_for '! grep -Ls "^State:.[Tt]" /proc/'"$pid"'/task/*/status | grep -q .'
+}
 node_cont() { kill -CONT "$(node_pid "$1")"; }
 # Nothing reaches the node and nothing leaves it, silently.
 node_cut() {
