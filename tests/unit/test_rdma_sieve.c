@@ -19,7 +19,7 @@ static struct rdma_link links[N_LINKS];
 
 static void begin(unsigned queues_max)
 {
-	pthread_mutex_init(&t.lock, NULL);
+	pthread_mutex_init(&t.mailbox.lock, NULL);
 	list_init(&t.endings);
 	list_init(&t.sieve);
 	t.queues_max = queues_max;
@@ -27,6 +27,7 @@ static void begin(unsigned queues_max)
 		struct rdma_link *l = &links[i];
 
 		l->t = &t;
+		mailbox_link_init(&l->post, &t.mailbox);
 		l->state = RDMA_UP;
 		l->theirs = true;
 		l->control.fd = -1;
