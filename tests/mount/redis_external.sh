@@ -249,12 +249,12 @@ a_wiped_redis_hears_first_of_what_was_used_last() {
 	local n=300 refills monitor i
 	redis_start wiped
 	kvfs_mount "discard,meta=unix://$T/wiped.sock"
-	mkdir "$KV/n"
-	blocks -n $n -s 4096 store "$KV/n"
+	mkdir "$KV/used"
+	blocks -n $n -s 4096 store "$KV/used"
 	wait_for '[ "$(status .redis.dirty)" = 0 ]'
 	refills=$(status .redis.refills)
 	for ((i = 0; i < n; i++)); do # 7 and 300 have no divisor in common
-		cat "$KV/n/b$(printf %06d $((i * 7 % n)))" >/dev/null
+		cat "$KV/used/b$(printf %06d $((i * 7 % n)))" >/dev/null
 	done
 	redis-cli -s "$T/wiped.sock" monitor >"$T/calls" &
 	monitor=$!
