@@ -279,10 +279,12 @@ void peer_session_end(struct engine_peer *p, int why)
 {
 	struct engine *e = p->engine;
 
-	if (p->session) {
+	/* One that never was up is forgotten, and not the one before it: they
+	 * refused it, maybe as that still lives for them. It must not be begun
+	 * again here, as if nothing had been said. */
+	if (p->announced)
 		p->ended = p->session;
-		e->stats.sessions_lost++;
-	}
+	e->stats.sessions_lost += !!p->session;
 	p->session = p->proposed = 0;
 	p->connect_by_ns = 0;
 	p->n_asked = 0;

@@ -269,6 +269,42 @@ START_TEST(two_that_connect_at_once_have_one_session)
 }
 END_TEST
 
+static void nothing(struct engine_link *l)
+{
+	(void)l;
+}
+
+/* At the first node, a link that the second made for this session. */
+static int admit(struct engine_link *l, uint64_t session)
+{
+	static const struct transport_ops ops = {.name = "none",
+						 .link_free = nothing};
+
+	engine_link_init(l, fx.node[0].engine, &ops, NULL, NULL);
+	return engine_link_admit(fx.node[0].engine, l, &fx.node[1].id, session);
+}
+
+/* They may not know yet that the first has ended: they refuse the next, and
+ * connect for the first again. Their messages would go on in the middle, and
+ * ours begin anew, which they take for said before. */
+START_TEST(a_session_that_ended_is_not_begun_again_after_one_that_was_refused)
+{
+	struct engine_link first, refused, again;
+
+	ck_assert_int_eq(admit(&first, 1), 0);
+	engine_link_up(&first);
+	engine_link_down(&first, -ENETDOWN);
+	ck_assert_int_eq(admit(&refused, 2), 0);
+	engine_link_down(&refused, -EALREADY);
+
+	ck_assert_int_eq(admit(&again, 1), -EALREADY);
+
+	ck_assert_int_eq(admit(&again, 2), 0);
+	engine_link_up(&again);
+	engine_link_down(&again, -ENETDOWN);
+}
+END_TEST
+
 /* ---- late bytes
  * --------------------------------------------------------------- */
 
@@ -602,6 +638,9 @@ int main(void)
 		c, a_peer_that_dies_at_any_stage_leaves_nothing_waiting, 0, 24);
 	tcase_add_test(c, a_session_that_ends_fails_all_that_hangs_on_it);
 	tcase_add_test(c, two_that_connect_at_once_have_one_session);
+	tcase_add_test(
+		c,
+		a_session_that_ended_is_not_begun_again_after_one_that_was_refused);
 	tcase_add_loop_test(
 		c, late_bytes_never_land_in_memory_that_was_given_back, 0, 4);
 	tcase_add_test(c, a_receive_that_cannot_be_stopped_is_waited_for);
