@@ -22,20 +22,20 @@ _stress() { # SECONDS STRESSOR...
 }
 
 names_under_stress() {
-	_stress 6 dentry dir rename link symlink dirdeep
+	_stress 3 dentry dir rename link symlink dirdeep
 }
 
 metadata_under_stress() {
-	_stress 6 chmod chown utime xattr touch fstat
+	_stress 3 chmod chown utime xattr touch fstat
 }
 
 data_under_stress() {
 	# Not `io`: it syncs, and so holds, every mount of the machine.
-	_stress 8 hdd seek fallocate sendfile copy-file
+	_stress 4 hdd seek fallocate sendfile copy-file
 }
 
 locks_under_stress() {
-	_stress 4 flock lockf fcntl
+	_stress 2 flock lockf fcntl
 }
 
 git_clones_and_commits() {
