@@ -206,25 +206,23 @@ _lost() { # NAME HIGHEST: how many no node has
 	done
 	say $n
 }
+_answered() { say $(($(_count 1 offers_taken) + $(_count 1 offers_refused))); }
 
 what_a_slow_link_carries_is_taken_while_nothing_else_waits_for_it() {
-	local k taken
+	local k
 	_namespace slow
 	_fill 1 slow 1 60
 	wait_for '_loads_are_known 1'
-	taken=$(_count 1 offers_taken)
 	# More than is saved up for a burst, and no twentieth of this link.
 	on 1 tc qdisc replace dev eth0 root tbf rate 100mbit burst 512k latency 50ms
 	for ((k = 61; k <= 112; k++)); do
 		put_tmp "$(kv 1)/slow/$k" $MiB $k
-		# One that a busy machine was too slow for never comes.
-		wait_for '[ $(($(_count 1 offers_taken) - '"$taken"')) -ge '$((k - 63))' ]' 1 2>/dev/null || :
+		wait_for '[ "$(node_status 1 .redis.dirty)" = 0 ]'
+		wait_for '[ "$(_answered)" = "$(_count 1 offers)" ]'
 	done
 	on 1 tc qdisc del dev eth0 root
-	# With a twentieth of the link and what was saved up it would be 33.
-	[ $(($(_count 1 offers_taken) - taken)) -ge 40 ] ||
-		fail "$(_count 1 offers_taken) - $taken offers were taken"
-	wait_for '[ "$(_lost slow 112)" -le 12 ]'
+	# None on a machine that is not busy; nothing else takes 48 of them in.
+	wait_for '[ "$(_lost slow 112)" -le 6 ]'
 	_clear slow 112
 }
 
