@@ -221,7 +221,7 @@ what_a_slow_link_carries_is_taken_while_nothing_else_waits_for_it() {
 		wait_for '[ "$(_answered)" = "$(_count 1 offers)" ]'
 	done
 	on 1 tc qdisc del dev eth0 root
-	# None on a machine that is not busy; nothing else takes 48 of them in.
+	# None, on a machine that is not busy. Without offers it would be 48.
 	wait_for '[ "$(_lost slow 112)" -le 6 ]'
 	_clear slow 112
 }

@@ -536,6 +536,25 @@ START_TEST(what_fits_beside_an_outgrowing_write_stays)
 }
 END_TEST
 
+START_TEST(nothing_is_kept_free_for_writers_that_have_left)
+{
+	struct owner *o = owner_new(64 * MIB, MIB);
+	struct pool *p;
+
+	owner_open(o);
+	p = o->pool;
+	pool_writers(p, 1);
+	pthread_mutex_lock(&p->lock);
+	p->ahead_pages = p->reserve_pages / 2;
+	pthread_mutex_unlock(&p->lock);
+	pool_writers(p, -1);
+	pthread_mutex_lock(&p->lock);
+	ck_assert_uint_eq(p->ahead_pages, 0);
+	pthread_mutex_unlock(&p->lock);
+	owner_free(o);
+}
+END_TEST
+
 /* A frame made ready meanwhile is room as well. */
 static bool room_is(const struct pool_stats *s, uint64_t mib)
 {
@@ -857,6 +876,7 @@ static Suite *pool_suite(void)
 		room,
 		an_outgrowing_write_into_a_full_pool_makes_the_pool_evict);
 	tcase_add_test(room, what_fits_beside_an_outgrowing_write_stays);
+	tcase_add_test(room, nothing_is_kept_free_for_writers_that_have_left);
 	tcase_add_test(
 		room,
 		room_is_made_or_refused_before_anything_is_evicted_in_vain);
