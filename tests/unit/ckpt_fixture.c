@@ -3,40 +3,23 @@
 
 #include <check.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "meta/redis.h"
-#include "meta/url.h"
 
 struct meta *meta;
-static char top[64];
-static pid_t server_pid;
-
-static char *path_of(const char *name)
-{
-	static _Thread_local char path[4][128];
-	static _Thread_local unsigned i;
-	char *p = path[i++ % 4];
-
-	snprintf(p, sizeof(path[0]), "%s/%s", top, name);
-	return p;
-}
 
 const char *fixture_state(const char *name)
 {
@@ -44,99 +27,6 @@ const char *fixture_state(const char *name)
 
 	ck_assert(!mkdir(path, 0700) || errno == EEXIST);
 	return path;
-}
-
-/* --- the server -------------------------------------------------------- */
-
-static int connect_to(const char *path)
-{
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	snprintf(a.sun_path, sizeof(a.sun_path), "%s", path);
-	if (!connect(fd, (struct sockaddr *)&a, sizeof(a)))
-		return fd;
-	close(fd);
-	return -1;
-}
-
-static void poll_ms(int ms)
-{
-	poll(NULL, 0, ms);
-}
-
-void server_start(void)
-{
-	char *socket_path = path_of("redis.sock");
-	int fd = -1;
-
-	unlink(socket_path);
-	server_pid = fork();
-	ck_assert_int_ge(server_pid, 0);
-	if (!server_pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		execlp("redis-server", "redis-server", "--port", "0",
-		       "--unixsocket", socket_path, "--dir", top, "--save", "",
-		       "--appendonly", "no", "--logfile", "redis.log", NULL);
-		_exit(127);
-	}
-	for (int i = 0; fd < 0 && i < 1000; i++, poll_ms(10))
-		fd = connect_to(socket_path);
-	ck_assert_msg(fd >= 0, "no redis-server");
-	close(fd);
-}
-
-void server_kill(void)
-{
-	if (server_pid <= 0)
-		return;
-	kill(server_pid, SIGKILL);
-	waitpid(server_pid, NULL, 0);
-	server_pid = 0;
-}
-
-static struct redis_reply *server_call(const struct redis_cmd *cmd)
-{
-	struct redis_config rc = {.name = "test"};
-	struct redis_reply *reply = NULL;
-	struct redis *r;
-	struct url *url = calloc(1, sizeof(*url));
-	char text[160];
-	const char *why;
-
-	snprintf(text, sizeof(text), "unix://%s", path_of("redis.sock"));
-	ck_assert_int_eq(url_parse(url, text, &why), 0);
-	rc.url = url;
-	ck_assert_int_eq(redis_open(&r, &rc, clock_now_ns() + 5 * NS_PER_S), 0);
-	ck_assert_int_eq(redis_call(r, REDIS_WAIT,
-				    clock_now_ns() + 10 * NS_PER_S, cmd,
-				    &reply),
-			 0);
-	ck_assert_msg(redis_reply_type(reply) != REPLY_ERROR, "%s",
-		      redis_reply_text(reply));
-	redis_close(r);
-	free(url);
-	return reply;
-}
-
-void server_do(const char *words)
-{
-	redis_cmd_auto struct redis_cmd cmd = {0};
-
-	redis_cmd_words(&cmd, words);
-	redis_reply_free(server_call(&cmd));
-}
-
-uint64_t server_int(const char *words)
-{
-	redis_cmd_auto struct redis_cmd cmd = {0};
-	redis_reply_auto struct redis_reply *r = NULL;
-	uint64_t v = 0;
-
-	redis_cmd_words(&cmd, words);
-	r = server_call(&cmd);
-	ck_assert_int_eq(redis_reply_uint(r, &v), 0);
-	return v;
 }
 
 void server_setrange(const char *key, unsigned offset, const void *p, size_t n)
@@ -237,7 +127,7 @@ static void pair_accept(void)
 		if (p->client >= 0)
 			continue;
 		p->client = fd;
-		p->server = connect_to(path_of("redis.sock"));
+		p->server = server_connect();
 		if (p->server < 0)
 			pair_close(p);
 		return;
@@ -376,24 +266,16 @@ void node_down(void)
 void fixture_up(void)
 {
 	log_set_level(getenv("VERBOSE") ? LOG_DEBUG : LOG_ERROR);
-	snprintf(top, sizeof(top), "%s/ckpt.XXXXXX",
-		 getenv("TMPDIR") && strlen(getenv("TMPDIR")) < 40
-			 ? getenv("TMPDIR")
-			 : "/tmp");
-	ck_assert_ptr_nonnull(mkdtemp(top));
-	server_start();
+	folder_up();
+	server_start(NULL);
 	proxy_start();
 }
 
 void fixture_down(void)
 {
-	char cmd[128];
-
 	node_down();
 	proxy_stop();
-	server_kill();
-	snprintf(cmd, sizeof(cmd), "rm -rf '%s'", top);
-	ck_assert_int_eq(system(cmd), 0);
+	folder_down();
 }
 
 /* --- shorthands -------------------------------------------------------- */
@@ -473,7 +355,7 @@ void wait_ready_again(void)
 {
 	struct meta_stats s;
 
-	for (int i = 0; i < 2000; i++, poll_ms(5)) {
+	for (int i = 0; i < 2000; i++, wait_ms(5)) {
 		meta_stats(meta, &s);
 		if (!s.ckpt_read_only)
 			return;

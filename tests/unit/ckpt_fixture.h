@@ -3,8 +3,8 @@
 #define KVFS_TESTS_CKPT_FIXTURE_H
 
 /*
- * A redis-server of the test's own on a unix socket, a proxy in front of it
- * that can cut and lie, and a struct meta on top.
+ * A redis-server of the test's own, a proxy in front of it that can cut and
+ * lie, and a struct meta on top.
  */
 
 #include <stdbool.h>
@@ -13,6 +13,7 @@
 
 #include "meta/ckpt.h"
 #include "meta/meta.h"
+#include "redis_fixture.h"
 
 #define DEADLINE_MS 4000
 
@@ -21,13 +22,8 @@ void fixture_up(void);
 void fixture_down(void);
 const char *fixture_state(const char *name); /* a state directory, made */
 
-void server_start(void);
-void server_kill(void); /* SIGKILL, reaped */
-/** server_do - one command, blanks between its words; fails the test. */
-void server_do(const char *words);
 /** server_setrange - overwrite bytes of the string kvfs:{c}:<key>. */
 void server_setrange(const char *key, unsigned offset, const void *p, size_t n);
-uint64_t server_int(const char *words);
 
 /* The test's daemon: its state directory, a new one of the default name. */
 extern struct meta *meta;

@@ -2,19 +2,9 @@
 #include "meta_fixture.h"
 
 #include <check.h>
-#include <errno.h>
-#include <ftw.h>
-#include <poll.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <xxhash.h>
 
@@ -22,16 +12,6 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
-#include "meta/redis.h"
-#include "meta/url.h"
-
-static char top[64];
-static pid_t server_pid;
-
-void wait_ms(int ms)
-{
-	poll(NULL, 0, ms);
-}
 
 int fixture_run(Suite *s)
 {
@@ -47,16 +27,6 @@ int fixture_run(Suite *s)
 	failed = srunner_ntests_failed(r);
 	srunner_free(r);
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
-
-char *path_of(const char *name)
-{
-	static char path[8][128];
-	static unsigned i;
-	char *p = path[i++ % 8];
-
-	snprintf(p, sizeof(path[0]), "%s/%s", top, name);
-	return p;
 }
 
 /* --- messages ---------------------------------------------------------- */
@@ -81,146 +51,13 @@ bool logged(const char *text)
 
 void fixture_up(void)
 {
-	snprintf(top, sizeof(top), "/tmp/kvfs-test-meta.XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(top));
+	folder_up();
 	ck_assert_int_eq(log_to_file(path_of("log")), 0);
-}
-
-static int entry_remove(const char *path, const struct stat *st, int type,
-			struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	remove(path);
-	return 0;
 }
 
 void fixture_down(void)
 {
-	server_stop();
-	nftw(top, entry_remove, 16, FTW_DEPTH | FTW_PHYS);
-}
-
-/* --- the server -------------------------------------------------------- */
-
-static bool listening(const char *path)
-{
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	snprintf(a.sun_path, sizeof(a.sun_path), "%s", path);
-	return !connect(fd, (struct sockaddr *)&a, sizeof(a));
-}
-
-void server_start(const char *arg, ...)
-{
-	char *sock = path_of("redis.sock");
-	char *argv[32] = {"redis-server",
-			  "--port",
-			  "0",
-			  "--unixsocket",
-			  sock,
-			  "--dir",
-			  top,
-			  "--appendonly",
-			  "no",
-			  "--logfile",
-			  "redis.log",
-			  "--save",
-			  ""};
-	int n = 13;
-	va_list ap;
-
-	va_start(ap, arg);
-	for (; arg; arg = va_arg(ap, const char *))
-		argv[n++] = (char *)arg;
-	va_end(ap);
-	unlink(sock);
-	server_pid = fork();
-	ck_assert_int_ge(server_pid, 0);
-	if (!server_pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		execvp("redis-server", argv);
-		_exit(127);
-	}
-	WAIT_FOR(listening(sock));
-}
-
-void server_signal(int sig)
-{
-	ck_assert_int_eq(kill(server_pid, sig), 0);
-	if (sig == SIGSTOP) /* until it has stopped */
-		ck_assert_int_eq(waitpid(server_pid, NULL, WUNTRACED),
-				 server_pid);
-}
-
-void server_stop(void)
-{
-	if (!server_pid)
-		return;
-	kill(server_pid, SIGKILL);
-	waitpid(server_pid, NULL, 0);
-	server_pid = 0;
-}
-
-const char *server_url(void)
-{
-	static char url[128];
-
-	snprintf(url, sizeof(url), "unix://%s", path_of("redis.sock"));
-	return url;
-}
-
-static void reply_write(FILE *f, const struct redis_reply *r)
-{
-	int64_t v;
-
-	if (redis_reply_type(r) == REPLY_ARRAY) {
-		for (size_t i = 0; i < redis_reply_count(r); i++) {
-			if (i)
-				fputc(' ', f);
-			reply_write(f, redis_reply_at(r, i));
-		}
-	} else if (redis_reply_type(r) == REPLY_INTEGER) {
-		redis_reply_int(r, &v);
-		fprintf(f, "%lld", (long long)v);
-	} else {
-		fputs(redis_reply_text(r), f);
-	}
-}
-
-const char *server_text(const char *words)
-{
-	redis_reply_auto struct redis_reply *reply = NULL;
-	redis_cmd_auto struct redis_cmd c = {0};
-	static char *text;
-	struct redis *r;
-	struct url url;
-	const char *why;
-	size_t n;
-	FILE *f;
-	int err;
-	struct redis_config config = {.url = &url, .name = "test"};
-
-	ck_assert_int_eq(url_parse(&url, server_url(), &why), 0);
-	ck_assert_int_eq(redis_open(&r, &config, clock_now_ns() + 5 * NS_PER_S),
-			 0);
-	redis_cmd_words(&c, words);
-	err = redis_call(r, REDIS_WAIT, clock_now_ns() + 5 * NS_PER_S, &c,
-			 &reply);
-	ck_assert_int_eq(err, 0);
-	redis_close(r);
-	free(text);
-	f = open_memstream(&text, &n);
-	reply_write(f, reply);
-	fclose(f);
-	return text;
-}
-
-int64_t server_int(const char *words)
-{
-	return atoll(server_text(words));
+	folder_down();
 }
 
 /* --- scans ------------------------------------------------------------- */

@@ -3,8 +3,8 @@
 #define KVFS_TESTS_META_FIXTURE_H
 
 /*
- * A redis-server of the test's own on a unix socket, and nodes: a struct meta
- * each, over a local index that is a table in memory.
+ * A redis-server of the test's own, and nodes: a struct meta each, over a local
+ * index that is a table in memory.
  */
 
 #include <pthread.h>
@@ -15,6 +15,7 @@
 
 #include "meta/kv.h"
 #include "meta/meta.h"
+#include "redis_fixture.h"
 
 void fixture_up(void);
 void fixture_down(void);
@@ -23,19 +24,6 @@ struct Suite;
 /** fixture_run - run the suite and free it; what main returns: 77 where there
  *  is no redis-server. */
 int fixture_run(struct Suite *s);
-
-/* A path in the test's folder; good for a few calls. */
-char *path_of(const char *name);
-
-/* --- the server: arguments after the fixture's own, ended by NULL ------- */
-void server_start(const char *arg, ...);
-void server_stop(void); /* SIGKILL */
-void server_signal(int sig);
-const char *server_url(void);
-/** server_text - one command, words parted by blanks; the reply as text:
- *  arrays are joined by blanks. Good until the next call. */
-const char *server_text(const char *words);
-int64_t server_int(const char *words);
 
 /* --- a node ------------------------------------------------------------ */
 
@@ -88,20 +76,8 @@ void scan_measure(void);
  *  waits for it, and ends the measuring. */
 double scan_pauses(void);
 
-/* --- waiting and messages ---------------------------------------------- */
+/* --- messages ---------------------------------------------------------- */
 
-/* Until it holds, at most a minute. */
-#define WAIT_FOR(condition)                                        \
-	do {                                                       \
-		int64_t wait_end = clock_now_ns() + 60 * NS_PER_S; \
-		while (!(condition)) {                             \
-			ck_assert_msg(clock_now_ns() < wait_end,   \
-				      "never: " #condition);       \
-			wait_ms(2);                                \
-		}                                                  \
-	} while (0)
-
-void wait_ms(int ms);
 /** logged - did a line with this text appear? */
 bool logged(const char *text);
 unsigned logged_count(const char *text);

@@ -820,8 +820,8 @@ START_TEST(a_dead_writer_is_replaced)
 	struct ckpt_attr a;
 
 	node_down();
-	server_do("FLUSHALL");
-	server_do("SET kvfs:{n}:inc 1000");
+	server_text("FLUSHALL");
+	server_text("SET kvfs:{n}:inc 1000");
 	node_up();
 	server_setrange("i2", 72, &dead, 4);
 	ck_assert_int_eq(ckpt_open_write(meta, 0, f, &a), 0);

@@ -99,8 +99,8 @@ START_TEST(a_killed_redis_that_comes_back_empty_gets_the_tree_again)
 	grow("d");
 	before = tree_dump();
 	seq = logged_seq();
-	server_kill();
-	server_start();
+	server_stop();
+	server_start(NULL);
 
 	make(ROOT, "after", F); /* waits for the reload */
 	ck_assert_int_eq(
@@ -122,12 +122,12 @@ START_TEST(a_flushed_redis_is_filled_again_and_readers_see_no_hole)
 
 	grow("d");
 	before = tree_dump();
-	server_do("FLUSHALL");
+	server_text("FLUSHALL");
 	same_as(before);
 
 	before = tree_dump();
 	node_down();
-	server_do("FLUSHALL");
+	server_text("FLUSHALL");
 	node_up();
 	ck_assert_int_eq(look_err(ROOT, "d"), 0);
 	same_as(before);
@@ -139,12 +139,12 @@ START_TEST(a_redis_that_was_rolled_back_is_brought_forward)
 	char *before;
 
 	grow("old");
-	server_do("SAVE");
+	server_text("SAVE");
 	grow("new");
 	make(ROOT, "last", D);
 	before = tree_dump();
-	server_kill();
-	server_start(); /* reads dump.rdb: a tree, an older one */
+	server_stop();
+	server_start(NULL); /* reads dump.rdb: a tree, an older one */
 
 	same_as(before);
 	ck_assert_int_eq(look_err(ROOT, "new"), 0);
@@ -163,7 +163,7 @@ START_TEST(a_restarted_daemon_and_an_intact_redis_go_on_without_a_reload)
 	before = tree_dump();
 	seq = logged_seq();
 	node_down();
-	server_do("SET kvfs:{c}:canary 1"); /* a reload would wipe it */
+	server_text("SET kvfs:{c}:canary 1"); /* a reload would wipe it */
 	node_up();
 	ck_assert_uint_eq(server_int("EXISTS kvfs:{c}:canary"), 1);
 	ck_assert_uint_eq(logged_seq(), seq);
@@ -175,7 +175,7 @@ START_TEST(a_silent_redis_is_an_error_in_time_and_heals)
 {
 	int64_t start = clock_now_ns();
 
-	server_do("CLIENT PAUSE 1500 ALL");
+	server_text("CLIENT PAUSE 1500 ALL");
 	{
 		struct ckpt_attr a;
 		struct ckpt_attr set = {.mode = F};
@@ -198,7 +198,7 @@ START_TEST(what_ran_after_its_caller_gave_up_is_in_the_log_all_the_same)
 	struct ckpt_attr a, set = {.mode = F};
 	char *before;
 
-	server_do("CLIENT PAUSE 700 ALL");
+	server_text("CLIENT PAUSE 700 ALL");
 	ck_assert_int_eq(ckpt_create(meta, clock_now_ns() + 100 * NS_PER_MS,
 				     ROOT, "late", &set, NULL, &a),
 			 -EIO);
@@ -206,7 +206,7 @@ START_TEST(what_ran_after_its_caller_gave_up_is_in_the_log_all_the_same)
 	ck_assert_int_eq(look_err(ROOT, "late"), 0);
 
 	before = tree_dump();
-	server_do("FLUSHALL");
+	server_text("FLUSHALL");
 	same_as(before);
 }
 END_TEST
@@ -219,7 +219,7 @@ START_TEST(two_clusters_are_not_mixed)
 	grow("ours");
 	before = tree_dump();
 	node_down();
-	server_do("FLUSHALL");
+	server_text("FLUSHALL");
 	ck_assert_int_eq(node_try("other", NULL, &meta), 0);
 	make(ROOT, "theirs", F);
 	ck_assert_int_eq(node_try("state", NULL, &other), -EINVAL);
@@ -251,7 +251,7 @@ START_TEST(a_node_without_a_log_takes_the_tree_that_is_there)
 	ck_assert_int_eq(node_try("other", NULL, &meta), 0);
 	make(ROOT, "x", D);
 	ck_assert_int_eq(ckpt_rmdir(meta, 0, ROOT, "x", NOW, NULL), 0);
-	server_do("FLUSHALL");
+	server_text("FLUSHALL");
 	same_as(before);
 }
 END_TEST
@@ -456,7 +456,7 @@ START_TEST(a_torn_tail_is_cut_off_and_what_came_before_is_kept)
 	whole = log_bytes();
 	make(ROOT, "torn", F);
 	node_down();
-	server_do("FLUSHALL");
+	server_text("FLUSHALL");
 	fd = state_open("ckpt.log", O_RDWR);
 	ck_assert_int_eq(ftruncate(fd, whole + 1 + _i * 17), 0);
 	close(fd);
@@ -497,7 +497,7 @@ START_TEST(damage_in_the_middle_is_mended_from_redis)
 
 	ck_assert_int_eq(files_like(".bad-"), 0);
 	ck_assert_int_eq(files_like("ckpt.snap"), 1);
-	server_do("FLUSHALL");
+	server_text("FLUSHALL");
 	same_as(before);
 }
 END_TEST
@@ -517,7 +517,7 @@ START_TEST(damage_that_nobody_can_mend_is_refused_until_a_person_decides)
 	grow("late");
 	node_down();
 	log_flip(half + 30);
-	server_do("FLUSHALL");
+	server_text("FLUSHALL");
 
 	ck_assert_int_eq(node_try("state", NULL, &m), -EUCLEAN);
 	ck_assert_int_eq(node_try("state", NULL, &m), -EUCLEAN);
@@ -562,7 +562,7 @@ START_TEST(records_that_the_daemon_missed_are_fetched_from_redis)
 	}
 	meta_close(other);
 	if (_i == 2)
-		server_do("DEL kvfs:{c}:log");
+		server_text("DEL kvfs:{c}:log");
 	if (_i != 1)
 		node_up();
 	else
@@ -571,7 +571,7 @@ START_TEST(records_that_the_daemon_missed_are_fetched_from_redis)
 	wait_alone();
 
 	before = tree_dump();
-	server_do("FLUSHALL");
+	server_text("FLUSHALL");
 	same_as(before);
 	ck_assert_int_eq(look_err(ROOT, "missed699"), 0);
 }
@@ -623,12 +623,12 @@ START_TEST(the_log_of_many_threads_is_the_tree)
 	node_down();
 	node_up();
 	before = tree_dump();
-	server_do("FLUSHALL");
+	server_text("FLUSHALL");
 	same_as(before);
 	before = tree_dump();
 	node_down();
-	server_kill();
-	server_start();
+	server_stop();
+	server_start(NULL);
 	node_up();
 	same_as(before);
 }
@@ -655,12 +655,12 @@ START_TEST(a_snapshot_taken_under_load_loses_nothing)
 	node_up();
 	ck_assert_int_eq(files_like("ckpt.log"), 1);
 	before = tree_dump();
-	server_do("FLUSHALL");
+	server_text("FLUSHALL");
 	same_as(before);
 	before = tree_dump();
 	node_down();
-	server_kill();
-	server_start();
+	server_stop();
+	server_start(NULL);
 	node_up();
 	same_as(before);
 }
@@ -697,13 +697,13 @@ START_TEST(an_unfinished_snapshot_does_no_harm)
 	node_down();
 	ck_assert_int_eq(files_like("ckpt.log"), 2);
 	ck_assert_int_eq(files_like("ckpt.snap.tmp"), 1);
-	server_do("FLUSHALL");
+	server_text("FLUSHALL");
 	node_up();
 	before = tree_dump();
 	ck_assert_int_eq(look_err(ROOT, "e"), 0);
 	ck_assert_int_eq(ckpt_compact(meta->ckpt), 0);
 	ck_assert_int_eq(files_like("ckpt.log"), 1);
-	server_do("FLUSHALL");
+	server_text("FLUSHALL");
 	same_as(before);
 	free(snap);
 }
@@ -719,7 +719,7 @@ START_TEST(files_kept_open_by_a_daemon_that_is_gone_are_freed_at_mount)
 	ck_assert_int_eq(ckpt_getattr(meta, 0, f, &a), 0);
 	node_down();
 	if (_i)
-		server_do("FLUSHALL");
+		server_text("FLUSHALL");
 	node_up();
 	ck_assert_int_eq(ckpt_getattr(meta, 0, f, &a), -ESTALE);
 	ck_assert_uint_eq(count_inos(), 1);
@@ -742,7 +742,7 @@ START_TEST(a_full_disk_is_an_error_and_the_log_stays_whole)
 	ck_assert_int_eq(ckpt_log_sync(meta), 0);
 	before = tree_dump();
 	node_down();
-	server_do("FLUSHALL");
+	server_text("FLUSHALL");
 	node_up();
 	ck_assert_int_eq(look_err(ROOT, "x"), 0);
 	same_as(before);
