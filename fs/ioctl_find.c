@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <endian.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,17 +103,17 @@ static bool is_block(struct kv *kv, struct kv_node *node)
 	       !kv_try_commit(kv, kv_file(node));
 }
 
-/* Lock held. Nearly always that is all of them. */
-static void find_here(struct kv *kv, struct kv_dir *dir,
-		      const struct ioctl_some *some, unsigned n, uint8_t *bits,
-		      unsigned at)
+/* Lock held. A bit each; nearly always that is all of them. */
+static uint64_t find_here(struct kv *kv, struct kv_dir *dir,
+			  const struct ioctl_some *some, unsigned n)
 {
 	struct kv_node *nodes[KV_FIND_MAX];
+	uint64_t here = 0;
 
 	kv_find_some(kv, dir, some->names, n, nodes);
 	for (unsigned i = 0; i < n; i++)
-		if (is_here(nodes[i]))
-			set_bit(bits, at + i);
+		here |= (uint64_t)is_here(nodes[i]) << i;
+	return here;
 }
 
 /* Lock held. 0: its bit is as it should be; -EAGAIN: that is not known here. */
@@ -136,9 +137,9 @@ static int some_here(struct kv *kv, const struct kv_caller *who,
 		     unsigned n, uint8_t *bits, unsigned at)
 {
 	int err = kv_may_reach(who, dir);
+	uint64_t here = err ? 0 : htole64(find_here(kv, dir, some, n));
 
-	if (!err)
-		find_here(kv, dir, some, n, bits, at);
+	memcpy(bits + at / 8, &here, (n + 7) / 8);
 	for (unsigned i = 0; i < n && !err; i++)
 		if (!has_bit(bits, at + i))
 			err = look(kv, who, dir, &some->names[i], bits, at + i);
@@ -161,7 +162,7 @@ static int exists_here(struct call *c, struct find *q, uint8_t *bits)
 		err = some_here(kv, &who, dir, &some, n, bits, at);
 		pthread_mutex_unlock(&kv->lock);
 		at += n;
-	} while (!err && n);
+	} while (!err && n == KV_FIND_MAX);
 	return err == -EACCES ? 0 : err;
 }
 

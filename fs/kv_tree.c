@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #include "base/clock.h"
@@ -56,11 +57,20 @@ static uint64_t hash(const struct kv_dir *dir, const char *name, size_t n)
 	return XXH3_64bits_withSeed(name, n, (uint64_t)(uintptr_t)dir >> 4);
 }
 
+/* Most names are short: most are compared without a call. */
+static bool is_same(const char *a, const char *b, size_t n)
+{
+	for (; n >= 16; n -= 16, a += 16, b += 16)
+		if (memcmp(a, b, 16))
+			return false;
+	return !n || !memcmp(a, b, n);
+}
+
 static struct kv_node *find_in(struct kv_node *node, const struct kv_dir *dir,
 			       const char *name, size_t n)
 {
 	while (node && (node->parent != &dir->node || node->name_len != n ||
-			memcmp(node->name, name, n)))
+			!is_same(node->name, name, n)))
 		node = node->hash_next;
 	return node;
 }
@@ -185,7 +195,7 @@ void kv_link_node(struct kv *kv, struct kv_node *node)
 	struct kv_dir *dir = kv_dir(node->parent);
 	struct kv_node **slot;
 
-	if (kv->n_nodes++ > kv->table_mask)
+	if (kv->n_nodes++ > kv->table_mask / 2)
 		grow(kv);
 	slot = slot_of(kv, node);
 	node->hash_next = *slot;

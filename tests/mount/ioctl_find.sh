@@ -70,6 +70,16 @@ digests_are_lower_case_hex_and_a_suffix() {
 	refused "$EINVAL" _ioctl -x .bin "$KV/n" exists a
 }
 
+names_that_differ_in_their_end_are_told_apart() {
+	mkdir "$KV/n/like"
+	seq -f %035g 400 >"$T/like"
+	for name in $(awk 'NR % 2' "$T/like"); do
+		echo >"$KV/n/like/$name"
+	done
+	expect 'found' "$(_ioctl "$KV/n/like" exists - <"$T/like")" \
+		"0 400 200 1 $(printf '10%.0s' {1..200})"
+}
+
 _a_line_less_than() { sed '$d' "$1"; }
 as_many_as_fit_and_not_one_more() {
 	_names 2001 >"$T/names"
