@@ -103,6 +103,10 @@ static inline bool ioctl_move_fits(const struct kvfs_ioc_move *move,
 	return move->at <= length_bytes &&
 	       move->length <= length_bytes - move->at;
 }
+/** ioctl_pins_take - n pins out of the left bytes at *at, which then begin
+ *  behind them. Returns: them, or NULL: so many are not there. */
+const struct kvfs_ioc_pin *ioctl_pins_take(const char **at, size_t *left,
+					   uint32_t n);
 /** ioctl_names_next - true while there is one; a digest's lies in `names`. */
 bool ioctl_names_next(struct ioctl_names *names, struct kv_name *name);
 

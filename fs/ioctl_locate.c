@@ -47,12 +47,13 @@ static int locate_init(struct locate *q, struct call *c,
 		       const struct kv_caller *who)
 {
 	struct kvfs_ioc_locate in;
-	size_t before;
+	const char *at = (const char *)c->value + sizeof(in);
+	size_t left = c->size - sizeof(in);
 	int err;
 
 	memcpy(&in, c->value, sizeof(in));
-	before = sizeof(in) + in.n_unpin * sizeof(struct kvfs_ioc_pin);
-	if (in.flags & ~KVFS_IOC_FETCH || in.reserved || before > c->size ||
+	if (in.flags & ~KVFS_IOC_FETCH || in.reserved ||
+	    !ioctl_pins_take(&at, &left, in.n_unpin) ||
 	    (in.deadline_ms && !(in.flags & KVFS_IOC_FETCH)))
 		return -EINVAL;
 	*q = (struct locate){.c = c,
@@ -63,9 +64,7 @@ static int locate_init(struct locate *q, struct call *c,
 	if (in.deadline_ms &&
 	    c->start_ns + in.deadline_ms * NS_PER_MS < q->deadline)
 		q->deadline = c->start_ns + in.deadline_ms * NS_PER_MS;
-	err = ioctl_names_init(&q->names, &in.names,
-			       (const char *)c->value + before,
-			       c->size - before);
+	err = ioctl_names_init(&q->names, &in.names, at, left);
 	q->answer_bytes =
 		sizeof(*q->answer) + q->n * sizeof(struct kvfs_ioc_block);
 	if (!err && q->answer_bytes > c->room)
@@ -423,13 +422,14 @@ static uint32_t drop_pins(struct call *c, const struct kvfs_ioc_pin *pin,
 static void drop_pins_before(struct call *c)
 {
 	struct kvfs_ioc_locate in;
+	const char *at = (const char *)c->value + sizeof(in);
+	size_t left = c->size - sizeof(in);
+	const struct kvfs_ioc_pin *pins;
 
 	memcpy(&in, c->value, sizeof(in));
-	if (in.n_unpin &&
-	    in.n_unpin <= (c->size - sizeof(in)) / sizeof(struct kvfs_ioc_pin))
-		drop_pins(c,
-			  (const void *)((const char *)c->value + sizeof(in)),
-			  in.n_unpin);
+	pins = ioctl_pins_take(&at, &left, in.n_unpin);
+	if (pins && in.n_unpin)
+		drop_pins(c, pins, in.n_unpin);
 }
 
 void ioctl_do_locate(struct call *c)

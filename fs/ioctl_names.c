@@ -70,6 +70,18 @@ int ioctl_moves_init(struct ioctl_names *names, const struct kvfs_ioc_names *in,
 	return err;
 }
 
+const struct kvfs_ioc_pin *ioctl_pins_take(const char **at, size_t *left,
+					   uint32_t n)
+{
+	const struct kvfs_ioc_pin *pins = (const void *)*at;
+
+	if (n > *left / sizeof(*pins))
+		return NULL;
+	*at += n * sizeof(*pins);
+	*left -= n * sizeof(*pins);
+	return pins;
+}
+
 typedef uint8_t bytes8 __attribute__((vector_size(8)));
 typedef uint8_t bytes16 __attribute__((vector_size(16)));
 typedef uint16_t words8 __attribute__((vector_size(16)));

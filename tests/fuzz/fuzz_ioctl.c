@@ -39,34 +39,61 @@ static void check_some(struct ioctl_names one, struct ioctl_names many)
 	fuzz_must(!ioctl_names_next(&one, &name));
 }
 
-static void check_names(const char *request, size_t size)
+static void check_names(const struct kvfs_ioc_names *in, const char *packed,
+			size_t left)
 {
-	struct kvfs_ioc_find in;
-	const char *packed = request + sizeof(in);
+	const char *end = packed + left;
 	struct ioctl_names names;
 	struct kv_name name;
 	uint32_t n = 0;
 
-	if (size < sizeof(in))
-		return;
-	memcpy(&in, request, sizeof(in));
-	if (ioctl_names_init(&names, &in.names, packed, size - sizeof(in)))
+	if (ioctl_names_init(&names, in, packed, left))
 		return;
 	check_some(names, names);
 	for (; ioctl_names_next(&names, &name); n++) {
 		fuzz_must(name.len && name.len <= POOL_PATH_MAX);
 		fuzz_must(kv_match_is_path(name.text, name.len));
-		if (in.names.digest_bytes) {
+		if (in->digest_bytes) {
 			fuzz_must(name.text == names.name);
 			check_hex(name.text, names.at - names.digest_bytes,
 				  names.digest_bytes);
 		} else {
 			fuzz_must(name.text >= packed &&
-				  name.text + name.len < request + size);
+				  name.text + name.len < end);
 		}
 	}
-	fuzz_must(n == in.names.n && n <= KVFS_IOC_NAMES_MAX);
-	fuzz_must(names.at == request + size);
+	fuzz_must(n == in->n && n <= KVFS_IOC_NAMES_MAX);
+	fuzz_must(names.at == end);
+}
+
+static void check_find(const char *request, size_t size)
+{
+	struct kvfs_ioc_find in;
+
+	if (size < sizeof(in))
+		return;
+	memcpy(&in, request, sizeof(in));
+	check_names(&in.names, request + sizeof(in), size - sizeof(in));
+}
+
+/* The pins that it gives back lie in the request, the names behind them. */
+static void check_locate(const char *request, size_t size)
+{
+	struct kvfs_ioc_locate in;
+	const char *at = request + sizeof(in);
+	size_t left = size - sizeof(in);
+	const struct kvfs_ioc_pin *pins;
+
+	memcpy(&in, request, sizeof(in));
+	pins = ioctl_pins_take(&at, &left, in.n_unpin);
+	if (!pins) {
+		fuzz_must(left < in.n_unpin * sizeof(*pins));
+		return;
+	}
+	fuzz_must((const char *)pins == request + sizeof(in));
+	fuzz_must(at == (const char *)(pins + in.n_unpin));
+	fuzz_must(at + left == request + size);
+	check_names(&in.names, at, left);
 }
 
 /* What may be moved lies in the request, and then in the buffer. */
@@ -128,8 +155,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 			check_get(request, size);
 		else if (_IOC_NR(cmd) == _IOC_NR(KVFS_IOC_PUT(0)))
 			check_put(request, size);
+		else if (_IOC_NR(cmd) == _IOC_NR(KVFS_IOC_LOCATE(0)))
+			check_locate(request, size);
 		else
-			check_names(request, size);
+			check_find(request, size);
 	}
 	free(request);
 	return 0;
@@ -145,6 +174,25 @@ static void seed(unsigned cmd, struct kvfs_ioc_names names, const char *packed,
 	at = mempcpy(bytes, &cmd, sizeof(cmd));
 	at = mempcpy(at, &find, sizeof(find));
 	at = mempcpy(at, packed, n);
+	fuzz_seed(bytes, (size_t)(at - bytes));
+}
+
+static void seed_locate(uint32_t n_unpin)
+{
+	struct kvfs_ioc_pin pins[] = {{1, 2}, {3, 4}};
+	struct kvfs_ioc_locate locate = {
+		.head = ioctl_head(sizeof(locate) + sizeof(pins) + 4),
+		.flags = KVFS_IOC_FETCH,
+		.n_unpin = n_unpin,
+		.names = {.n = 2},
+	};
+	unsigned cmd = KVFS_IOC_LOCATE(256);
+	char bytes[256], *at;
+
+	at = mempcpy(bytes, &cmd, sizeof(cmd));
+	at = mempcpy(at, &locate, sizeof(locate));
+	at = mempcpy(at, pins, sizeof(pins));
+	at = mempcpy(at, "a\0b", 4);
 	fuzz_seed(bytes, (size_t)(at - bytes));
 }
 
@@ -210,6 +258,8 @@ void fuzz_seeds(void)
 	seed(KVFS_IOC_EXISTS(2000),
 	     (struct kvfs_ioc_names){.n = 70, .digest_bytes = 20}, many,
 	     sizeof(many));
+	seed_locate(2);
+	seed_locate(UINT32_MAX);
 	seed_get();
 	seed_put();
 	seed(KVFS_IOC_EXISTS(64), (struct kvfs_ioc_names){.n = 0}, "", 0);
