@@ -31,7 +31,8 @@ static int ask(const struct kvfs *k, const struct kvfs_names *names,
 
 	r->find = (struct kvfs_ioc_find){.flags = flags};
 	n = gds_names_pack(names, first, KVFS_IOC_NAMES_MAX, &r->find.names,
-			   &r->find + 1, sizeof(*r) - sizeof(r->find), &bytes);
+			   &r->find + 1, sizeof(r->bytes) - sizeof(r->find),
+			   &bytes);
 	if (n < 0)
 		return n;
 	bytes += sizeof(r->find);

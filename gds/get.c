@@ -84,7 +84,7 @@ static int locate(struct kvfs *k, const struct kvfs_names *names,
 		.n_unpin = n_unpin,
 	};
 	n = gds_names_pack(names, first, LOCATE_MAX, &r->locate.names,
-			   r->bytes + bytes, sizeof(*r) - bytes, &packed);
+			   r->bytes + bytes, sizeof(r->bytes) - bytes, &packed);
 	if (n < 0) {
 		memmove(&r->pins + 1, pins_before(r), pins);
 		if (n_unpin)

@@ -164,7 +164,7 @@ struct kvfs_holder {
  *          NULL
  * @found:  the counts; set only on success
  *
- * Shape:   one call of the daemon for up to 2,000 names, 1,020 digests of 16
+ * Shape:   one call of the daemon for up to 2,000 names, 1,022 digests of 16
  *          bytes; it asks Redis at most once for each such call. A file that
  *          is still being written, or that the caller may not read, is not
  *          there.

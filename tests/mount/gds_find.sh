@@ -48,6 +48,19 @@ long_paths_fill_more_requests() {
 		"$HELPERS/gds" "$KV/n" "$T/long"
 }
 
+requests_may_be_full_to_the_last_byte() {
+	local i last way=$(printf %0200d 1)
+	for i in {1..40}; do printf '%s/%0198d\n' "$way" "$i"; done >"$T/names"
+	for last in {130..170}; do # 16,332 bytes of names to 16,372
+		printf '%s/%0*d\n' "$way" "$last" 0 | cat "$T/names" - >"$T/full"
+		expect "$last" "$(_gds "$KV/n" exists <"$T/full")" \
+			"0 0 0 $(printf %041d 0)"
+		expect "$last" "$(_gds "$KV/n" get <"$T/full" 2>&1 |
+			sed 's,.*: ,,' | sort -u)" \
+			'No such file or directory'
+	done
+}
+
 digests_are_names() {
 	local none=${DIGEST/ab/ba}
 	expect 'with suffix' "$(printf '%s\n' "$DIGEST" "$none" |

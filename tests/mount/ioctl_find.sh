@@ -87,9 +87,9 @@ as_many_as_fit_and_not_one_more() {
 		cut -c1-20)" '0 2000 4 3 111010000'
 	refused "$EINVAL" bash -c '"$1" "$2" exists - <"$3"' - \
 		"$HELPERS/ioctl" "$KV/n" "$T/names"
-	seq 1 1021 | awk '{ printf "%032x\n", $1 }' >"$T/digests"
+	seq 1 1022 | awk '{ printf "%032x\n", $1 }' >"$T/digests"
 	expect 'digests' "$(_ioctl -d 16 -R 16383 "$KV/n" exists - \
-		<"$T/digests" | cut -d' ' -f1-4)" '0 1021 0 0'
+		<"$T/digests" | cut -d' ' -f1-4)" '0 1022 0 0'
 	refused "$EMSGSIZE" _ioctl -R 36 "$KV/n" match b0
 }
 
