@@ -198,6 +198,27 @@ a_node_whose_blocks_are_younger_is_offered_nothing() {
 	_clear young b000{100..362}
 }
 
+# The fault: node 1 does not go by what it heard of them. Whoever is asked does.
+a_node_whose_blocks_are_younger_takes_nothing() {
+	local i
+	_namespace younger
+	_store 1 younger 100 60
+	node_kill 1
+	KVFS_FAULT=remote.offer:1+ node_mount 1
+	all_know 3
+	for i in 2 3; do
+		_store $i younger ${i}00 63
+	done
+	wait_for '_is_known_full 1 2 && _is_known_full 1 3'
+	_store 1 younger 160 20
+	wait_for '[ "$(_count 1 offers_refused)" -gt 0 ]'
+	expect 'taken' "$(_count 1 offers_taken)" 0
+	node_kill 1
+	node_mount 1
+	all_know 3
+	_clear younger b000{100..362}
+}
+
 _lost() { # NAME HIGHEST: how many no node has
 	local dir k n=0
 	dir=$(kv 3)/$1
