@@ -188,6 +188,26 @@ another_holder_serves_when_the_first_is_stopped() {
 
 _count() { awk -v n="kvfs_$1" '$1 == n { print $2 }' "$(mnt 2)/.kvfs/stats"; }
 
+# It counts as a holder up to its TTL, and who asks it waits for it.
+a_node_that_is_lost_is_asked_last() {
+	local timeouts
+	mkdir "$(kv 1)/n/lost"
+	blocks -n 10 -s $BYTES store "$(kv 1)/n/lost"
+	_settled 1
+	"$KVFS" prefetch --quiet "$(kv 3)"/n/lost/*
+	_settled 3
+	put_published "$(kv 1)/n/linked" $BYTES 1
+	holds_soon "$(kv 2)/n/linked" $BYTES 1
+	timeouts=$(_count remote_timeouts_total)
+	on 1 iptables -A INPUT -p tcp --syn -j DROP
+	node_kill 1
+	wait_for '[ "$(blocks -n 10 -s $BYTES -t $LIMIT check "$(kv 2)/n/lost")" = "present 10 absent 0" ]'
+	expect 'timeouts' "$(_count remote_timeouts_total)" "$timeouts"
+	node_heal 1
+	node_mount 1
+	all_know 3
+}
+
 _drop_between_1_and_2() {
 	on 1 iptables -A INPUT -s 10.77.0.12 -j DROP &&
 		on 1 iptables -A OUTPUT -d 10.77.0.12 -j DROP
