@@ -112,6 +112,12 @@ what_is_no_request_is_refused() {
 	done
 }
 
+every_bit_size_and_version_of_every_request_is_checked() {
+	expect 'taken' "$("$HELPERS/requests" "$KV/n")" ''
+	wait_for '[ "$(stat_of kvfs_lent_frames)" = 0 ]'
+	wait_for '[ "$(stat_of kvfs_buffers)" = 0 ]'
+}
+
 what_is_no_command_is_refused() {
 	local c
 	for c in 0xc01fd702 0xc020d7ff 0x4020d702 0x8020d702 0xc020d602 \
