@@ -20,8 +20,9 @@
 #define CHECK_TICK_NS (50 * NS_PER_MS)
 #define CHECK_TICKS 20u /* then a failing check is tried each TICK */
 #define LETGO_NS NS_PER_S
-/* A node that lives notices within a heartbeat that it is asked. */
-#define ELECT_MS 5000u
+/* A node that lives notices within a heartbeat that it is asked; and a call
+ * that waits for the end of it is answered within the default deadline. */
+#define ELECT_MS 4000u
 
 static bool is_doubted(enum ckpt_state state)
 {

@@ -268,6 +268,20 @@ START_TEST(the_best_live_keeper_fills_it_if_the_newest_stays_away)
 }
 END_TEST
 
+/* Half a second for the way back to Redis and for filling it. */
+START_TEST(a_call_that_waits_for_an_election_sees_its_end_within_the_deadline)
+{
+	int64_t left;
+
+	deadline_ms = 0; /* the default */
+	nodes_up(1);
+	left = meta_deadline(node[0]->meta, 0) - clock_now_ns();
+
+	ck_assert_int_le(node[0]->meta->ckpt->elect_ms, left / NS_PER_MS - 500);
+	deadline_ms = 10000;
+}
+END_TEST
+
 /* --- who keeps it ------------------------------------------------------ */
 
 START_TEST(three_keep_it_and_a_fourth_takes_the_place_of_one_that_left)
@@ -460,6 +474,7 @@ int main(void)
 		a_start_that_knows_of_a_newer_log_waits_for_it_and_says_so,
 		a_person_may_go_on_without_the_newest_log,
 		the_best_live_keeper_fills_it_if_the_newest_stays_away,
+		a_call_that_waits_for_an_election_sees_its_end_within_the_deadline,
 		three_keep_it_and_a_fourth_takes_the_place_of_one_that_left,
 		a_fourth_takes_the_place_of_one_that_died,
 		who_is_no_keeper_fills_nothing,
