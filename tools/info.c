@@ -186,15 +186,14 @@ static int show(const struct info_args *a, const char *path, char *value)
 {
 	struct mount_entry m;
 	struct stat st;
+	int status;
 
 	if (lstat(path, &st))
 		return verb_fail(errno == ENOENT ? EXIT_NEGATIVE : EXIT_TROUBLE,
 				 "%s: %s", path, strerror(errno));
-	if (mountinfo_of(path, &m))
-		return verb_fail(EXIT_TROUBLE,
-				 "%s: not in a kvfs; 'kvfs status' lists what "
-				 "is mounted",
-				 path);
+	status = verb_mount_of(path, &m);
+	if (status)
+		return status;
 	if (a->json)
 		print_json(path, &st, value);
 	else

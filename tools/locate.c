@@ -44,12 +44,10 @@ static int locate(const struct locate_args *a, const char *path)
 	struct mount_entry m;
 	struct stat st;
 	ssize_t n;
+	int status = verb_mount_of(path, &m);
 
-	if (mountinfo_of(path, &m))
-		return verb_fail(EXIT_TROUBLE,
-				 "%s: not in a kvfs; 'kvfs status' lists what "
-				 "is mounted",
-				 path);
+	if (status)
+		return status;
 	n = property_get(path, "holders", holders, sizeof(holders));
 	if (n == -ENOENT || n == -ESTALE ||
 	    (!n && !lstat(path, &st) && st.st_size))

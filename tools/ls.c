@@ -241,16 +241,10 @@ static void put_summary(const struct ls *ls)
 static void list(struct ls *ls, const char *path)
 {
 	struct mount_entry m;
-	int rc = mountinfo_of(path, &m);
+	int status = verb_mount_of(path, &m);
 
-	if (rc == -ENODEV)
-		ls->status = verb_fail(EXIT_TROUBLE,
-				       "%s: not in a kvfs; 'kvfs status' lists "
-				       "what is mounted",
-				       path);
-	else if (rc)
-		ls->status =
-			verb_fail(EXIT_TROUBLE, "%s: %s", path, strerror(-rc));
+	if (status)
+		ls->status = status;
 	else
 		walk(path, ls->args->deep, visit, ls);
 	put_sorted(ls);

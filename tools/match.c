@@ -35,7 +35,7 @@ static int find_namespace(const char *path, struct question *q)
 	struct mount_entry m;
 	const char *rest;
 	struct stat st;
-	int err = mountinfo_resolve(path, resolved);
+	int err = mountinfo_resolve(path, resolved), status;
 
 	if (!err && stat(resolved, &st))
 		err = -errno;
@@ -43,11 +43,9 @@ static int find_namespace(const char *path, struct question *q)
 		err = -ENOTDIR;
 	if (err)
 		return verb_fail(EXIT_TROUBLE, "%s: %s", path, strerror(-err));
-	if (mountinfo_of(resolved, &m))
-		return verb_fail(EXIT_TROUBLE,
-				 "%s: not in a kvfs; 'kvfs status' lists what "
-				 "is mounted",
-				 path);
+	status = verb_mount_of(resolved, &m);
+	if (status)
+		return status;
 	rest = resolved + strlen(m.mountpoint);
 	if (strncmp(rest, "/kv/", 4) || !rest[4])
 		return verb_fail(EXIT_TROUBLE,

@@ -247,14 +247,11 @@ static uint64_t count(const struct order *o, char **paths)
 static int check(char **paths)
 {
 	struct mount_entry m;
+	int status = EXIT_FINE;
 
-	for (; *paths; paths++)
-		if (mountinfo_of(*paths, &m))
-			return verb_fail(EXIT_TROUBLE,
-					 "%s: not in a kvfs; 'kvfs status' "
-					 "lists what is mounted",
-					 *paths);
-	return EXIT_FINE;
+	for (; *paths && !status; paths++)
+		status = verb_mount_of(*paths, &m);
+	return status;
 }
 
 int order_run(struct order *o, char **paths)

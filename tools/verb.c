@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include "tools/verb.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "tools/mountinfo.h"
 #include "tools/term.h"
 
 #define TEXT_WIDTH 78 /* of help */
@@ -124,4 +126,19 @@ int verb_call(const struct verb *v, int argc, char **argv)
 	}
 	status = check_operands(v, argc - first, argv + first);
 	return status ? status : v->run(args, argv + first);
+}
+
+int verb_mount_of(const char *path, struct mount_entry *m)
+{
+	int err = mountinfo_of(path, m);
+
+	if (!err)
+		return EXIT_FINE;
+	if (err == -ENODEV)
+		return verb_fail(EXIT_TROUBLE,
+				 "%s: not in a kvfs; 'kvfs status' lists what "
+				 "is mounted",
+				 path);
+	return verb_fail(err == -ENOENT ? EXIT_NEGATIVE : EXIT_TROUBLE,
+			 "%s: %s", path, strerror(-err));
 }

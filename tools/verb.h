@@ -10,6 +10,8 @@
 
 #include "tools/options.h"
 
+struct mount_entry;
+
 /* What the command's exit status means; `kvfs help` prints it. */
 enum {
 	EXIT_FINE = 0,
@@ -72,5 +74,10 @@ void verb_help_print(const struct verb *v);
  */
 int verb_fail(int status, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/** verb_mount_of - the kvfs that a path lies in (mountinfo_of), or it is said
+ *  why there is none. Returns: EXIT_FINE, EXIT_NEGATIVE its folder does not
+ *  exist, or EXIT_TROUBLE. */
+int verb_mount_of(const char *path, struct mount_entry *m);
 
 #endif

@@ -126,11 +126,8 @@ static int check_all(struct run *r, char **paths)
 	struct mount_entry m;
 
 	for (char **p = paths; *p; p++)
-		if (mountinfo_of(*p, &m))
-			return verb_fail(EXIT_TROUBLE,
-					 "%s: not in a kvfs; only there it is "
-					 "known what was stored",
-					 *p);
+		if (verb_mount_of(*p, &m))
+			return EXIT_TROUBLE;
 	if (isatty(STDERR_FILENO))
 		walk_all(r, paths, add_size);
 	progress_start(&r->verify.progress, "verifying", r->total_bytes,

@@ -17,6 +17,7 @@ _holders() { # PATH: their names, sorted
 }
 
 locate_names_the_nodes_that_hold_a_block() {
+	local verb rc
 	put_published "$(kv 1)/n/where" 50000 1
 	expect 'at first' "$(_holders "$(kv 3)/n/where")" node-1
 	# What cleaners go by: not from 1970.
@@ -26,6 +27,12 @@ locate_names_the_nodes_that_hold_a_block() {
 	expect 'then' "$(_holders "$(kv 3)/n/where")" 'node-1 node-2'
 	"$KVFS" locate "$(kv 1)/n/nothing" 2>"$T/err" && fail 'found nothing?'
 	grep -q 'no node has it' "$T/err"
+	for verb in info locate ls prefetch; do
+		rc=0
+		"$KVFS" $verb "$(kv 1)/none/nothing" 2>"$T/err" || rc=$?
+		expect "$verb" "$rc $(cat "$T/err")" \
+			"1 kvfs $verb: $(kv 1)/none/nothing: $ENOENT"
+	done
 }
 
 a_namespace_is_the_same_on_all_nodes_whoever_changed_it() {
