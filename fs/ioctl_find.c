@@ -53,15 +53,16 @@ static bool has_bit(const uint8_t *bits, unsigned i)
 
 static void count(struct kvfs_ioc_found *found, const uint8_t *bits)
 {
-	bool prefix = true;
+	uint32_t i = 0;
 
-	found->n_present = found->n_prefix = 0;
-	for (uint32_t i = 0; i < found->n; i++) {
+	while (i + 8 <= found->n && bits[i / 8] == UINT8_MAX)
+		i += 8; /* as many as can be at once */
+	found->n_present = found->n_prefix = i;
+	for (; i < found->n; i++) {
 		bool there = has_bit(bits, i);
 
-		prefix = prefix && there;
+		found->n_prefix += there && found->n_prefix == i;
 		found->n_present += there;
-		found->n_prefix += prefix;
 	}
 }
 
@@ -140,6 +141,8 @@ static int some_here(struct kv *kv, const struct kv_caller *who,
 	uint64_t here = err ? 0 : htole64(find_here(kv, dir, some, n));
 
 	memcpy(bits + at / 8, &here, (n + 7) / 8);
+	if (here == UINT64_MAX)
+		return 0;
 	for (unsigned i = 0; i < n && !err; i++)
 		if (!has_bit(bits, at + i))
 			err = look(kv, who, dir, &some->names[i], bits, at + i);

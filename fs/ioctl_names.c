@@ -119,7 +119,8 @@ static struct kv_name digest_name(const struct ioctl_names *names, char *to)
 }
 
 /* A digest's is written there. */
-static bool next_name(struct ioctl_names *names, char *to, struct kv_name *name)
+static inline bool next_name(struct ioctl_names *names, char *to,
+			     struct kv_name *name)
 {
 	if (!names->left)
 		return false;
