@@ -35,7 +35,7 @@ names_that_are_there_have_their_bit_and_the_prefix_ends_at_a_gap() {
 	expect 'one' "$(_ioctl "$KV/n" exists b4)" '0 1 1 1 1'
 	expect 'paths' "$(_ioctl "$KV/n" exists sub/c c sub/b0 sub)" \
 		'0 4 1 1 1000'
-	expect 'both' "$(_ioctl "$KV/n" exists b0 sub/b0)" '0 2 2 2 11'
+	expect 'both' "$(_ioctl "$KV/n" exists b0 sub/c)" '0 2 2 2 11'
 	expect 'of the namespace' "$(_ioctl "$KV" exists n/b0 n/sub/c n x/b0)" \
 		'0 4 2 2 1100'
 	expect 'match' "$(_names 6 | _ioctl "$KV/n" match - | sed -E 's/ [^ :]+:3/ :3/')" \
