@@ -15,9 +15,10 @@
  * Then the blocks: a directory of a mount is opened once, and asked for many
  * names in one call.
  *
- *      kvfs_open ──▶ kvfs_exists, kvfs_match, kvfs_get ──▶ kvfs_put ──▶
- * kvfs_close
- *                 and memory of the caller's own, to read into and store from.
+ *      kvfs_open ──▶ kvfs_exists, kvfs_match
+ *                ──▶ kvfs_get ──▶ kvfs_put ──▶ kvfs_close
+ *
+ * And memory of the caller's own, to read into and store from.
  *
  * The library keeps no state of its own and prints nothing. Functions return a
  * count or 0, or a negative errno, which kvfs_strerror explains.
@@ -623,10 +624,12 @@ struct kvfs_ring;
  * Shape:   of kvfs_ring_exists, 1,000 digests of 16 bytes need 16,024 bytes;
  *          of kvfs_ring_get, n blocks need 56 n + 24; of kvfs_ring_match the
  *          answer needs 2,072 and a bit a name; of the others an entry holds
- * the names, and of each 32 bytes for a move, 16 for a frame. Returns: 0,
- * -EINVAL, -EBUSY the handle had one, -EDQUOT this user has 64 (all users 128),
- * -EOPNOTSUPP the daemon has no rings, -EPERM the kernel does not let the
- * daemon take descriptors, -ENOMEM, or as kvfs_open. Threads: any.
+ *          the names, and of each 32 bytes for a move, 16 for a frame.
+ * Returns: 0, -EINVAL, -EBUSY the handle had one, -EDQUOT this user has 64
+ *          (all users 128), -EOPNOTSUPP the daemon has no rings, -EPERM the
+ *          kernel does not let the daemon take descriptors, -ENOMEM, or as
+ *          kvfs_open.
+ * Threads: any. One at a time uses the ring; others may use its handle.
  */
 int kvfs_ring_open(struct kvfs *k, uint32_t entries, uint32_t entry_bytes,
 		   struct kvfs_ring **r);

@@ -3,11 +3,12 @@
  * The ioctls of <kvfs/ioctl.h> by hand, also as nobody should call them:
  *
  *      ioctl [OPTION...] DIR version
- *      ioctl [OPTION...] DIR exists|match|touch|evict|prefetch [NAME...] "-":
- * names from stdin ioctl [OPTION...] DIR locate [NAME...] ioctl [OPTION...] DIR
- * store LENGTH NAME...      the frames are filled with the pattern of seeds 0,
- * 1,
- * ..., and stored
+ *      ioctl [OPTION...] DIR exists|match|touch|evict|prefetch [NAME...]
+ *      ioctl [OPTION...] DIR locate [NAME...]
+ *      ioctl [OPTION...] DIR store LENGTH NAME...
+ *
+ * A name "-": names from stdin. store: the frames are filled with the pattern
+ * of seeds 0, 1, ..., and stored.
  *
  *      -d BYTES   names are digests in hex of so many bytes
  *      -x SUFFIX  of digests
@@ -20,10 +21,13 @@
  *      -A         store: abort instead of commit
  *      -M DIR     store: .kvfs/frames of the mount
  *      -D N       locate: on N open directories; prints how many pins there are
- *      -w         locate, store: keep the directory open and obey stdin, until
- * it ends: "unpin I...", the blocks by their place; prints how many pins there
- * were; locate: "next N I... - NAME...", another LOCATE that gives those back
- * and says that there are N of them; prints as locate does, or the errno
+ *      -w         locate, store: keep the directory open and obey stdin,
+ *                 until it ends:
+ *                 "unpin I..." the blocks by their place; prints how many
+ *                 pins there were
+ *                 "next N I... - NAME..." (locate) another LOCATE that gives
+ *                 those back and says that there are N of them; prints as
+ *                 locate does, or the errno
  *
  * Prints: version: features, room, names, version. exists, match: flags, names,
  * present, prefix, the bitmap as 0 and 1, and NODE:PREFIX of each node. Or the
