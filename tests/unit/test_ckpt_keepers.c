@@ -151,7 +151,7 @@ static void open_at_once(unsigned n)
 /* Redis and all nodes fail together, and a's disk is of some time ago. */
 static void a_falls_behind(unsigned n)
 {
-	deadline_ms = 1000; /* they go without a Redis to tell */
+	deadline_ms = 3000; /* they go without a Redis to tell */
 	nodes_up(n);
 	make(0, "early");
 	for (unsigned i = 0; i < n; i++)
