@@ -2,11 +2,12 @@
 /*
  * libkvfs by hand, names from stdin, one a line:
  *
- *      gds DIR exists|match|get|exchange [-r] [-l] [-f] [-d SUFFIX]
+ *      gds DIR exists|match|get|exchange [-r] [-l] [-f] [-m] [-d SUFFIX]
  *
  *      -r   through a ring, but for get
  *      -l   KVFS_LOCAL
  *      -f   KVFS_FETCH
+ *      -m   nothing of the mount can be mapped
  *      -d   the lines are digests in hex, all of one length
  *
  * exists prints: present, prefix, incomplete, and the bitmap as 0 and 1; match
@@ -163,7 +164,7 @@ int main(int argc, char **argv)
 	bool hex = false;
 	int o, rc;
 
-	while ((o = getopt(argc, argv, "rlfd:")) != -1) {
+	while ((o = getopt(argc, argv, "rlfmd:")) != -1) {
 		if (o == '?')
 			return 2;
 		if (o == 'r')
@@ -172,6 +173,8 @@ int main(int argc, char **argv)
 			flags = KVFS_LOCAL;
 		else if (o == 'f')
 			flags = KVFS_FETCH;
+		else if (o == 'm')
+			gds_no_maps = true;
 		else
 			names.suffix = optarg, hex = true;
 	}

@@ -2,7 +2,27 @@
 #include "tests/helpers/gds_calls.h"
 
 #include <errno.h>
+#include <linux/magic.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+bool gds_no_maps;
+
+/* The library calls this one. */
+void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
+{
+	struct statfs fs;
+
+	if (gds_no_maps && flags & MAP_SHARED && fd >= 0 && !fstatfs(fd, &fs) &&
+	    fs.f_type == FUSE_SUPER_MAGIC) {
+		errno = ENODEV;
+		return MAP_FAILED;
+	}
+	return (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, off);
+}
 
 const struct gds_calls gds_by_ioctl = {
 	.exists = kvfs_exists,

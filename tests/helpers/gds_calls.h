@@ -8,6 +8,8 @@
  * is -E2BIG.
  */
 
+#include <stdbool.h>
+
 #include "gds/kvfs.h"
 
 struct gds_calls {
@@ -37,5 +39,8 @@ struct gds_calls {
 };
 
 extern const struct gds_calls gds_by_ioctl, gds_by_ring;
+
+/* Nothing of a mount can be mapped. */
+extern bool gds_no_maps;
 
 #endif

@@ -17,14 +17,10 @@
  * before; then the error of each that is not.
  */
 #include <errno.h>
-#include <linux/magic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "tests/helpers/gds_calls.h"
@@ -33,20 +29,6 @@
 
 static const struct gds_calls *call = &gds_by_ioctl;
 static struct kvfs_frame frames[LINES_MAX];
-static bool no_maps;
-
-/* The library calls this one. */
-void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
-{
-	struct statfs fs;
-
-	if (no_maps && flags & MAP_SHARED && fd >= 0 && !fstatfs(fd, &fs) &&
-	    fs.f_type == FUSE_SUPER_MAGIC) {
-		errno = ENODEV;
-		return MAP_FAILED;
-	}
-	return (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, off);
-}
 
 static int failed(int err)
 {
@@ -147,7 +129,7 @@ static uint32_t flags_of(char **args)
 	uint32_t flags = 0;
 
 	for (; *args; args++) {
-		no_maps |= !strcmp(*args, "-m");
+		gds_no_maps |= !strcmp(*args, "-m");
 		flags |= !strcmp(*args, "-p")	? KVFS_PARENT
 			 : !strcmp(*args, "-s") ? KVFS_SYNC
 			 : !strcmp(*args, "-k") ? KVFS_KEEP

@@ -89,10 +89,14 @@ blocks_are_got_in_place() {
 		put_tmp "$KV/n/get/$i" $size "$i"
 	done
 	: >"$KV/n/get/empty"
-	printf '%s\n' 0 none 3 1 empty 2 0 |
-		_gds "$KV/n/get" get >"$T/got" 2>"$T/err"
-	(cd "$KV/n/get" && cat 0 3 1 empty 2 0) | cmp - "$T/got"
-	expect 'errors' "$(cat "$T/err")" 'none: No such file or directory'
+	for i in '' -m; do # mapped, and where that cannot be, copied
+		# shellcheck disable=SC2086
+		printf '%s\n' 0 none 3 1 empty 2 0 |
+			_gds $i "$KV/n/get" get >"$T/got" 2>"$T/err"
+		(cd "$KV/n/get" && cat 0 3 1 empty 2 0) | cmp - "$T/got"
+		expect 'errors' "$(cat "$T/err")" \
+			'none: No such file or directory'
+	done
 }
 
 half_of_the_pool_is_got_and_not_a_block_more() {
