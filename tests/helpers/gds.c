@@ -93,7 +93,7 @@ static void write_blocks(const struct kvfs_block *blocks, uint32_t n)
 		if (blocks[i].error)
 			fprintf(stderr, "%s: %s\n", lines[i],
 				kvfs_strerror(blocks[i].error));
-		else
+		else if (blocks[i].bytes)
 			fwrite(blocks[i].data, 1, blocks[i].bytes, stdout);
 }
 
