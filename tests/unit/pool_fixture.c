@@ -15,7 +15,7 @@
 
 #include "base/clock.h"
 
-#define PIECE (1u << 20)
+#define PIECE (64u << 10)
 
 static int owner_bind(void *ctx, int fd)
 {
@@ -156,15 +156,18 @@ void owner_write(int fd, uint64_t n, uint64_t from, uint64_t bytes)
 
 bool owner_check_mem(const void *mem, uint64_t n, uint64_t bytes)
 {
+	uint64_t *piece = malloc(PIECE);
 	const char *have = mem;
+	bool same = true;
 
-	for (uint64_t at = 0; at < bytes; at += 8) {
-		uint64_t word = word_of(n, at / 8);
+	for (uint64_t at = 0; same && at < bytes; at += PIECE) {
+		size_t len = bytes - at < PIECE ? bytes - at : PIECE;
 
-		if (memcmp(have + at, &word, bytes - at < 8 ? bytes - at : 8))
-			return false;
+		piece_fill(piece, n, at, len);
+		same = !memcmp(have + at, piece, len);
 	}
-	return true;
+	free(piece);
+	return same;
 }
 
 bool owner_check(int fd, uint64_t n, uint64_t bytes)
