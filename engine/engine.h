@@ -174,7 +174,7 @@ enum engine_mem_kind {
 	ENGINE_MEM_HOST, /* mapped memory: addr */
 	ENGINE_MEM_FILE, /* a file that lives in memory: fd */
 	ENGINE_MEM_DISK, /* a file of the disk tier: fd */
-			 /* to come: dma-buf, GPU memory */
+			 /* a dma-buf, GPU memory, is none: dmabuf.h */
 };
 
 struct engine_mem {

@@ -346,6 +346,8 @@ int rdma_port_of(const struct tcp_address *a, const char *allowed,
 bool rdma_port_allowed(const char *allowed, const char *device, unsigned port);
 /** rdma_port_of_link - the same for its connection's own address. */
 int rdma_port_of_link(struct rdma_link *l);
+/** rdma_context_open - a device by its name; or NULL and errno. Any thread. */
+struct ibv_context *rdma_context_open(const char *name);
 /** rdma_device_get - opened, and one more link on it; or NULL and errno,
  *  logged. */
 struct rdma_device *rdma_device_get(struct transport *t, const char *name);
@@ -368,6 +370,10 @@ void rdma_regions_forget(struct rdma_device *d);
  */
 int rdma_region_find(struct rdma_device *d, const struct engine_place *place,
 		     bool landing, struct ibv_mr **mr);
+/** rdma_complain - so many bytes cannot be registered: what to do about it.
+ *  Logged once a minute; @warned_ns: when it was. */
+void rdma_complain(const char *device, uint64_t n, int error,
+		   int64_t *warned_ns);
 /** rdma_register - one registration. NULL and errno, logged. */
 struct ibv_mr *rdma_register(struct rdma_device *d, void *addr, uint64_t n,
 			     int access);

@@ -320,12 +320,23 @@ static void on_completions(struct rdma_fd *f, uint32_t events)
 
 /* --- open and close ---------------------------------------------------- */
 
-static struct ibv_context *open_by_name(const char *name)
+/* Starting a program must not move pages that the card writes to; of kernels
+ * since 5.12 the library knows that they see to it. It can do this once, and by
+ * one thread. */
+static pthread_once_t forks = PTHREAD_ONCE_INIT;
+
+static void fork_init(void)
+{
+	ibv_fork_init();
+}
+
+struct ibv_context *rdma_context_open(const char *name)
 {
 	struct ibv_context *context = NULL;
 	struct ibv_device **list;
 	int n;
 
+	pthread_once(&forks, fork_init);
 	list = ibv_get_device_list(&n);
 	if (!list)
 		return NULL;
@@ -389,27 +400,16 @@ static int set_up(struct rdma_device *d)
 	return watch(d, &d->events, d->context->async_fd, on_events);
 }
 
-/* Starting a program must not move pages that the card writes to; of kernels
- * since 5.12 the library knows that they see to it. It can do this once, and by
- * one thread. */
-static pthread_once_t forks = PTHREAD_ONCE_INIT;
-
-static void fork_init(void)
-{
-	ibv_fork_init();
-}
-
 static struct rdma_device *device_open(struct transport *t, const char *name)
 {
 	struct rdma_device *d = calloc(1, sizeof(*d));
 	int rc = d ? 0 : -ENOMEM;
 
-	pthread_once(&forks, fork_init);
 	if (!rc) {
 		d->t = t;
 		snprintf(d->name, sizeof(d->name), "%s", name);
 		list_init(&d->link);
-		d->context = open_by_name(name);
+		d->context = rdma_context_open(name);
 		rc = d->context ? set_up(d) : -errno;
 	}
 	if (!rc) {

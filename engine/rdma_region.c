@@ -124,30 +124,30 @@ void rdma_regions_forget(struct rdma_device *d)
 }
 
 /* The field's most frequent complaint, so with what to do. */
-static void complain(struct rdma_device *d, uint64_t n, int error)
+void rdma_complain(const char *device, uint64_t n, int error,
+		   int64_t *warned_ns)
 {
 	struct rlimit limit = {0};
 	int64_t now = clock_now_ns();
 
-	if (d->t->memory_warned_ns &&
-	    now - d->t->memory_warned_ns < WARN_AGAIN_NS)
+	if (*warned_ns && now - *warned_ns < WARN_AGAIN_NS)
 		return;
-	d->t->memory_warned_ns = now;
+	*warned_ns = now;
 	getrlimit(RLIMIT_MEMLOCK, &limit);
 	if (error == ENOMEM && limit.rlim_cur != RLIM_INFINITY)
 		log_error("engine: rdma: %s: cannot register %llu bytes of "
 			  "memory, at most %llu may be locked: run "
 			  "'ulimit -l unlimited' before kvfs, or set "
 			  "LimitMEMLOCK=infinity in its unit",
-			  d->name, (unsigned long long)n,
+			  device, (unsigned long long)n,
 			  (unsigned long long)limit.rlim_cur);
 	else
 		log_error("engine: rdma: %s: cannot register %llu bytes of "
 			  "memory: %s: run 'ibv_devinfo -v -d %s' for what "
 			  "the device takes and 'rdma resource' for what it "
 			  "has; transport=tcp does without it",
-			  d->name, (unsigned long long)n, strerror(error),
-			  d->name);
+			  device, (unsigned long long)n, strerror(error),
+			  device);
 }
 
 struct ibv_mr *rdma_register(struct rdma_device *d, void *addr, uint64_t n,
@@ -157,7 +157,7 @@ struct ibv_mr *rdma_register(struct rdma_device *d, void *addr, uint64_t n,
 	int error = errno;
 
 	if (!mr && error != EFAULT)
-		complain(d, n, error);
+		rdma_complain(d->name, n, error, &d->t->memory_warned_ns);
 	errno = error;
 	return mr;
 }

@@ -85,6 +85,16 @@ static inline struct ibv_mr *verbs_reg_mr(struct ibv_pd *pd, void *addr,
 		       : ibv_reg_mr(pd, addr, n, access);
 }
 
+/* The address of its first byte is the offset. */
+static inline struct ibv_mr *verbs_reg_dmabuf_mr(struct ibv_pd *pd,
+						 uint64_t offset, size_t n,
+						 int fd, int access)
+{
+	return verbs_fail("verbs.reg_dmabuf_mr", EOPNOTSUPP)
+		       ? NULL
+		       : ibv_reg_dmabuf_mr(pd, offset, n, offset, fd, access);
+}
+
 static inline struct ibv_mw *verbs_alloc_mw(struct ibv_pd *pd)
 {
 	return verbs_fail("verbs.alloc_mw", ENOMEM)
