@@ -25,6 +25,7 @@
 
 struct buffers {
 	struct fs *fs;
+	struct dmabufs *dmabufs;
 	pthread_mutex_t lock; /* guards all below, owners' lists, refs */
 	uint64_t user_bytes_max, bytes_max;
 	uint64_t bytes;
@@ -41,6 +42,10 @@ int buffers_open(struct buffers **out, struct fs *fs)
 
 	if (!all)
 		return -ENOMEM;
+	if (dmabufs_open(&all->dmabufs, fs->config.rdma_devices)) {
+		free(all);
+		return -ENOMEM;
+	}
 	pthread_mutex_init(&all->lock, NULL);
 	list_init(&all->users);
 	all->fs = fs;
@@ -99,22 +104,31 @@ static void unreserve(struct buffer *b)
 
 /* -- the memory ----------------------------------------------------------- */
 
-static bool is_dmabuf(int fd)
+/* The length of a dma-buf; or -EINVAL it is none. Whatever else it is, its file
+ * system is not asked: that may never answer. */
+static int64_t dmabuf_length(int fd)
 {
-	char path[40], target[32] = "";
+	char path[40], line[128];
+	cleanup_file FILE *info = NULL;
+	long long length = -1;
+	bool is_one = false;
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return readlink(path, target, sizeof(target) - 1) > 0 &&
-	       !strncmp(target, "/dmabuf:", 8);
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	info = fopen(path, "re");
+	if (!info)
+		return -errno;
+	while (!is_one && fgets(line, sizeof(line), info)) {
+		sscanf(line, "size:%lld", &length);
+		is_one = !strncmp(line, "exp_name:", 9);
+	}
+	return is_one && length > 0 ? length : -EINVAL;
 }
 
 /* Its seals say that it is a memfd: nothing else has any that can be set. */
-static int check_memfd(int fd, struct buffer *b)
+static int check_memfd(int fd, int seals, struct buffer *b)
 {
-	int seals = fcntl(fd, F_GET_SEALS), flags = fcntl(fd, F_GETFL);
+	int flags = fcntl(fd, F_GETFL);
 
-	if (seals < 0)
-		return is_dmabuf(fd) ? -EOPNOTSUPP : -EINVAL;
 	if (!(seals & F_SEAL_SHRINK))
 		return -EPERM;
 	if (flags < 0 || (flags & O_ACCMODE) == O_WRONLY)
@@ -201,13 +215,48 @@ static int map(struct buffer *b, int fd, uint64_t from, uint64_t offset,
 	return err;
 }
 
+/* It is not this machine's memory that is used up. */
+static int make_dmabuf(struct buffer *b, uid_t uid, int fd,
+		       const struct kvfs_ioc_register *in)
+{
+	struct buffers *all = b->all;
+	int64_t size = dmabuf_length(fd);
+	int flags = fcntl(fd, F_GETFL), err;
+
+	if (size < 0)
+		return (int)size;
+	if (!in->length || in->offset > (uint64_t)size ||
+	    in->length > (uint64_t)size - in->offset)
+		return -EINVAL;
+	if (flags < 0 || (flags & O_ACCMODE) == O_WRONLY)
+		return -EACCES;
+	if (all->fs->config.transport == TRANSPORT_TCP)
+		return -EOPNOTSUPP;
+	b->writable = (flags & O_ACCMODE) == O_RDWR;
+	b->length_bytes = in->length;
+	err = reserve(b, uid);
+	if (err)
+		return err;
+	err = dmabuf_open(all->dmabufs, fd, in->offset, in->length, &b->dmabuf);
+	if (err)
+		unreserve(b);
+	else
+		atomic_fetch_add(&all->fs->counters.dmabufs, 1);
+	return err;
+}
+
 /* -- a buffer's life ------------------------------------------------------ */
 
 static void gone(void *ctx)
 {
 	struct buffer *b = ctx;
 
-	munmap(b->map, b->map_bytes);
+	if (b->dmabuf) {
+		dmabuf_close(b->dmabuf);
+		atomic_fetch_sub(&b->all->fs->counters.dmabufs, 1);
+	} else {
+		munmap(b->map, b->map_bytes);
+	}
 	unreserve(b);
 	free(b);
 }
@@ -250,8 +299,11 @@ static int make(struct buffer *b, uid_t uid, int fd,
 		const struct kvfs_ioc_register *in, int64_t deadline)
 {
 	uint64_t from = 0;
-	int err = check_memfd(fd, b);
+	int seals = fcntl(fd, F_GET_SEALS), err;
 
+	if (seals < 0)
+		return make_dmabuf(b, uid, fd, in);
+	err = check_memfd(fd, seals, b);
 	if (!err)
 		err = measure(fd, in->offset, in->length, b, &from);
 	if (!err)
@@ -325,6 +377,11 @@ struct buffer *buffer_get(struct buffers *all, struct list *owner,
 	return b;
 }
 
+static void gone_on_worker(struct job *job)
+{
+	gone(container_of(job, struct buffer, job));
+}
+
 void buffer_put(struct buffer *b)
 {
 	bool last;
@@ -332,8 +389,24 @@ void buffer_put(struct buffer *b)
 	pthread_mutex_lock(&b->all->lock);
 	last = !--b->refs;
 	pthread_mutex_unlock(&b->all->lock);
-	if (last)
+	if (!last)
+		return;
+	b->job.run = gone_on_worker;
+	if (b->dmabuf) /* a card takes its time, and this may be the ring's */
+		workers_post(b->all->fs->workers, &b->job);
+	else
 		end(b);
+}
+
+int buffer_copy(struct buffer *b, uint64_t at, enum dmabuf_way way, int fd,
+		uint64_t offset, uint64_t length_bytes)
+{
+	int err = dmabuf_copy(b->dmabuf, at, way, fd, offset, length_bytes);
+
+	if (!err)
+		atomic_fetch_add(&b->all->fs->counters.dmabuf_bytes,
+				 length_bytes);
+	return err;
 }
 
 void buffers_release(struct buffers *all, struct list *owner)
@@ -361,6 +434,7 @@ void buffers_close(struct buffers *all)
 	for (uint32_t id = 0; id < BUFFERS_MAX; id++)
 		if (all->by_id[id])
 			gone(all->by_id[id]);
+	dmabufs_close(all->dmabufs);
 	pthread_mutex_destroy(&all->lock);
 	free(all);
 }

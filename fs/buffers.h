@@ -14,6 +14,10 @@
  * closed or UNREGISTER, and longer only where the engine may still write to
  * it.
  *
+ * Or it is a part of a dma-buf, memory of a GPU, registered with a card of this
+ * machine (engine/dmabuf.h), which alone reaches it: there is no address, and
+ * no region, so that nothing comes there but out of a block of this node.
+ *
  * The memfd cannot shrink (F_SEAL_SHRINK), but its owner can punch holes, and
  * there may be no memory to fill them again. So the mapping is touched by
  * system calls, for which that is an EFAULT, and by sigbus_try.
@@ -26,6 +30,8 @@
 #include <sys/types.h>
 
 #include "base/list.h"
+#include "base/workers.h"
+#include "engine/dmabuf.h"
 #include "fs/kvfs_ioctl.h"
 
 struct buffers;
@@ -43,11 +49,13 @@ struct buffer {
 	struct kvfs_ioc_buffer name;
 	uint32_t refs; /* the owner's, and what moves */
 	bool writable;
-	char *addr; /* of what was registered */
+	char *addr; /* of what was registered; or: */
+	struct dmabuf *dmabuf;
 	uint64_t length_bytes;
 	void *map;
 	uint64_t map_bytes; /* what is charged: whole pages */
 	uint64_t region;    /* of the engine; 0: there is none */
+	struct job job;	    /* the end of a dmabuf */
 };
 
 int buffers_open(struct buffers **all, struct fs *fs); /* 0 or -errno */
@@ -55,7 +63,7 @@ int buffers_open(struct buffers **all, struct fs *fs); /* 0 or -errno */
 void buffers_close(struct buffers *all);
 
 /**
- * buffer_add - register a part of a memfd
+ * buffer_add - register a part of a memfd or dma-buf
  * @owner: buffers of one open directory
  * @fd: any descriptor; stays the caller's
  * @deadline: for filling its holes
@@ -75,6 +83,9 @@ int buffer_remove(struct buffers *all, struct list *owner,
 struct buffer *buffer_get(struct buffers *all, struct list *owner,
 			  struct kvfs_ioc_buffer name);
 void buffer_put(struct buffer *b);
+/** buffer_copy - dmabuf_copy of one that has a dmabuf, counted. */
+int buffer_copy(struct buffer *b, uint64_t at, enum dmabuf_way way, int fd,
+		uint64_t offset, uint64_t length_bytes);
 /** kv_buffers_of - those of the directory that a call was given on. */
 struct list *kv_buffers_of(const struct call *c);
 /** buffers_release - the owner goes. */

@@ -60,6 +60,10 @@ struct sample {
 	  FS(lent_bytes))                                                      \
 	M(buffers, gauge, "buffers that clients have registered", FS(buffers)) \
 	M(buffer_bytes, gauge, "bytes mapped of them", FS(buffer_bytes))       \
+	M(dmabufs, gauge, "those that are dma-bufs, reached by a card",        \
+	  FS(dmabufs))                                                         \
+	M(dmabuf_bytes_total, counter, "bytes that cards copied for them",     \
+	  FS(dmabuf_bytes))                                                    \
 	M(rings, gauge, "rings that clients have", FS(rings))                  \
 	M(ring_bytes, gauge, "bytes of memory shared with them",               \
 	  FS(ring_bytes))                                                      \

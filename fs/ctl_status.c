@@ -212,10 +212,11 @@ static json_t *buffers_object(struct fs *fs)
 	return o;
 }
 
-/* Memory of a GPU is reached by libkvfs, by way of buffers; not from here. The
- * drivers tell what it may find. */
-static json_t *gpu_object(void)
+/* Memory of a GPU is reached by a card, as a dma-buf, else by libkvfs, by way
+ * of buffers. The drivers tell what it may find. */
+static json_t *gpu_object(struct fs *fs)
 {
+	const struct fs_counters *c = &fs->counters;
 	json_t *o = json_object();
 
 	json_object_set_new(o, "driver",
@@ -223,7 +224,9 @@ static json_t *gpu_object(void)
 	json_object_set_new(
 		o, "storage_driver",
 		json_boolean(!access("/proc/driver/nvidia-fs", F_OK)));
-	json_object_set_new(o, "direct", json_false());
+	json_object_set_new(o, "dmabufs", whole(counter(&c->dmabufs)));
+	json_object_set_new(o, "dmabuf_bytes",
+			    whole(counter(&c->dmabuf_bytes)));
 	return o;
 }
 
@@ -351,7 +354,7 @@ char *ctl_status(struct fs *fs, bool all)
 	json_object_set_new(o, "pool", pool_object(fs));
 	json_object_set_new(o, "kv", kv_object(fs, all));
 	json_object_set_new(o, "buffers", buffers_object(fs));
-	json_object_set_new(o, "gpu", gpu_object());
+	json_object_set_new(o, "gpu", gpu_object(fs));
 	json_object_set_new(o, "rings", rings_object(fs));
 	json_object_set_new(o, "ckpt", ckpt_object(fs));
 	json_object_set_new(o, "redis", redis_object(fs));

@@ -91,6 +91,8 @@ struct fs_counters {
 	_Atomic uint64_t lent, lent_bytes;     /* kv_lend.c: held now */
 	_Atomic uint64_t located, in_place;
 	_Atomic uint64_t buffers, buffer_bytes; /* buffers.h: now */
+	_Atomic uint64_t dmabufs;		/* of them */
+	_Atomic uint64_t dmabuf_bytes;		/* that cards copied */
 	_Atomic uint64_t rings, ring_bytes;	/* ring.h: now */
 	_Atomic uint64_t ring_calls;
 	_Atomic uint64_t got, got_bytes, got_straight; /* by GET */

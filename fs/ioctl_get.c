@@ -254,12 +254,17 @@ static int copy(struct ioctl_get_move *m, const struct kvfs_ioc_move *in,
 	struct kv *kv = m->g->c->fs->kv;
 	uint64_t size = kv_record(kv, m->f)->size_bytes;
 	uint64_t length = in->offset < size ? size - in->offset : 0;
-	cleanup_close int fd = pool_fd(kv->fs->pool, m->f->frame, O_RDONLY);
+	struct dmabuf *card = m->buffer->dmabuf;
+	cleanup_close int fd =
+		pool_fd(kv->fs->pool, m->f->frame, card ? O_RDWR : O_RDONLY);
 	int err = fd < 0 ? fd : 0;
 
 	if (length > in->length)
 		length = in->length;
-	if (!err)
+	if (!err && card)
+		err = buffer_copy(m->buffer, in->at, DMABUF_FROM_FILE, fd,
+				  in->offset, length);
+	else if (!err)
 		err = read_into(fd, m->buffer->addr + in->at, length,
 				in->offset);
 	if (err)
@@ -362,8 +367,10 @@ static bool is_quick(struct ioctl_get *g)
 	uint64_t left = AT_ONCE_BYTES;
 
 	for (uint32_t i = 0; i < g->n; i++) {
-		if (g->moves[i].way == IOCTL_GET_AS_BLOCK ||
-		    g->in[i].length > left)
+		const struct ioctl_get_move *m = &g->moves[i];
+
+		if (m->way == IOCTL_GET_AS_BLOCK || g->in[i].length > left ||
+		    (m->buffer && m->buffer->dmabuf))
 			return false;
 		left -= g->in[i].length;
 	}

@@ -161,10 +161,12 @@ struct store {
 /* What a block is copied from. */
 struct source {
 	uint64_t length;
-	uint32_t frame;	  /* a reserved one; or: */
-	const char *addr; /* of a buffer; its pages may be taken away */
+	uint32_t frame; /* a reserved one; or: */
+	struct buffer *buffer;
+	uint64_t at; /* in it */
 };
 
+/* By system calls: its pages may be taken away. */
 static int copy_memory(const char *from, int to, uint64_t length)
 {
 	uint64_t at = 0;
@@ -179,17 +181,31 @@ static int copy_memory(const char *from, int to, uint64_t length)
 	return 0;
 }
 
+/* Where there is no more memory a card finds that out as a page fault. */
+static int copy_buffer(const struct source *s, int to)
+{
+	struct buffer *b = s->buffer;
+	int err;
+
+	if (!b->dmabuf)
+		return copy_memory(b->addr + s->at, to, s->length);
+	if (ftruncate(to, (off_t)s->length))
+		return -errno;
+	err = buffer_copy(b, s->at, DMABUF_TO_FILE, to, 0, s->length);
+	return err == -EFAULT ? -ENOSPC : err;
+}
+
 static int copy(struct pool *pool, const struct source *source,
 		uint32_t to_frame)
 {
 	cleanup_close int from =
-		source->addr ? -1 : pool_fd(pool, source->frame, O_RDONLY);
+		source->buffer ? -1 : pool_fd(pool, source->frame, O_RDONLY);
 	cleanup_close int to = pool_fd(pool, to_frame, O_RDWR);
 	uint64_t at = 0, length = source->length;
 	char buf[COPY_BYTES];
 
-	if (to < 0 || source->addr)
-		return to < 0 ? to : copy_memory(source->addr, to, length);
+	if (to < 0 || source->buffer)
+		return to < 0 ? to : copy_buffer(source, to);
 	if (from < 0)
 		return from;
 	while (at < length) {
@@ -382,13 +398,13 @@ static int store_one(struct store *s, const struct kvfs_ioc_store *store,
 
 /* -- PUT ------------------------------------------------------------------ */
 
-static int put_from(struct store *s, const struct buffer *b,
+static int put_from(struct store *s, struct buffer *b,
 		    const struct kvfs_ioc_move *move,
 		    const struct kv_name *name, uint32_t *flags)
 {
 	struct fs *fs = s->c->fs;
-	struct source source = {.length = move->length,
-				.addr = b->addr + move->at};
+	struct source source = {
+		.length = move->length, .buffer = b, .at = move->at};
 	int err;
 
 	if (move->offset || !ioctl_move_fits(move, b->length_bytes))

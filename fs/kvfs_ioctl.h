@@ -360,12 +360,15 @@ struct kvfs_ioc_committed {
  * buffer belongs to the open directory, like pins; the descriptor may be
  * closed at once. The answer is a struct kvfs_ioc_registered.
  *
+ * Or it is a dma-buf, memory of a GPU, which a card of this machine copies to
+ * and from. It has no seals.
+ *
  *      EBADF       the process has no such descriptor
- *      EINVAL      it is no memfd, or has not so many bytes
+ *      EINVAL      it is neither, or has not so many bytes
  *      EPERM       the memfd has no F_SEAL_SHRINK; or the kernel does not let
  *                  the daemon take it (ptrace(2) says when)
  *      EACCES      it is not open for reading
- *      EOPNOTSUPP  it is a dma-buf: nothing here reaches that directly
+ *      EOPNOTSUPP  it is a dma-buf, and no RDMA card here reaches it
  *      EDQUOT      more than one user, or all, may register
  *      ETIMEDOUT   filling the holes took too long: touch the memory before
  */
@@ -414,9 +417,9 @@ struct kvfs_ioc_move {
  *
  * With FETCH a block of another node that is asked for as a whole, and for
  * which there is room, comes straight into the buffer and is not kept here;
- * any other is fetched into the pool first. Its checksum is compared in the
- * buffer. Until the call has ended, and where there was an error, what lies in
- * the part of the buffer is undefined.
+ * any other, and all for a dma-buf, is fetched into the pool first. Its
+ * checksum is compared in the buffer. Until the call has ended, and where there
+ * was an error, what lies in the part of the buffer is undefined.
  */
 struct kvfs_ioc_get {
 	struct kvfs_ioc_head head;
@@ -431,7 +434,8 @@ struct kvfs_ioc_get {
 /*
  * error: as of struct kvfs_ioc_block, and EBADF no such buffer of this
  * directory, EINVAL outside of it, EROFS it cannot be written, EFAULT its
- * memory is not there, ETIMEDOUT it did not come by the deadline.
+ * memory is not there, ETIMEDOUT it did not come by the deadline. Of a dma-buf
+ * EIO also where the card failed, ENODEV where it is lost: register it anew.
  */
 struct kvfs_ioc_moved {
 	uint32_t error;
@@ -453,8 +457,8 @@ struct kvfs_ioc_got {
  * place of struct kvfs_ioc_store: the block is a copy of the part of the
  * buffer as it was at some time during the call. KVFS_IOC_KEPT is never set.
  *
- * error: as of COMMIT; EBADF, EINVAL and EFAULT as of GET; ENOSPC also where
- * it is larger than the pool.
+ * error: as of COMMIT; EBADF, EINVAL, EFAULT, EIO and ENODEV as of GET; ENOSPC
+ * also where it is larger than the pool.
  */
 
 static inline const struct kvfs_ioc_moved *

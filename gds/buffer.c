@@ -25,7 +25,18 @@ int gds_register(struct kvfs_buffer *b, int fd, uint64_t offset,
 		return err;
 	b->name = r.out.buffer;
 	b->bytes = length;
+	b->writable = r.out.flags & KVFS_IOC_WRITABLE;
 	return 0;
+}
+
+int gds_unregister(const struct kvfs_buffer *b)
+{
+	struct kvfs_ioc_unregister r = {
+		.head = {sizeof(r), KVFS_IOC_ABI},
+		.buffer = b->name,
+	};
+
+	return gds_call(b->k, KVFS_IOC_UNREGISTER, &r);
 }
 
 int kvfs_register(struct kvfs *k, int fd, uint64_t offset, uint64_t length,
@@ -98,16 +109,12 @@ void *kvfs_buffer_data(const struct kvfs_buffer *b)
 
 int kvfs_unregister(struct kvfs_buffer *b)
 {
-	struct kvfs_ioc_unregister r = {
-		.head = {sizeof(r), KVFS_IOC_ABI},
-	};
 	int err = 0;
 
 	if (!b)
 		return 0;
-	r.buffer = b->name;
 	if (!b->staged)
-		err = gds_call(b->k, KVFS_IOC_UNREGISTER, &r);
+		err = gds_unregister(b);
 	if (err == -EBUSY)
 		return err;
 	if (b->is_gpu)

@@ -72,6 +72,7 @@ struct kvfs_buffer {
 	uint64_t bytes;
 	void *map; /* made by us; or NULL */
 	size_t map_bytes;
+	bool writable; /* by the daemon */
 	bool is_gpu, staged;
 	bool asked_cufile, of_cufile; /* whether it pins it; it does */
 	struct gds_gpu_memory gpu;
@@ -80,6 +81,7 @@ struct kvfs_buffer {
 /** gds_register - a part of this descriptor is the buffer; 0 or -errno. */
 int gds_register(struct kvfs_buffer *b, int fd, uint64_t offset,
 		 uint64_t length);
+int gds_unregister(const struct kvfs_buffer *b);
 
 /** gds_read_some - one GET of at most n names from the first on, none of a
  *  staged buffer. Returns: how many were asked for, or -errno. */

@@ -314,8 +314,8 @@ struct kvfs_buffer;
 /**
  * kvfs_register - a part of a memfd, to read into and store from
  * @k:      the handle that it is used with
- * @fd:     a memfd with F_SEAL_SHRINK, open for reading; and for writing, if
- *          it is to be read into; may be closed afterwards
+ * @fd:     a memfd with F_SEAL_SHRINK, or a dma-buf; open for reading, and
+ *          for writing, if it is to be read into; may be closed afterwards
  * @offset: where the part begins; any byte
  * @length: its bytes
  * @b:      set only on success; kvfs_unregister ends it, before kvfs_close
@@ -325,8 +325,9 @@ struct kvfs_buffer;
  *          half of the machine's memory in them.
  * Returns: 0, -EINVAL it is no memfd or not so long, -EPERM it has no
  *          F_SEAL_SHRINK or the kernel does not let the daemon take it,
- *          -EACCES it is not open for reading, -EOPNOTSUPP it is a dma-buf (or
- *          the directory not one of blocks), -EDQUOT too many or too much,
+ *          -EACCES it is not open for reading, -EOPNOTSUPP it is a dma-buf that
+ *          no card of the machine reaches (or the directory not one of blocks),
+ *          -EDQUOT too many or too much,
  *          -ETIMEDOUT filling it took too long, -EBADF, -ENOMEM.
  * Threads: any.
  */
@@ -361,15 +362,15 @@ int kvfs_unregister(struct kvfs_buffer *b);
  * @b:       set only on success; kvfs_unregister ends it, before the memory is
  *           freed
  *
- * Shape:   the memory is exported as a dma-buf and given to the daemon. Where
- *          that cannot be, or the daemon does not take it (that of this version
- *          takes none), it is staged: data goes by way of 32 MiB of pinned
- *          host memory, one ring a handle, the GPU copying one half while the
- *          daemon works on the other. The calls are the same, and
- *          kvfs_buffer_is_staged tells.
+ * Shape:   the memory is exported as a dma-buf and given to the daemon, which
+ *          has an RDMA card of the machine copy to and from it. Where that
+ *          cannot be, or no card reaches it, it is staged: data goes by way of
+ *          32 MiB of pinned host memory, one ring a handle, the GPU copying one
+ *          half while the daemon works on the other. The calls are the same,
+ *          and kvfs_buffer_is_staged tells.
  *          Work that the caller has queued on his own streams is not waited
  *          for: synchronize first. When a call returns all of its copies have
- *          ended.
+ *          ended, for what is given to the GPU from then on to see.
  * Returns: 0, -ENODEV this machine has no CUDA driver or no GPU, -EINVAL it is
  *          no memory of a GPU or not so long, -EIO CUDA failed, -ENOMEM, or as
  *          kvfs_buffer_new.
@@ -432,7 +433,9 @@ struct kvfs_move {
  *          failed, as kvfs_exists; -EINVAL also for a buffer of another handle.
  *          error of a move: as of kvfs_block, and -EINVAL outside of the
  *          buffer, -EROFS it cannot be written, -EFAULT its memory is gone,
- *          -ENOSPC the pool is full of what is in use. Where there is an error
+ *          -ENOSPC the pool is full of what is in use; of memory of a GPU that
+ *          is not staged -EIO also where the card failed, -ENODEV where it is
+ *          lost: register anew. Where there is an error
  *          the part of the buffer has undefined bytes.
  * Threads: any.
  */

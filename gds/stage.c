@@ -58,7 +58,7 @@ void gds_ring_put(struct kvfs *k)
 
 /* -- registering ---------------------------------------------------- */
 
-/* 0, or why the daemon does not reach it. */
+/* 0, or why the daemon does not reach it, or only to read it. */
 static int go_direct(struct kvfs_buffer *b, uint64_t bytes)
 {
 	struct kvfs *k = b->k;
@@ -68,7 +68,10 @@ static int go_direct(struct kvfs_buffer *b, uint64_t bytes)
 		return fd;
 	err = gds_register(b, fd, 0, bytes);
 	close(fd);
-	return err;
+	if (err || b->writable)
+		return err;
+	gds_unregister(b);
+	return -EROFS;
 }
 
 static int open_gpu(struct kvfs_buffer *b, const void *pointer, uint64_t bytes)

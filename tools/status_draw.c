@@ -316,17 +316,22 @@ static void draw_buffers(json_t *o, FILE *out)
 static void draw_gpu(json_t *o, uint64_t n_handed, FILE *out)
 {
 	bool driver = json_bool(o, "driver", false);
+	uint64_t dmabufs = json_u64(o, "dmabufs", 0);
+	char size[SIZE_FORMAT_BYTES];
 
-	if (!driver && !n_handed)
+	if (!driver && !n_handed && !json_u64(o, "dmabuf_bytes", 0))
 		return;
 	label(out, "gpu");
-	fprintf(out, "%s driver; its memory is %s; ", driver ? "a" : "no",
-		json_bool(o, "direct", false)
-			? "reached directly"
-			: "staged by libkvfs: no RDMA here");
+	fprintf(out, "%s driver; ", driver ? "a" : "no");
+	if (dmabufs)
+		fprintf(out, "%" PRIu64 " buffers reached by a card; ",
+			dmabufs);
+	else
+		fputs("no buffer reached by a card: staged by libkvfs; ", out);
 	fprintf(out,
-		"%s for GPUDirect Storage; %" PRIu64
+		"%s copied by cards; %s for GPUDirect Storage; %" PRIu64
 		" files of ckpt/ given to cuFile\n",
+		size_of(o, "dmabuf_bytes", size),
 		json_bool(o, "storage_driver", false) ? "nvidia-fs"
 						      : "no nvidia-fs",
 		n_handed);

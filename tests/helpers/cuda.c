@@ -9,6 +9,10 @@
  *      KVFS_CUDA_NO_GPU=1       cuInit finds none
  *      KVFS_CUDA_EXPORT=memfd   memory is exported, and the daemon reaches it;
  *                      =other   as something that it does not take
+ *                      =readonly  as the first, but only to read it
+ *                      =dri     as a dma-buf, of no memory of its own
+ *                      =dmabuf  as what stands in for one (dmabuf.c); made
+ *                               after a template for mkstemp, KVFS_CUDA_FILE
  *
  * cuFile's calls are in cufile.c.
  *
@@ -21,6 +25,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -135,6 +140,60 @@ int cuCtxSetCurrent(void *context)
 	return OK;
 }
 
+static int exported_as(const char *what)
+{
+	const char *as = getenv("KVFS_CUDA_EXPORT");
+
+	return as && !strcmp(as, what);
+}
+
+static int new_file(void)
+{
+	const char *template = getenv("KVFS_CUDA_FILE");
+	char path[256];
+	int fd;
+
+	if (!exported_as("dmabuf")) {
+		fd = memfd_create("gpu", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+		fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK);
+		return fd;
+	}
+	snprintf(path, sizeof(path), "%s", template ? template : "");
+	fd = mkostemp(path, O_CLOEXEC);
+	unlink(path);
+	return fd;
+}
+
+/* What <drm/drm.h> has, which is not everywhere. */
+struct dumb {
+	uint32_t height, width, bpp, flags, handle, pitch;
+	uint64_t size;
+};
+struct prime {
+	uint32_t handle, flags;
+	int32_t fd;
+};
+#define CREATE_DUMB _IOWR('d', 0xb2, struct dumb)
+#define TO_FD _IOWR('d', 0x2d, struct prime)
+
+/* Of the kernel's driver for no graphics card (vgem). */
+static int new_dmabuf(size_t bytes)
+{
+	int card = open("/dev/dri/card0", O_RDWR | O_CLOEXEC);
+	struct dumb dumb = {.height = (uint32_t)(bytes >> 12) + 1,
+			    .width = 1024,
+			    .bpp = 32};
+	struct prime prime = {.flags = O_CLOEXEC | O_RDWR};
+
+	if (ioctl(card, CREATE_DUMB, &dumb))
+		cuda_broken("no memory of /dev/dri/card0");
+	prime.handle = dumb.handle;
+	if (ioctl(card, TO_FD, &prime))
+		cuda_broken("it is not exported");
+	close(card);
+	return prime.fd;
+}
+
 int cuMemAlloc_v2(uint64_t *pointer, size_t bytes)
 {
 	for (unsigned i = 0; i < MEMORIES_MAX; i++) {
@@ -143,9 +202,8 @@ int cuMemAlloc_v2(uint64_t *pointer, size_t bytes)
 
 		if (m->bytes)
 			continue;
-		m->fd = memfd_create("gpu", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-		if (ftruncate(m->fd, (off_t)bytes) ||
-		    fcntl(m->fd, F_ADD_SEALS, F_SEAL_SHRINK))
+		m->fd = new_file();
+		if (ftruncate(m->fd, (off_t)bytes))
 			return NO_MEMORY;
 		m->at = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED,
 			     m->fd, 0);
@@ -344,6 +402,17 @@ int cuMemHostUnregister(void *p)
 	return OK;
 }
 
+static int export(int fd, size_t bytes)
+{
+	char path[40];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return exported_as("dri")	 ? new_dmabuf(bytes)
+	       : exported_as("other")	 ? open("/dev/null", O_RDWR | O_CLOEXEC)
+	       : exported_as("readonly") ? open(path, O_RDONLY | O_CLOEXEC)
+					 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
+}
+
 int cuMemGetHandleForAddressRange(void *handle, uint64_t pointer, size_t n,
 				  int type, unsigned long long flags)
 {
@@ -354,9 +423,7 @@ int cuMemGetHandleForAddressRange(void *handle, uint64_t pointer, size_t n,
 		cuda_broken("cuMemGetHandleForAddressRange");
 	if (!as || cuda_fails("MemGetHandleForAddressRange"))
 		return NOT_SUPPORTED;
-	*(int *)handle = !strcmp(as, "memfd")
-				 ? fcntl(m->fd, F_DUPFD_CLOEXEC, 0)
-				 : open("/dev/null", O_RDWR | O_CLOEXEC);
+	*(int *)handle = export(m->fd, n);
 	return OK;
 }
 

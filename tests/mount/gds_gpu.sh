@@ -67,6 +67,9 @@ $(_all 300)"
 	holds "$KV/n/d299" 70000 299
 	expect 'not taken' "$(KVFS_CUDA_EXPORT=other _gpu 70000 20 e)" "staged
 $(_all 20)"
+	expect 'only to read' "$(KVFS_CUDA_EXPORT=readonly _gpu 70000 20 r)" \
+		"staged
+$(_all 20)"
 	_nothing_left
 }
 

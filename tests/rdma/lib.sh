@@ -15,7 +15,7 @@ set -euo pipefail
 packages='qemu-system-x86 busybox-static cpio kmod iproute2 ibverbs-providers'
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/kvfs-rdma
 modules='virtio_pci virtio_net 9pnet_virtio 9p overlay crc32_generic rdma_rxe
-	rdma_ucm ib_uverbs fuse iptable_filter xt_tcpudp'
+	rdma_ucm ib_uverbs fuse iptable_filter xt_tcpudp vgem'
 
 skip() {
 	echo "SKIP: $*"
