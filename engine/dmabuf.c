@@ -148,6 +148,13 @@ static int queue_pair_make(struct card *c)
 
 /* -- a piece: card.lock held ---------------------------------------------- */
 
+static int lose(struct card *c, const char *why)
+{
+	log_error("dma-buf: %s: the device is lost: %s", c->port.device, why);
+	atomic_store(&c->lost, true);
+	return -ENODEV;
+}
+
 /* What happened to it since somebody looked. */
 static void hear(struct card *c)
 {
@@ -159,7 +166,7 @@ static void hear(struct card *c)
 
 		ibv_ack_async_event(&e);
 		if (fatal)
-			atomic_store(&c->lost, true);
+			lose(c, "it says so");
 	}
 }
 
@@ -172,10 +179,8 @@ static int wait_for(struct card *c, int64_t until_ns)
 	struct ibv_cq *cq;
 	void *ctx;
 
-	if (left_ns <= 0) {
-		atomic_store(&c->lost, true);
-		return -ENODEV;
-	}
+	if (left_ns <= 0)
+		return lose(c, "no answer");
 	poll(f, 2, (int)(left_ns / NS_PER_MS) + 1);
 	hear(c);
 	if (atomic_load(&c->lost))

@@ -17,7 +17,7 @@ requires_mounts
 		mkdir /tmp/cuda
 		ln -s '$HELPERS/cuda.so' /tmp/cuda/libcuda.so.1
 		gpu_program='$HELPERS/gds_gpu' stand_in='$HELPERS/dmabuf.so'
-		KVFS_TEST_RDMA=10.9.0.1 CK_TIMEOUT_MULTIPLIER=3 \\
+		KVFS_TEST_RDMA=10.9.0.1 KVFS_TEST_RDMA_INTERFACE=eth0 CK_TIMEOUT_MULTIPLIER=3 \\
 			'${HELPERS%/*}/unit/test_dmabuf'
 	EOF
 	cat <<-'EOF'

@@ -2,7 +2,8 @@
 /*
  * Copies between frames and memory that only a card reaches, by a real card's
  * queue pair; KVFS_TEST_RDMA says that there is one (tests/rdma/dmabuf.sh), and
- * KVFS_TEST_RDMA_DEVICE which, where there are several.
+ * KVFS_TEST_RDMA_DEVICE which, where there are several. The interface that
+ * KVFS_TEST_RDMA_INTERFACE names is taken down and up again.
  *
  * No dma-buf is in the test: Soft-RoCE does not register any (Linux 6.1), which
  * is one of the cases. In the others a memfd stands in for it, of which
@@ -265,6 +266,35 @@ START_TEST(a_card_that_does_not_answer_is_lost_and_opened_again)
 }
 END_TEST
 
+static void interface(const char *what)
+{
+	const char *name = getenv("KVFS_TEST_RDMA_INTERFACE");
+	char command[100];
+
+	snprintf(command, sizeof(command), "ip link set dev %s %s", name, what);
+	ck_assert_int_eq(system(command), 0);
+}
+
+/* Its event is that of a port that goes down. */
+START_TEST(a_card_that_says_that_it_is_lost_is_opened_again)
+{
+	begin_open();
+	fail_at("dmabuf.fatal:1");
+	interface("down");
+	interface("up");
+
+	while (dmabuf_copy(d, 0, DMABUF_FROM_FILE, file, 0, 1) != -ENODEV)
+		usleep(10000);
+
+	dmabuf_close(d);
+	while (dmabuf_open(all, gpu, START, PART_BYTES, &d))
+		usleep(10000); /* the port takes its time */
+	copy_and_compare(0, 0, 70001);
+	dmabuf_close(d);
+	end();
+}
+END_TEST
+
 START_TEST(a_file_that_is_too_short_is_an_error)
 {
 	begin_open();
@@ -401,6 +431,10 @@ int main(void)
 		tcase_add_test(
 			t,
 			a_card_that_does_not_answer_is_lost_and_opened_again);
+		if (getenv("KVFS_TEST_RDMA_INTERFACE"))
+			tcase_add_test(
+				t,
+				a_card_that_says_that_it_is_lost_is_opened_again);
 		tcase_add_test(t, a_file_that_is_too_short_is_an_error);
 		tcase_add_test(t,
 			       what_the_card_does_not_take_is_refused_with_why);
