@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: MIT
 #
 # Whole mounts: two machines, one Redis. What one stores the other reads by
-# RDMA; where RDMA's packets are lost, by TCP; and by RDMA again.
+# RDMA; where RDMA's packets are lost, by TCP; and by RDMA again. Then kill -9 of
+# a node that is sending: the other one never reads a wrong byte and no read
+# hangs; when the node is back, what is missing comes from it, by RDMA.
 . "$(dirname "$0")/lib.sh"
 requires_mounts iptables-legacy
 
@@ -12,6 +14,7 @@ mkdir "$a" "$b"
 {
 	guest_begins 10.9.0.1
 	guest_mounts 1
+	guest_blocks
 	cat <<-'EOF'
 		redis_starts
 		mount_it transport=auto,rdma-device=rxe0:1
@@ -19,8 +22,23 @@ mkdir "$a" "$b"
 		for i in 1 2 3; do put first-$i $((400000 + i)); done
 		for i in 1 2 3; do put second-$i $((300000 + i)); done
 		for i in 1 2 3; do put third-$i $((200000 + i)); done
-		put ready 1
-		until_it '[ -e /tmp/m/kv/n/done ]'
+		tell put
+		told read
+
+		$blocks -n 201 store /tmp/m/kv/n
+		published b000200
+		tell stored
+
+		pid=$(jq .pid </tmp/m/.kvfs/status)
+		until_it '[ "$(figure kvfs_remote_served_total)" -ge 50 ] &&
+			[ "$(figure kvfs_remote_serving)" -gt 0 ]'
+		kill -9 "$pid"
+
+		told over
+
+		mount_it transport=auto
+		tell back
+		told done
 		alone
 		"$kvfs" umount /tmp/m
 	EOF
@@ -29,6 +47,7 @@ mkdir "$a" "$b"
 {
 	guest_begins 10.9.0.2
 	guest_mounts 2
+	guest_blocks
 	cat <<-EOF
 		rdma_told() { # bit 3 of VERSION's features
 			local features
@@ -41,7 +60,7 @@ mkdir "$a" "$b"
 		redis_answers
 		mount_it transport=auto
 		rdma_told 1
-		until_it '[ -e /tmp/m/kv/n/ready ]'
+		told put
 
 		same first-1 400001
 		until_it '[ "$(via)" = rdma ]'
@@ -78,8 +97,35 @@ mkdir "$a" "$b"
 		[ "$(via)" = tcp ]
 		echo 'ok: not by a card that rdma-device= does not name'
 
-		put done 2
-		published done
+		"$kvfs" umount /tmp/m
+		rdma link delete other
+		mount_it transport=auto
+		tell read
+		told stored
+		until_it '[ "$($blocks -n 1 -f 200 -p check /tmp/m/kv/n)" = 200 ]'
+		until_it '[ "$(via)" = rdma ]'
+
+		read_some 0 100 &
+		one=$!
+		read_some 100 100 &
+		two=$!
+		wait $one
+		wait $two
+		n=$(cat /tmp/got-* | wc -l)
+		[ $n -gt 0 ] && [ $n -lt 190 ]
+		echo "ok: $n of 200 blocks were read when the node was killed"
+		tell over
+
+		told back
+		cat /tmp/got-* >/tmp/got
+		missing=$(seq 0 199 | grep -vxFf /tmp/got | head -n 1)
+		until_it '[ "$($blocks -n 1 -f $missing -p check /tmp/m/kv/n)" = $missing ]'
+		until_it '[ "$(via)" = rdma ]'
+		had=$(card received_bytes)
+		until_it '[ "$($blocks -n 200 -t 60 -p check /tmp/m/kv/n | wc -l)" = 200 ]'
+		[ $(($(card received_bytes) - had)) -ge 400000 ]
+		echo 'ok: the rest came by RDMA once it was back'
+		tell done
 		"$kvfs" umount /tmp/m
 	EOF
 } >"$b/guest.sh"
