@@ -19,14 +19,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #define WARN_AGAIN_NS (60 * NS_PER_S)
 #define PATIENCE_NS (10 * NS_PER_S) /* for one piece */
-#define HOP_LIMIT 64
-#define TIMEOUT_CODE 16 /* 4.096 us << 16: 0.27 s, then again */
-#define RETRIES 7
-#define TRIALS 2 /* the first one makes the queue pair */
+#define TRIALS 2		    /* the first one makes the queue pair */
 
 struct card {
 	struct list link; /* dmabufs.cards */
@@ -72,18 +70,20 @@ static int to_init(struct card *c)
 }
 
 /* Its other end is itself. */
-static int to_receive(struct card *c, const struct ibv_port_attr *p)
+static int to_receive(struct card *c, const struct ibv_port_attr *p,
+		      uint32_t psn)
 {
 	struct ibv_qp_attr a = {
 		.qp_state = IBV_QPS_RTR,
 		.path_mtu = p->active_mtu,
 		.dest_qp_num = c->qp->qp_num,
+		.rq_psn = psn,
 		.max_dest_rd_atomic = 1,
 		.ah_attr = {.dlid = p->lid,
 			    .port_num = (uint8_t)c->port.number,
 			    .is_global = c->port.gid_type != GID_IB,
 			    .grh = {.sgid_index = (uint8_t)c->port.gid_index,
-				    .hop_limit = HOP_LIMIT}},
+				    .hop_limit = RDMA_HOP_LIMIT}},
 	};
 
 	memcpy(a.ah_attr.grh.dgid.raw, c->port.gid, sizeof(c->port.gid));
@@ -94,12 +94,13 @@ static int to_receive(struct card *c, const struct ibv_port_attr *p)
 				       IBV_QP_MIN_RNR_TIMER);
 }
 
-static int to_send(struct card *c)
+static int to_send(struct card *c, uint32_t psn)
 {
 	struct ibv_qp_attr a = {
 		.qp_state = IBV_QPS_RTS,
-		.timeout = TIMEOUT_CODE,
-		.retry_cnt = RETRIES,
+		.sq_psn = psn,
+		.timeout = RDMA_TIMEOUT_CODE,
+		.retry_cnt = RDMA_RETRIES,
 		.max_rd_atomic = 1,
 	};
 
@@ -131,18 +132,22 @@ static int queue_pair_make(struct card *c)
 		.recv_cq = c->cq,
 	};
 	struct ibv_port_attr p;
+	uint32_t psn; /* nobody else on the network knows it */
 	int rc = verbs_query_port(c->context, (uint8_t)c->port.number, &p);
 
 	if (rc)
 		return rc;
+	if (getrandom(&psn, sizeof(psn), 0) != sizeof(psn))
+		return -EAGAIN;
+	psn &= RDMA_PSN_MASK;
 	c->qp = verbs_create_qp(c->pd, &a);
 	if (!c->qp)
 		return -errno;
 	rc = to_init(c);
 	if (!rc)
-		rc = to_receive(c, &p);
+		rc = to_receive(c, &p, psn);
 	if (!rc)
-		rc = to_send(c);
+		rc = to_send(c, psn);
 	return rc;
 }
 

@@ -65,6 +65,12 @@
 #define RDMA_REGION_BUCKETS 1024
 #define RDMA_PIECE_BYTES (128u << 20) /* of a region, registered at once */
 
+/* Of every queue pair. */
+#define RDMA_PSN_MASK 0xffffffu
+#define RDMA_HOP_LIMIT 64
+#define RDMA_TIMEOUT_CODE 16 /* 4.096 us << 16: 0.27 s, then again */
+#define RDMA_RETRIES 7
+
 /* Packets under way in one direction. The receiver has a buffer for each, and
  * one for each WRITE WITH_IMM that it allowed, which takes one as well. */
 #define RDMA_PACKETS 16

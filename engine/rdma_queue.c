@@ -10,12 +10,8 @@
 #include <sys/random.h>
 
 #define POLL_AT_ONCE 16
-#define PSN_MASK 0xffffffu
 #define INLINE_BYTES 128 /* asked for; fewer are fine */
-#define HOP_LIMIT 64
-#define TIMEOUT_CODE 16 /* 4.096 us << 16: 0.27 s, then again */
-#define RETRIES 7
-#define RNR_CODE 12 /* 0.64 ms; every packet has a buffer that waits */
+#define RNR_CODE 12	 /* 0.64 ms; every packet has a buffer that waits */
 
 /* What 1,000 peers cost, and any number. */
 _Static_assert(RDMA_QUEUES_MAX *(sizeof(struct rdma_link) +
@@ -130,7 +126,7 @@ static int ask_port(struct rdma_link *l)
 	if (getrandom(&l->first_psn, sizeof(l->first_psn), 0) !=
 	    sizeof(l->first_psn))
 		return -EAGAIN;
-	l->first_psn &= PSN_MASK;
+	l->first_psn &= RDMA_PSN_MASK;
 	return 0;
 }
 
@@ -192,7 +188,7 @@ static int to_receive(struct rdma_link *l, const struct rdma_endpoint *p)
 			    .port_num = (uint8_t)l->port.number,
 			    .is_global = l->port.gid_type != GID_IB,
 			    .grh = {.sgid_index = (uint8_t)l->port.gid_index,
-				    .hop_limit = HOP_LIMIT}},
+				    .hop_limit = RDMA_HOP_LIMIT}},
 	};
 
 	memcpy(a.ah_attr.grh.dgid.raw, p->gid, sizeof(p->gid));
@@ -207,9 +203,9 @@ static int to_send(struct rdma_link *l)
 {
 	struct ibv_qp_attr a = {
 		.qp_state = IBV_QPS_RTS,
-		.timeout = TIMEOUT_CODE,
-		.retry_cnt = RETRIES,
-		.rnr_retry = RETRIES,
+		.timeout = RDMA_TIMEOUT_CODE,
+		.retry_cnt = RDMA_RETRIES,
+		.rnr_retry = RDMA_RETRIES,
 		.sq_psn = l->first_psn,
 		.max_rd_atomic = 1,
 	};
