@@ -194,7 +194,7 @@ a_node_that_is_lost_is_asked_last() {
 	mkdir "$(kv 1)/n/lost"
 	blocks -n 10 -s $BYTES store "$(kv 1)/n/lost"
 	_settled 1
-	"$KVFS" prefetch --quiet "$(kv 3)"/n/lost/*
+	wait_for '[ "$(blocks -n 10 -s $BYTES check "$(kv 3)/n/lost")" = "present 10 absent 0" ]'
 	_settled 3
 	put_published "$(kv 1)/n/linked" $BYTES 1
 	holds_soon "$(kv 2)/n/linked" $BYTES 1
