@@ -87,6 +87,7 @@ _open() { wait_for ': <"'"$1"'" 2>/dev/null'; }
 no_more_than_the_window_is_fetched_ahead() {
 	local i before
 	_store window
+	wait_for '_idle 2' # of the chain of another test
 	before=$(_ahead 2)
 	for i in 0 1; do
 		_open "$(kv 2)/n/window/$i"
