@@ -174,6 +174,13 @@ static int wait_ready(struct meta_ckpt *c, int64_t deadline, bool write,
 			return -EIO;
 		if (wait_until(c, deadline) == ETIMEDOUT) {
 			meta_ckpt_unanswered(c->m, start);
+			if (redis_up(c->m->links[META_CKPT]))
+				log_warn("ckpt: at the deadline redis is still "
+					 "%s: 'kvfs nodes' shows who is away",
+					 c->state == CKPT_LOADING
+						 ? "being filled, or a keeper "
+						   "waited for"
+						 : "compared with the log");
 			return write && c->state == CKPT_LOADING ? -EROFS
 								 : -EIO;
 		}

@@ -122,6 +122,7 @@ START_TEST(a_restarted_redis_is_asked_nothing_before_the_keepers_agreed)
 			 -EIO);
 	deadline = clock_now_ns() + 100 * NS_PER_MS;
 	ck_assert_int_eq(make_err(0, "g", deadline), -EROFS);
+	ck_assert(logged("a keeper waited for"));
 }
 END_TEST
 
