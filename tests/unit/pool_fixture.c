@@ -33,7 +33,7 @@ static void owner_unbind(void *ctx, int backing_id)
 	__atomic_add_fetch(&o->n_unbound, 1, __ATOMIC_RELAXED);
 }
 
-static bool owner_pop(struct owner *o, uint32_t *frame)
+bool owner_pop(struct owner *o, uint32_t *frame)
 {
 	bool any;
 

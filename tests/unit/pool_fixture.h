@@ -53,6 +53,8 @@ uint32_t owner_store(struct owner *o, uint64_t n, uint64_t bytes);
 uint32_t owner_keep(struct owner *o, uint64_t n, uint64_t bytes);
 /** owner_churn - store this much in blocks of a size. */
 void owner_churn(struct owner *o, uint64_t total, uint64_t block_bytes);
+/** owner_pop - take the oldest that may be evicted out of the queue, if any. */
+bool owner_pop(struct owner *o, uint32_t *frame);
 /** owner_put_all - give back every block that may be evicted. */
 void owner_put_all(struct owner *o);
 

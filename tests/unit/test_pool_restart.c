@@ -262,12 +262,8 @@ static void kill_child(struct owner *o, int tell)
 		pool_rename(o->pool, f, path,
 			    snprintf(path, sizeof(path), "other/%llu",
 				     (unsigned long long)n));
-		if (n % 9 == 0 && o->tail - o->head > 5) {
-			pthread_mutex_lock(&o->lock);
-			f = o->owned[o->head++];
-			pthread_mutex_unlock(&o->lock);
+		if (n % 9 == 0 && owner_pop(o, &f))
 			pool_put(o->pool, f);
-		}
 	}
 }
 
