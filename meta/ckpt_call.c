@@ -160,6 +160,13 @@ struct terms {
 	bool keeper;
 };
 
+static _Thread_local bool attaches;
+
+void ckpt_call_attaches(void)
+{
+	attaches = true;
+}
+
 /* A store that is being mended is waited for; its tree is no lie meanwhile. */
 static int wait_ready(struct meta_ckpt *c, int64_t deadline, bool write,
 		      struct terms *t)
@@ -170,7 +177,7 @@ static int wait_ready(struct meta_ckpt *c, int64_t deadline, bool write,
 	if (meta_ckpt_hopeless(c->m) && deadline > start + META_HOPELESS_NS)
 		deadline = start + META_HOPELESS_NS;
 	while (c->state != CKPT_READY) {
-		if (c->stop || c->state == CKPT_REFUSED)
+		if (c->stop || c->state == CKPT_REFUSED || attaches)
 			return -EIO;
 		if (wait_until(c, deadline) == ETIMEDOUT) {
 			meta_ckpt_unanswered(c->m, start);

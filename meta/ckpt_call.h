@@ -118,7 +118,9 @@ struct meta_ckpt {
 	struct ckpt_letgo *letgo;
 	size_t n_letgo, n_letgo_sent, cap_letgo;
 	struct ckpt_locker *lockers[CKPT_LOCKERS]; /* ckpt_lock.c */
-	pthread_mutex_t lock_ends; /* outer: one drops what went at a time */
+	/* outer: one drops what went at a time; held over a call, so the thread
+	 * only tries it */
+	pthread_mutex_t lock_ends;
 	struct ckpt_shard_set shards;
 	bool shards_ready; /* the ckpt ops may be called */
 	pthread_t thread;
@@ -159,6 +161,10 @@ int ckpt_read(struct meta *m, int64_t deadline, const char *fn,
 	      const struct redis_cmd *args, struct ckpt_answer *a);
 int ckpt_write(struct meta *m, int64_t deadline, const char *fn,
 	       const struct redis_cmd *args, struct ckpt_answer *a);
+
+/** ckpt_call_attaches - this thread is the one that attaches: calls of its own
+ *  are not kept waiting for that, they fail. */
+void ckpt_call_attaches(void);
 
 /**
  * ckpt_number_take - number one mutation

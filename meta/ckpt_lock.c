@@ -229,11 +229,10 @@ static bool next_ended(struct meta_ckpt *c, size_t *chain, size_t last,
 	return false;
 }
 
-/* One at a time: a second message about an end would end what came later. */
-static int end_ended(struct meta_ckpt *c, int64_t deadline, size_t chain,
-		     size_t last)
+/* lock_ends is held. */
+static int tell_ended(struct meta_ckpt *c, int64_t deadline, size_t chain,
+		      size_t last)
 {
-	scoped_lock(&c->lock_ends);
 	uint64_t ino, owner;
 	int err = 0;
 
@@ -245,9 +244,22 @@ static int end_ended(struct meta_ckpt *c, int64_t deadline, size_t chain,
 	return err;
 }
 
+/* One at a time: a second message about an end would end what came later. */
+static int end_ended(struct meta_ckpt *c, int64_t deadline, uint64_t ino)
+{
+	size_t chain = ino % CKPT_LOCKERS;
+	scoped_lock(&c->lock_ends);
+
+	return tell_ended(c, deadline, chain, chain);
+}
+
+/* Whoever is at it may wait for the store, and that for this thread. */
 void ckpt_lock_tidy(struct meta_ckpt *c)
 {
-	end_ended(c, clock_now_ns() + NS_PER_S, 0, CKPT_LOCKERS - 1);
+	if (pthread_mutex_trylock(&c->lock_ends))
+		return;
+	tell_ended(c, clock_now_ns() + NS_PER_S, 0, CKPT_LOCKERS - 1);
+	pthread_mutex_unlock(&c->lock_ends);
 }
 
 /* Those of this file whose handle, or else whose owner, is this one. */
@@ -272,7 +284,7 @@ static bool end(struct meta *m, int64_t deadline, uint64_t ino, uint64_t handle,
 {
 	if (!mark_ended(m->ckpt, ino, handle, owner))
 		return false;
-	end_ended(m->ckpt, deadline, ino % CKPT_LOCKERS, ino % CKPT_LOCKERS);
+	end_ended(m->ckpt, deadline, ino);
 	return true;
 }
 
@@ -399,8 +411,7 @@ static int take(struct meta *m, int64_t deadline, uint64_t ino,
 		return err;
 	noted = locker_note(m, ino, lock);
 	if (noted == NOTED_ENDED) {
-		err = end_ended(m->ckpt, deadline, ino % CKPT_LOCKERS,
-				ino % CKPT_LOCKERS);
+		err = end_ended(m->ckpt, deadline, ino);
 		if (err)
 			return err;
 		noted = locker_note(m, ino, lock);

@@ -11,6 +11,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "base/fault.h"
 #include "base/log.h"
 
 #define COMPACT_BYTES (64u << 20)
@@ -71,6 +72,7 @@ static void *run(void *arg)
 	enum ckpt_state state;
 	unsigned failed = 0; /* checks in a row */
 
+	ckpt_call_attaches();
 	while (tick(c, failed, &state)) {
 		bool up = redis_up(c->m->links[META_CKPT]);
 
@@ -85,6 +87,7 @@ static void *run(void *arg)
 		ckpt_letgo_flush(c, clock_now_ns() + LETGO_NS);
 		ckpt_keep_tick(c);
 		if (clock_now_ns() >= slow_not_before) {
+			fault_pass("ckpt.slow");
 			ckpt_lock_tidy(c);
 			ckpt_shards_flush(c);
 			slow_not_before = clock_now_ns() + SLOW_NS;

@@ -2,6 +2,8 @@
 /* Redis is lost, and somebody who keeps the ckpt tree is late just then. */
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -165,6 +167,99 @@ START_TEST(a_keeper_that_is_none_any_more_hears_so_before_it_is_answered)
 }
 END_TEST
 
+static size_t tell_shards(void *ctx, uint64_t ino, uint64_t *version,
+			  uint8_t *bits)
+{
+	(void)ctx, (void)ino, (void)bits;
+	*version = 0;
+	return 0;
+}
+
+static void tell_each(void *ctx, void (*fn)(void *arg, uint64_t ino), void *arg)
+{
+	(void)ctx;
+	fn(arg, ROOT);
+}
+
+static const struct meta_ckpt_ops shard_ops = {.shards = tell_shards,
+					       .shards_each = tell_each};
+static const struct ckpt_lock a_lock = {
+	.type = F_WRLCK, .owner = 1, .end = 9, .pid = 7, .handle = 5};
+static uint64_t locked; /* the inode */
+
+/* A node whose thread is about to tell Redis what is left to tell; and all
+ * that this node writes is refused until it attached anew. */
+static void attaching_held(void)
+{
+	struct ckpt_attr attr;
+
+	node[0] = named(0);
+	node[0]->config.ckpt_ops = &shard_ops;
+	ck_assert_int_eq(node_open(node[0]), 0);
+	make(0, "f");
+	ck_assert_int_eq(ckpt_lookup(node[0]->meta, 0, ROOT, "f", &attr), 0);
+	locked = attr.ino;
+	ck_assert_int_eq(ckpt_lock_set(node[0]->meta, 0, locked, &a_lock), 0);
+	point = "ckpt.slow";
+	WAIT_FOR(n_came);
+	server_text("HINCRBY kvfs:{c}:m set 1");
+}
+
+static void *close_locked(void *arg)
+{
+	int64_t *deadline = arg;
+
+	ck_assert(ckpt_lock_close(node[0]->meta, *deadline, locked,
+				  a_lock.handle));
+	return NULL;
+}
+
+static bool is_doubted(void)
+{
+	return node_stats(node[0]).ckpt_read_only;
+}
+
+static bool is_locked(void)
+{
+	char words[64];
+
+	snprintf(words, sizeof(words), "EXISTS kvfs:{c}:l%" PRIu64, locked);
+	return server_int(words);
+}
+
+START_TEST(what_a_node_has_to_tell_does_not_keep_it_from_attaching)
+{
+	int64_t soon;
+
+	attaching_held();
+	ckpt_shards_dirty(node[0]->meta, locked);
+	soon = clock_now_ns() + NS_PER_S;
+	close_locked(&soon); /* and Redis does not hear of it */
+	ck_assert(is_doubted());
+	ck_assert(is_locked());
+
+	point = NULL;
+	ck_assert_int_eq(make_err(0, "x", clock_now_ns() + 2 * NS_PER_S), 0);
+	WAIT_FOR(!is_locked());
+}
+END_TEST
+
+START_TEST(a_close_that_waits_for_the_store_does_not_keep_a_node_from_attaching)
+{
+	int64_t late = 0;
+	pthread_t t;
+
+	attaching_held();
+	pthread_create(&t, NULL, close_locked, &late);
+	WAIT_FOR(is_doubted());
+
+	point = NULL;
+	ck_assert_int_eq(make_err(0, "x", clock_now_ns() + 2 * NS_PER_S), 0);
+	pthread_join(t, NULL);
+	ck_assert(!is_locked());
+}
+END_TEST
+
 START_TEST(a_load_that_redis_lost_a_part_of_begins_anew)
 {
 	struct redis *link;
@@ -251,6 +346,8 @@ int main(void)
 		an_answer_that_the_store_still_has_is_given_once,
 		a_keeper_that_is_slow_to_join_a_new_redis_stays_one,
 		a_keeper_that_is_none_any_more_hears_so_before_it_is_answered,
+		what_a_node_has_to_tell_does_not_keep_it_from_attaching,
+		a_close_that_waits_for_the_store_does_not_keep_a_node_from_attaching,
 		a_load_that_redis_lost_a_part_of_begins_anew,
 		what_a_keeper_said_to_another_run_of_redis_counts_no_more,
 		two_trees_in_one_redis_leave_each_other_alone,
