@@ -294,7 +294,8 @@ int ckpt_adopt(struct meta_ckpt *c, const struct ckpt_store *s,
  *  history, -EAGAIN another life, or -errno. */
 int ckpt_catch_up(struct meta_ckpt *c, uint64_t seq);
 
-/** ckpt_compact - a new snapshot, and the log starts anew. */
+/** ckpt_compact - a new snapshot, and the log starts anew. -EAGAIN: not now,
+ *  the node has to attach anew. */
 int ckpt_compact(struct meta_ckpt *c);
 
 /** ckpt_sweep - free what incarnations that are gone kept open. */

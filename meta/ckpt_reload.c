@@ -262,6 +262,7 @@ struct scan {
 	struct meta_ckpt *c;
 	struct ckpt_snap *snap;
 	uint64_t token, seq;
+	bool yields; /* it can be done later: calls may wait for this thread */
 };
 
 static void scan_cmd(struct scan *s, struct redis_cmd *cmd, const char *fn)
@@ -269,6 +270,18 @@ static void scan_cmd(struct scan *s, struct redis_cmd *cmd, const char *fn)
 	ckpt_cmd_begin(s->c->m, cmd, fn);
 	redis_cmd_printf(cmd, "%016" PRIx64, s->token);
 	redis_cmd_uint(cmd, s->seq);
+}
+
+static int scan_page(struct scan *s, const struct redis_cmd *cmd,
+		     struct redis_reply **r)
+{
+	bool ready;
+
+	fault_pass("ckpt.scan");
+	pthread_mutex_lock(&s->c->lock);
+	ready = s->c->state == CKPT_READY;
+	pthread_mutex_unlock(&s->c->lock);
+	return s->yields && !ready ? -EAGAIN : ckpt_page(s->c->m, cmd, 3, r);
 }
 
 static int scan_add(struct scan *s, const struct redis_reply *r, char *cursor,
@@ -300,7 +313,7 @@ static int scan_big(struct scan *s, const struct redis_reply *key)
 		scan_cmd(s, &cmd, "dump_hash");
 		redis_cmd_bin(&cmd, p, n);
 		redis_cmd_str(&cmd, cursor);
-		err = ckpt_page(s->c->m, &cmd, 3, &r);
+		err = scan_page(s, &cmd, &r);
 		if (!err)
 			err = scan_add(s, r, cursor, sizeof(cursor));
 	} while (!err && strcmp(cursor, "0"));
@@ -318,7 +331,7 @@ static int scan_all(struct scan *s)
 
 		scan_cmd(s, &cmd, "dump");
 		redis_cmd_str(&cmd, cursor);
-		err = ckpt_page(s->c->m, &cmd, 3, &r);
+		err = scan_page(s, &cmd, &r);
 		if (!err)
 			err = scan_add(s, r, cursor, sizeof(cursor));
 		for (size_t i = 3; !err && i < redis_reply_count(r); i++)
@@ -336,7 +349,10 @@ static int scan_all(struct scan *s)
 static int scan_store(struct meta_ckpt *c, const struct ckpt_store *before,
 		      uint64_t tree, uint64_t base)
 {
-	struct scan s = {.c = c, .token = before->token, .seq = before->seq};
+	struct scan s = {.c = c,
+			 .token = before->token,
+			 .seq = before->seq,
+			 .yields = !tree};
 	struct ckpt_store after;
 	int err = ckpt_snap_begin(&s.snap, c->log, tree, base);
 

@@ -260,6 +260,35 @@ START_TEST(a_close_that_waits_for_the_store_does_not_keep_a_node_from_attaching)
 }
 END_TEST
 
+START_TEST(a_snapshot_is_broken_off_where_the_node_has_to_attach)
+{
+	struct ckpt_log_info info;
+	struct meta_ckpt *c;
+	char name[16];
+
+	nodes_up(1);
+	c = node[0]->meta->ckpt;
+	for (int i = 0; i < 500; i++) { /* more than a page */
+		snprintf(name, sizeof(name), "f%d", i);
+		make(0, name);
+	}
+	point = "ckpt.scan";
+	c->compact_bytes = 1;
+	WAIT_FOR(n_came == 1);
+	server_text("HINCRBY kvfs:{c}:m set 1");
+	ck_assert_int_eq(make_err(0, "x", clock_now_ns() + NS_PER_S), -EIO);
+	ck_assert(is_doubted());
+
+	n_free = 1; /* another page would be held */
+	ck_assert_int_eq(make_err(0, "y", clock_now_ns() + 2 * NS_PER_S), 0);
+	point = NULL;
+	ckpt_log_info(c->log, &info);
+	ck_assert_uint_eq(info.snap_seq, 0);
+	ck_assert_int_eq(ckpt_compact(c), 0); /* it can be had later */
+	KEEPS_ALL(0);
+}
+END_TEST
+
 START_TEST(a_load_that_redis_lost_a_part_of_begins_anew)
 {
 	struct redis *link;
@@ -348,6 +377,7 @@ int main(void)
 		a_keeper_that_is_none_any_more_hears_so_before_it_is_answered,
 		what_a_node_has_to_tell_does_not_keep_it_from_attaching,
 		a_close_that_waits_for_the_store_does_not_keep_a_node_from_attaching,
+		a_snapshot_is_broken_off_where_the_node_has_to_attach,
 		a_load_that_redis_lost_a_part_of_begins_anew,
 		what_a_keeper_said_to_another_run_of_redis_counts_no_more,
 		two_trees_in_one_redis_leave_each_other_alone,
