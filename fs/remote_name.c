@@ -355,6 +355,7 @@ struct drop {
 struct drop_call {
 	struct engine_call call;
 	struct drop *drop;
+	uint32_t holder;
 };
 
 static void settle(struct drop *d)
@@ -377,9 +378,10 @@ static void dropped(struct engine_call *call, int status, const void *reply,
 {
 	struct drop_call *dc = container_of(call, struct drop_call, call);
 
-	(void)status; /* whoever was not reached learns at its audit */
 	(void)reply;
 	(void)reply_bytes;
+	if (status)
+		meta_nodes_missed(dc->drop->r->fs->meta, dc->holder);
 	settle(dc->drop);
 	free(dc);
 }
@@ -392,10 +394,12 @@ static void send_one(struct drop *d, uint32_t holder, const void *bytes,
 	struct engine_peer *peer;
 
 	if (!dc || remote_peer(r, holder, &peer)) {
+		meta_nodes_missed(r->fs->meta, holder);
 		free(dc);
 		return;
 	}
 	dc->drop = d;
+	dc->holder = holder;
 	dc->call = (struct engine_call){
 		.type = REMOTE_DROP,
 		.payload = bytes,
@@ -409,6 +413,7 @@ static void send_one(struct drop *d, uint32_t holder, const void *bytes,
 	pthread_mutex_unlock(&r->lock);
 	atomic_fetch_add(&r->counters.drops_sent, 1);
 	if (engine_call_start(peer, &dc->call)) {
+		meta_nodes_missed(r->fs->meta, holder);
 		settle(d);
 		free(dc);
 	}

@@ -8,6 +8,8 @@
 --   load     hash: incarnation -> ms of Redis' clock, a blank, load figures
 --   u<inc>   hash: namespace -> bytes that this incarnation holds
 --   use      hash: namespace -> the sum over the live ones
+--   missed   hash: incarnation -> how often others could not tell it of a
+--            removal
 --   uuid     hash: uuid -> its newest incarnation
 --   inc      the newest incarnation given out
 --   version  of the membership: + 1 with every join, leave, death and change
@@ -19,7 +21,8 @@
 --
 -- Blocks, tag {NAMESPACE#group}:
 --   b<s>     hash: path -> record; path/ -> directory
---   t, x     tombstones: hash path -> generation, end; sorted set by end
+--   t, x     tombstones: hash path -> generation, end, who held it;
+--            sorted set by end
 --   g        the newest generation given out
 --
 -- A record, little-endian: version (1 byte), generation (8), size (8),
@@ -85,6 +88,7 @@ local function forget(n, inc)
 	redis.call('ZREM', n .. 'live', inc)
 	redis.call('HDEL', n .. 'node', inc)
 	redis.call('HDEL', n .. 'load', inc)
+	redis.call('HDEL', n .. 'missed', inc)
 	use_set(n, inc, {}, 1)
 end
 
@@ -146,11 +150,22 @@ local function node_join(k, a)
 		keep and 1 or 0 }
 end
 
--- args: incarnation ttl_ms store-id-if-there-is-none record load, then for
--- each namespace: name, bytes held
+-- These were not told of a removal. One that is dead will join as another, and
+-- then publishes all that it has.
+local function missed_add(n, incs)
+	for inc in incs:gmatch('%d+') do
+		if redis.call('ZSCORE', n .. 'live', inc) then
+			redis.call('HINCRBY', n .. 'missed', inc, 1)
+		end
+	end
+end
+
+-- args: incarnation ttl_ms store-id-if-there-is-none record load, who was not
+-- told of a removal (incarnations with blanks between), then for each
+-- namespace: name, bytes held
 -- Returns: store id, version, whether this is a member, Redis' clock, load
 -- figures of some (incarnation, figures, …), usage (namespace, bytes, …), the
--- namespaces' version.
+-- namespaces' version, how often this one was not told of a removal.
 local function node_beat(k, a)
 	local n, now, ttl = k[1], time_ms(), tonumber(a[2])
 	local member = redis.call('ZSCORE', n .. 'live', a[1])
@@ -160,14 +175,16 @@ local function node_beat(k, a)
 		redis.call('ZADD', n .. 'live', now + ttl, a[1])
 		record_set(n, a[1], a[4])
 		redis.call('HSET', n .. 'load', a[1], now .. ' ' .. a[5])
-		use_set(n, a[1], a, 6)
+		use_set(n, a[1], a, 7)
 	end
 	reap(n, now)
+	missed_add(n, a[6])
 	return { redis.call('GET', n .. 'store'),
 		redis.call('GET', n .. 'version') or 0, member and 1 or 0, now,
 		redis.call('HRANDFIELD', n .. 'load', 32, 'WITHVALUES'),
 		redis.call('HGETALL', n .. 'use'),
-		redis.call('GET', n .. 'nsv') or 0 }
+		redis.call('GET', n .. 'nsv') or 0,
+		redis.call('HGET', n .. 'missed', a[1]) or 0 }
 end
 
 -- args: incarnation
@@ -253,7 +270,8 @@ local function generation_seen(b, gen)
 		b.gen or tonumber(redis.call('GET', b.gen_key) or 0))
 end
 
--- Generation of the tombstone of this path, 0: there is none.
+-- Generation of the tombstone of this path, 0: there is none; those who held
+-- what was removed.
 local function tomb_of(b, path)
 	if b.no_tombs == nil then
 		b.no_tombs = redis.call('EXISTS', b.tombs) == 0
@@ -262,10 +280,10 @@ local function tomb_of(b, path)
 		return 0
 	end
 	local t = redis.call('HGET', b.tombs, path)
-	if not t or #t ~= 16 or number8(t:sub(9)) <= b.now then
+	if not t or #t < 16 or number8(t:sub(9, 16)) <= b.now then
 		return 0
 	end
-	return number8(t:sub(1, 8))
+	return number8(t:sub(1, 8)), t:sub(17)
 end
 
 local function publish_new(b, f, path, blob, older, unsure)
@@ -371,12 +389,12 @@ local function retract(b, f, path, rec)
 	return 'G' .. rec:sub(2, 9)
 end
 
-local function tomb_set(b, path, gen)
+local function tomb_set(b, path, gen, holders)
 	local till = b.now + TOMB_MS
 	generation_seen(b, gen)
 	b.no_tombs = false
 	redis.call('HSET', b.tombs, path,
-		struct.pack('<I8I8', gen, till))
+		struct.pack('<I8I8', gen, till) .. holders)
 	redis.call('ZADD', b.order, till, path)
 	if redis.call('ZCARD', b.order) > TOMBS_MAX then
 		redis.call('HDEL', b.tombs,
@@ -384,12 +402,29 @@ local function tomb_set(b, path, gen)
 	end
 end
 
+-- Of these holders the live ones that the list has not; it takes them up.
+local function holders_add(b, list, holders)
+	local known = { [b.me] = true }
+	for _, h in ipairs(list) do
+		known[h] = true
+	end
+	for i = 1, #holders - 3, 4 do
+		local h = holders:sub(i, i + 3)
+		if not known[h] and alive(b, h) and #list < HOLDERS_MAX then
+			known[h] = true
+			list[#list + 1] = h
+		end
+	end
+end
+
 -- The name is removed, everywhere: a tombstone meets who was not told. What
 -- came after the generation that the user saw (0: any) is not what he removed;
--- we hold it no more in either case.
+-- we hold it no more in either case. Who is to be told stands in the tombstone,
+-- as the answer may not be heard, and then it is asked for again.
 local function unlink(b, f, path, rec, blob)
 	local seen = number8(blob)
-	local gen = math.max(seen, tomb_of(b, path))
+	local tomb, held = tomb_of(b, path)
+	local gen = math.max(seen, tomb)
 	local others = {}
 	if valid(rec) then
 		local have = number8(rec:sub(2, 9))
@@ -403,8 +438,9 @@ local function unlink(b, f, path, rec, blob)
 	elseif rec then
 		drop(f, path)
 	end
+	holders_add(b, others, held or '')
 	if gen > 0 then
-		tomb_set(b, path, gen)
+		tomb_set(b, path, gen, table.concat(others))
 	end
 	return 'G' .. struct.pack('<I8', gen) .. table.concat(others)
 end

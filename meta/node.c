@@ -144,7 +144,7 @@ static int join(struct meta *m, int64_t deadline, bool discard)
 }
 
 struct beat {
-	uint64_t store, version, member, namespaces;
+	uint64_t store, version, member, namespaces, missed;
 };
 
 static bool is_started(struct node *n)
@@ -187,12 +187,70 @@ static void add_usage(struct redis_cmd *c, struct meta *m)
 		m->node_ops->usage(m->node_ctx, usage_add, &l);
 }
 
+/* --- removals that others were not told of ------------------------------ */
+
+static bool is_missed(struct node *n, uint32_t incarnation)
+{
+	for (unsigned i = 0; i < n->n_missed; i++)
+		if (n->missed[i] == incarnation)
+			return true;
+	return false;
+}
+
+static void missed_add(struct node *n, uint32_t incarnation)
+{
+	unsigned room = n->missed_room ? 2 * n->missed_room : 16;
+	scoped_lock(&n->lock);
+
+	if (is_missed(n, incarnation))
+		return;
+	if (n->n_missed == n->missed_room) {
+		uint32_t *more = reallocarray(n->missed, room, sizeof(*more));
+
+		if (!more)
+			return;
+		n->missed = more;
+		n->missed_room = room;
+	}
+	n->missed[n->n_missed++] = incarnation;
+}
+
+/* Returns: how many of them the command has. */
+static unsigned add_missed(struct redis_cmd *c, struct node *n)
+{
+	cleanup_free char *text = NULL;
+	size_t used = 0;
+	scoped_lock(&n->lock);
+
+	text = malloc(n->n_missed * 11 + 1);
+	if (!text) {
+		redis_cmd_str(c, "");
+		return 0;
+	}
+	for (unsigned i = 0; i < n->n_missed; i++)
+		used += (size_t)sprintf(text + used, "%" PRIu32 " ",
+					n->missed[i]);
+	text[used] = 0;
+	redis_cmd_str(c, text);
+	return n->n_missed;
+}
+
+/* Redis has the first of them now. */
+static void missed_told(struct node *n, unsigned told)
+{
+	scoped_lock(&n->lock);
+
+	n->n_missed -= told;
+	memmove(n->missed, n->missed + told, n->n_missed * sizeof(*n->missed));
+}
+
 static int beat(struct meta *m, int64_t deadline, struct beat *b)
 {
 	redis_reply_auto struct redis_reply *reply = NULL;
 	redis_cmd_auto struct redis_cmd c = {0};
 	int64_t sent_ns = clock_now_ns();
 	uint64_t redis_ms;
+	unsigned told;
 	int err;
 
 	meta_fcall(&c, "node_beat", 1);
@@ -202,6 +260,7 @@ static int beat(struct meta *m, int64_t deadline, struct beat *b)
 	add_store_id(&c);
 	add_record(&c, m);
 	add_load(&c, m);
+	told = add_missed(&c, m->node);
 	add_usage(&c, m);
 	err = meta_call_wait(m, META_LOOKUP, "n", deadline, &c, &reply);
 	if (err)
@@ -210,8 +269,10 @@ static int beat(struct meta *m, int64_t deadline, struct beat *b)
 	    redis_reply_uint(redis_reply_at(reply, 1), &b->version) ||
 	    redis_reply_uint(redis_reply_at(reply, 2), &b->member) ||
 	    redis_reply_uint(redis_reply_at(reply, 3), &redis_ms) ||
-	    redis_reply_uint(redis_reply_at(reply, 6), &b->namespaces))
+	    redis_reply_uint(redis_reply_at(reply, 6), &b->namespaces) ||
+	    redis_reply_uint(redis_reply_at(reply, 7), &b->missed))
 		return -EPROTO;
+	missed_told(m->node, told);
 	meta_members_heard(m, redis_ms, redis_reply_at(reply, 4),
 			   redis_reply_at(reply, 5));
 	if (b->member)
@@ -236,6 +297,8 @@ static bool run_id_changed(struct meta *m)
 static void told(struct node *n)
 {
 	n->told_store = n->store_id;
+	if (n->told_incarnation != n->incarnation)
+		n->told_missed = 0;
 	n->told_incarnation = n->incarnation;
 }
 
@@ -268,6 +331,16 @@ static int announce(struct meta *m)
 	return 0;
 }
 
+/* What was removed while nobody could tell us is still here. */
+static void missed(struct meta *m, uint64_t count)
+{
+	struct node *n = m->node;
+
+	if (count > n->told_missed)
+		meta_kv_audit(m, "a removal did not reach this node");
+	n->told_missed = count;
+}
+
 /* What others did to the namespaces. That may fail: the next beat sees it. */
 static void namespaces(struct meta *m, uint64_t version)
 {
@@ -296,6 +369,8 @@ static int beat_once(struct meta *m)
 	if (!err && is_started(n))
 		meta_members_tell(m);
 	err = err ? err : announce(m);
+	if (!err && b.member)
+		missed(m, b.missed);
 	if (!err)
 		namespaces(m, b.namespaces);
 	if (!err && is_started(n) && m->node_ops && m->node_ops->beat)
@@ -448,6 +523,12 @@ void meta_nodes_refresh(struct meta *m, int64_t deadline)
 			return;
 }
 
+void meta_nodes_missed(struct meta *m, uint32_t incarnation)
+{
+	missed_add(m->node, incarnation);
+	hurry(m->node);
+}
+
 static bool self_valid(const struct meta_self *self)
 {
 	if (self->n_addrs > META_ADDRS_MAX)
@@ -552,6 +633,7 @@ void meta_node_close(struct meta *m)
 	pthread_cond_destroy(&n->beaten);
 	pthread_cond_destroy(&n->changed);
 	pthread_mutex_destroy(&n->lock);
+	free(n->missed);
 	free(n);
 	m->node = NULL;
 	meta_members_close(m);

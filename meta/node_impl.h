@@ -22,6 +22,7 @@ struct node {
 	_Atomic uint64_t told_store;
 	uint32_t told_incarnation;
 	char told_run_id[41];
+	uint64_t told_missed; /* of the incarnation */
 
 	_Atomic int64_t beat_ns; /* when the last beat that was answered left */
 
@@ -33,6 +34,8 @@ struct node {
 	uint64_t beats, beats_done; /* begun; over, answered or not */
 	bool started;		    /* the ops may be called */
 	uint64_t checks;	    /* how often a connection was new */
+	uint32_t *missed;	    /* incarnations that were not told */
+	unsigned n_missed, missed_room;
 	pthread_t thread;
 	bool has_thread;
 };

@@ -130,6 +130,10 @@ uint32_t meta_node_self(struct meta *m);
  *  False while the membership is not known for sure. */
 bool meta_nodes_alone(struct meta *m);
 
+/** meta_nodes_missed - this node could not be told of a removal: Redis has it
+ *  compare all that it holds. Never waits; any thread. */
+void meta_nodes_missed(struct meta *m, uint32_t incarnation);
+
 /**
  * meta_nodes_hosts - on how many different hosts do these live?
  *

@@ -445,7 +445,7 @@ START_TEST(a_pause_of_redis_kills_nobody_but_a_node_s_own_silence_does)
 	meta_node_stop(b->meta);
 	server_text("ZADD kvfs:{n}:live 1 77"); /* a third, long silent */
 	snprintf(beat, sizeof(beat),
-		 "FCALL kvfs1_node_beat 1 kvfs:{n}: %u 10000 1 record load",
+		 "FCALL kvfs1_node_beat 1 kvfs:{n}: %u 10000 1 record load -",
 		 self(a));
 	server_text("DEL kvfs:{n}:live");
 	deadlines_pass(b, 6000); /* more than half of the TTL */

@@ -194,6 +194,45 @@ START_TEST(a_name_that_is_not_here_can_be_unlinked_and_its_holder_hears_of_it)
 }
 END_TEST
 
+START_TEST(a_removal_whose_answer_was_not_heard_names_the_holders_again)
+{
+	struct meta_kv_state removed = {.unlinked = true};
+
+	two_nodes();
+	store(a, "ns/x", 17);
+	store(b, "ns/x", 17);
+	removed.generation = node_block(a, "ns/x").state.generation;
+	for (int i = 0; i < 3; i++) {
+		node_change(b, "ns/x", &removed);
+		node_sync(b, "ns/x");
+		ck_assert_int_eq(node_block(b, "ns/x").verdict, META_KV_GONE);
+		ck_assert_uint_eq(node_block(b, "ns/x").answer.n_holders, 1);
+		ck_assert_uint_eq(node_block(b, "ns/x").answer.holders[0],
+				  self(a));
+	}
+	two_nodes_end();
+}
+END_TEST
+
+START_TEST(a_node_that_could_not_be_told_of_a_removal_looks_at_all_it_holds)
+{
+	two_nodes();
+	store(a, "ns/x", 17);
+	store(a, "ns/y", 17);
+	node_unlink(b, "ns/x");
+	node_sync(b, "ns/x");
+	meta_nodes_missed(b->meta, self(a));
+	meta_nodes_missed(b->meta, 1); /* it is long dead */
+	WAIT_FOR(node_block(a, "ns/x").verdict == META_KV_DROPPED);
+	WAIT_FOR(node_stats(a).n_audits == 1 && !node_stats(a).n_dirty);
+	ck_assert_int_eq(node_block(a, "ns/y").verdict, META_KV_PUBLISHED);
+	ck_assert_int_eq(server_int("HLEN kvfs:{n}:missed"), 1);
+	meta_nodes_refresh(a->meta, clock_now_ns() + NS_PER_S * 10);
+	ck_assert_uint_eq(node_stats(a).n_audits, 1);
+	two_nodes_end();
+}
+END_TEST
+
 START_TEST(unlink_names_no_dead_holders)
 {
 	two_nodes();
@@ -760,6 +799,8 @@ int main(void)
 		unlink_tells_who_is_to_drop_its_copy,
 		an_unlink_while_all_is_to_be_published_tells_of_the_holders,
 		a_name_that_is_not_here_can_be_unlinked_and_its_holder_hears_of_it,
+		a_removal_whose_answer_was_not_heard_names_the_holders_again,
+		a_node_that_could_not_be_told_of_a_removal_looks_at_all_it_holds,
 		unlink_names_no_dead_holders,
 		a_publish_whose_answer_was_lost_does_not_undo_an_unlink,
 		a_new_block_under_a_removed_name_is_published,
