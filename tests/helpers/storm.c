@@ -36,8 +36,7 @@
 #define NODES_MAX 8
 #define NAMES_EACH 12 /* of one node's writer, in one view */
 #define READERS 3     /* of one node */
-#define KV_MAX (256u << 10)
-#define CKPT_MAX (1u << 20)
+#define BYTES_MAX (1u << 20)
 #define WRONG_MAX 30 /* are told */
 #define SETTLE_S 60  /* until all nodes must be right again */
 
@@ -109,10 +108,8 @@ static uint64_t seed_of(const struct name *n, uint64_t operation)
 
 static size_t size_of(const struct name *n, uint64_t operation)
 {
-	size_t max = n->view == KV ? KV_MAX : CKPT_MAX;
-
 	return sizeof(struct header) +
-	       pattern_word(seed_of(n, operation), UINT32_MAX) % max;
+	       pattern_word(seed_of(n, operation), UINT32_MAX) % BYTES_MAX;
 }
 
 static bool removes(enum view view, uint64_t operation)
@@ -165,12 +162,7 @@ static int store(int root, const char *path, const struct name *n,
 static bool begin(struct name *n, uint64_t *operation)
 {
 	pthread_mutex_lock(&n->lock);
-	/* a removal in kv/ that failed is tried again: nothing can be stored
-	 * over what may be there */
-	if (n->view != KV || !n->begun || !removes(KV, n->begun) ||
-	    n->done == n->begun)
-		n->begun++;
-	*operation = n->begun;
+	*operation = ++n->begun;
 	pthread_mutex_unlock(&n->lock);
 	return removes(n->view, *operation);
 }
@@ -286,7 +278,7 @@ static struct result look(unsigned node, const struct name *n, char *buf)
 	close(root);
 	if (error)
 		return refused(error);
-	while ((got = read(fd, buf + size, CKPT_MAX + 32 - size)) > 0)
+	while ((got = read(fd, buf + size, BYTES_MAX + 32 - size)) > 0)
 		size += (size_t)got;
 	if (got < 0)
 		error = errno == ENOENT ? EIO : errno;
@@ -352,7 +344,7 @@ struct client {
 static void *client_run(void *arg)
 {
 	struct client *c = arg;
-	char *buf = malloc(CKPT_MAX + 64);
+	char *buf = malloc(BYTES_MAX + 64);
 
 	if (!buf)
 		abort();
@@ -465,7 +457,7 @@ static unsigned set_up(struct client *clients)
 int main(int argc, char **argv)
 {
 	struct client clients[NODES_MAX * (VIEWS + READERS)];
-	char *buf = malloc(CKPT_MAX + 64);
+	char *buf = malloc(BYTES_MAX + 64);
 
 	if (argc < 2 || argc - 1 > NODES_MAX || !buf) {
 		fprintf(stderr, "usage: storm MOUNT...\n");

@@ -8,7 +8,7 @@
 . "$(dirname "$0")/cluster_lib.sh" || exit 99
 on_each_rung "$@"
 DEADLINE=2 # shorter than what fails is away
-cluster_up 3
+POOL=16M cluster_up 3
 mkdir "$(kv 1)/storm" "$(mnt 1)/ckpt/storm"
 ROUNDS=$(rounds 1)
 
