@@ -171,10 +171,10 @@ void fx_node_open(struct fx *fx, uint32_t i, uint32_t incarnation)
 {
 	struct fx_node *node = &fx->node[i];
 	char text[ENGINE_ADDRESS_BYTES];
-	const char *listen[] = {text};
+	const char *listen[] = {text, fx->way->also};
 	struct engine_config c = {
 		.listen = listen,
-		.n_listen = fx->way->listen ? 1 : 0,
+		.n_listen = !!fx->way->listen + !!fx->way->also,
 		.keys = fx->way->tls || fx->way->keys ? &fx_keys : NULL,
 		.tls = fx->way->tls,
 		.links_per_address = fx->way->links,
@@ -216,11 +216,13 @@ void fx_close(struct fx *fx)
 
 struct engine_peer *fx_peer(struct fx *fx, uint32_t from, uint32_t to)
 {
-	const char *const addresses[] = {fx->node[to].address};
+	const char *const addresses[] = {
+		fx->node[to].address, engine_address(fx->node[to].engine, 1)};
 	struct engine_peer *p;
 
 	ck_assert_int_eq(engine_peer_get(fx->node[from].engine,
-					 &fx->node[to].id, addresses, 1, &p),
+					 &fx->node[to].id, addresses,
+					 1 + !!fx->way->also, &p),
 			 0);
 	return p;
 }

@@ -22,6 +22,7 @@ struct fx_way {
 	const char *listen;	       /* "%u": the node's number, "%d": the
 					* process; NULL: local */
 	enum engine_mem_kind from, to; /* HOST unless it says */
+	const char *also;	       /* one address more, any port of it */
 	bool tls;		       /* with the cluster's key */
 	uint32_t links; /* to one address; 0: as the transport likes */
 	bool cold;	/* the source is not in the page cache */

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /* The rdma transport on a card: what goes wrong there. KVFS_TEST_RDMA is the
  * address of the card's interface, KVFS_TEST_RDMA_INTERFACE its name: it is
- * taken down and up again. tests/rdma/faults.sh runs this in a machine of its
- * own. */
+ * taken down and up again. KVFS_TEST_RDMA_SECOND, an address of another card,
+ * has both used. tests/rdma/faults.sh runs this in a machine of its own. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -20,6 +20,7 @@
 
 #define MIB (1u << 20)
 #define SIZE (4 * MIB)
+#define LARGE (64 * MIB)
 #define SKIPPED 77
 
 static struct fx fx;
@@ -27,20 +28,27 @@ static struct fx_way way;
 static struct fx_mem from, to;
 static struct engine_peer *reader, *writer;
 
-static void begin(const char *fault, uint32_t links)
+static void begin_with(const char *fault, uint32_t links, const char *also,
+		       size_t size)
 {
 	if (fault)
 		setenv("KVFS_FAULT", fault, 1);
 	fault_init();
 	way = fx_ways[0];
 	way.links = links;
+	way.also = also;
 	fx_open(&fx, &way, 2);
-	fx_mem_new(&from, fx_writer(&fx), ENGINE_MEM_HOST, SIZE);
-	fx_mem_new(&to, fx_reader(&fx), ENGINE_MEM_FILE, SIZE);
-	fx_fill(from.bytes, SIZE, 1);
-	fx_fill(to.bytes, SIZE, 2);
+	fx_mem_new(&from, fx_writer(&fx), ENGINE_MEM_HOST, size);
+	fx_mem_new(&to, fx_reader(&fx), ENGINE_MEM_FILE, size);
+	fx_fill(from.bytes, size, 1);
+	fx_fill(to.bytes, size, 2);
 	reader = fx_peer(&fx, 0, 1);
 	writer = fx_peer(&fx, 1, 0);
+}
+
+static void begin(const char *fault, uint32_t links)
+{
+	begin_with(fault, links, NULL, SIZE);
 }
 
 static void end(void)
@@ -54,7 +62,7 @@ static void end(void)
 
 static int move_once(void)
 {
-	const struct fx_piece p = {0, 0, SIZE};
+	const struct fx_piece p = {0, 0, to.size};
 
 	return fx_move(&fx, &from, &to, &p, 1);
 }
@@ -337,6 +345,94 @@ START_TEST(a_port_that_goes_down_ends_its_links_and_comes_back)
 }
 END_TEST
 
+/* What each of two cards sent. */
+static void sent(uint64_t bytes[2])
+{
+	struct engine_device d;
+
+	for (unsigned i = 0; i < 2; i++)
+		bytes[i] = engine_device(fx_writer(&fx), i, &d)
+				   ? d.traffic.sent_bytes
+				   : 0;
+}
+
+static bool both_sent(const uint64_t before[2], uint64_t least)
+{
+	uint64_t now[2];
+
+	sent(now);
+	return now[0] - before[0] >= least && now[1] - before[1] >= least;
+}
+
+/* One transfer; until it is one that both carried. */
+static void move_by_both(void)
+{
+	int64_t by = clock_now_ns() + 30 * NS_PER_S;
+	uint64_t before[2];
+
+	do {
+		fx_fill(to.bytes, LARGE, 2);
+		sent(before);
+		engine_peer_end_backoff(reader);
+		ck_assert_int_eq(move(), 0);
+		ck_assert_mem_eq(to.bytes, from.bytes, LARGE);
+	} while (!both_sent(before, MIB) && clock_now_ns() < by);
+	ck_assert(both_sent(before, MIB));
+}
+
+static uint64_t retried(void)
+{
+	struct engine_stats s;
+
+	engine_stats(fx.node[0].engine, &s);
+	return s.slices_retried;
+}
+
+/* The session lives on by the other one. */
+START_TEST(what_a_lost_port_had_under_way_goes_by_the_other_card)
+{
+	const struct fx_piece p = {0, 0, LARGE};
+	const char *second = getenv("KVFS_TEST_RDMA_SECOND");
+	char also[ENGINE_ADDRESS_BYTES];
+	struct fx_batch b = {.status = 1};
+	struct engine_xfer xfer;
+	struct fx_grant g;
+	uint64_t before[2];
+
+	if (!second) {
+		printf("SKIP: no KVFS_TEST_RDMA_SECOND\n");
+		return;
+	}
+	snprintf(also, sizeof(also), "rdma:%s:0", second);
+	begin_with(NULL, 2, also, LARGE);
+	move_by_both();
+	fx_fill(to.bytes, LARGE, 2);
+	sent(before);
+
+	fx_grant_open(&g, writer, &to, 0, LARGE);
+	ck_assert_int_eq(fx_submit(fx_writer(&fx), reader, &b, &xfer, &p, 1,
+				   from.region, g.segment, 0),
+			 0);
+	while (!both_sent(before, MIB))
+		usleep(1000);
+	interface("down");
+
+	ck_assert_int_eq(fx_batch_wait(&b), 0);
+	fx_grant_end(&g);
+	ck_assert_mem_eq(to.bytes, from.bytes, LARGE);
+	ck_assert_uint_gt(links_lost(0), 0);
+	ck_assert_uint_gt(retried(), 0);
+	for (int i = 0; i < 2; i++)
+		ck_assert_uint_eq(fx_read(&fx.node[i].n_down), 0);
+	sent(before);
+	ck_assert_int_eq(move(), 0);
+	ck_assert(!both_sent(before, 1));
+	interface("up");
+	move_by_both();
+	end();
+}
+END_TEST
+
 /* (Soft-RoCE does not go while it is open: that its port is down is taken for
  * that, by both engines.) */
 START_TEST(a_device_that_is_lost_is_opened_again)
@@ -514,7 +610,7 @@ int main(void)
 {
 	SRunner *runner;
 	Suite *suite;
-	TCase *all, *posts;
+	TCase *all, *two, *posts;
 	int failed;
 
 	if (!getenv("KVFS_TEST_RDMA")) {
@@ -541,6 +637,11 @@ int main(void)
 	tcase_add_test(all,
 		       memory_that_a_device_refuses_is_said_with_what_to_do);
 	suite_add_tcase(suite, all);
+	two = tcase_create("two cards");
+	tcase_set_timeout(two, 90);
+	tcase_add_test(two,
+		       what_a_lost_port_had_under_way_goes_by_the_other_card);
+	suite_add_tcase(suite, two);
 	posts = tcase_create("posts");
 	tcase_set_timeout(posts, 90);
 	tcase_add_loop_test(posts, slices_of_a_batch_are_posted_together, 0, 2);
