@@ -75,6 +75,8 @@ int redis_call(struct redis *r, enum redis_wait wait, int64_t deadline,
 	call->waiter = &w;
 	pthread_mutex_lock(&r->lock);
 	err = wait_up(r, wait, deadline);
+	if (!err && clock_now_ns() >= deadline)
+		err = -ETIMEDOUT; /* which says nothing about Redis */
 	err = err ? err : redis_push(r, call, bytes, n);
 	if (err)
 		free(call);

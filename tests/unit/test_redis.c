@@ -208,6 +208,17 @@ START_TEST(a_late_reply_is_dropped_and_the_next_call_gets_its_own)
 }
 END_TEST
 
+START_TEST(a_deadline_that_is_over_says_nothing_about_redis)
+{
+	server_start(NULL);
+	ck_assert_int_eq(open_for(5 * NS_PER_S), 0);
+	ck_assert_int_eq(call(REDIS_TRY, -1, "SET k 1", NULL, 0), -ETIMEDOUT);
+	ck_assert(redis_up(r));
+	ck_assert_int_eq(server_int("EXISTS k"), 0);
+	redis_close(r);
+}
+END_TEST
+
 static void *call_waiting(void *arg)
 {
 	char *text = arg;
@@ -607,6 +618,7 @@ static TCase *connection(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t,
 		       a_late_reply_is_dropped_and_the_next_call_gets_its_own);
+	tcase_add_test(t, a_deadline_that_is_over_says_nothing_about_redis);
 	tcase_add_test(t, a_waiting_call_lives_through_a_restart_of_the_server);
 	tcase_add_test(
 		t,
