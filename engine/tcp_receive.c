@@ -13,11 +13,10 @@
 
 #include "base/clock.h"
 #include "base/fault.h"
+#include "base/move.h"
 
 #include <errno.h>
 #include <string.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 static void on_received(struct tcp_op *op, int res, uint32_t flags);
 
@@ -140,19 +139,6 @@ static int data_finished(struct tcp_link *l)
 	return 0;
 }
 
-/* memcpy, but a target that is not there is an error. */
-static int move(uint8_t *to, const uint8_t *from, size_t n)
-{
-	struct iovec source = {(void *)from, n}, target = {to, n};
-	ssize_t done = process_vm_writev(getpid(), &source, 1, &target, 1, 0);
-
-	if (done < 0 && (errno == EPERM || errno == ENOSYS)) {
-		memcpy(to, from, n); /* a sandbox without this call */
-		return 0;
-	}
-	return done == (ssize_t)n ? 0 : -EFAULT;
-}
-
 /* So much of the payload is in place (or dropped). */
 static int data_advance(struct tcp_link *l, size_t n)
 {
@@ -172,7 +158,7 @@ static int data_from_buffer(struct tcp_link *l)
 		n = l->data_left;
 	if (!n)
 		return 0;
-	if (l->data_to && move(l->data_to, l->buffer + l->at, n))
+	if (l->data_to && move_bytes(l->data_to, l->buffer + l->at, n))
 		landing_abort(l, -EFAULT);
 	l->at += n;
 	return data_advance(l, n);
@@ -346,7 +332,8 @@ static bool decrypt_some(struct tcp_link *l)
 		tcp_link_fail(l, n, "tls: bad record");
 	if (n <= 0)
 		return false;
-	if (l->data_to && l->data_left && move(l->data_to, scratch, (size_t)n))
+	if (l->data_to && l->data_left &&
+	    move_bytes(l->data_to, scratch, (size_t)n))
 		landing_abort(l, -EFAULT);
 	l->in_iov[0].iov_len = l->data_left;
 	received(l, (size_t)n);
