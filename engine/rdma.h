@@ -32,15 +32,21 @@
  * the landing does not end. A card without windows registers those bytes for
  * the transfer instead.
  *
- * Memory. A device: RDMA_SHARED_RECEIVES packets, which all its links receive
- * into. A link: RDMA_PACKETS packets to send, 11 KiB here, 60 KiB while a
- * message longer than a packet comes in, and the card's queues: 120 to send,
- * 168 to complete. Where a card has no shared queues a link has RDMA_RECEIVES
- * packets more. There are RDMA_QUEUES_MAX links at most, whatever the number of
- * peers: one more takes the place of an idle one that was not used lately
- * (SIEVE), which comes back when its peer wants something. What was used of a
- * region stays pinned until it is removed, a frame's with its transfer; copies
- * of what cannot be registered are RDMA_COPIES_BYTES at most.
+ * A slice of RDMA_DATA_BYTES or less is copied into a long packet and out of
+ * it: that costs less than a window, and one round trip less. It waits for one
+ * of its link's to come back, where none is free. Where its link has none, or
+ * the other side takes none, it is offered like any other.
+ *
+ * Memory. A device: RDMA_SHARED_RECEIVES long packets, which all its links
+ * receive into, and RDMA_LONGS to send. A link: RDMA_PACKETS packets to send,
+ * 11 KiB here, 60 KiB while a message longer than a packet comes in, and the
+ * card's queues: 120 to send, 168 to complete. Where a card has no shared
+ * queues a link has RDMA_RECEIVES packets more. There are RDMA_QUEUES_MAX links
+ * at most, whatever the number of peers: one more takes the place of an idle
+ * one that was not used lately (SIEVE), which comes back when its peer wants
+ * something. What was used of a region stays pinned until it is removed, a
+ * frame's with its transfer; copies of what cannot be registered are
+ * RDMA_COPIES_BYTES at most.
  */
 
 #include "engine/auth.h"
@@ -78,6 +84,7 @@
 /* Of a device. A burst of many peers may find none left: their cards wait and
  * send again (RNR). */
 #define RDMA_SHARED_RECEIVES 512
+#define RDMA_LONGS 64 /* a bit each */
 #define RDMA_QUEUES_MAX 1024
 #define RDMA_COPIES_BYTES (64u << 20)
 /* One in so many is signalled, which frees those before it. */
@@ -102,6 +109,7 @@ struct rdma_fd {
 /* Packets to receive into. */
 struct rdma_receives {
 	struct ibv_srq *srq; /* NULL: they are of one queue pair */
+	uint32_t each_bytes;
 	uint8_t *bytes;
 	struct ibv_mr *mr;
 };
@@ -117,8 +125,10 @@ struct rdma_device {
 	bool windows;		     /* of type 2B */
 	bool lost;		     /* it will never work again */
 	bool no_sharing;	     /* of receives */
-	struct rdma_receives shared; /* while there are links */
-	uint64_t piece_bytes;	     /* the longest registration */
+	struct rdma_receives shared; /* while there are links; behind them the
+					long packets to send */
+	uint64_t longs_free;
+	uint64_t piece_bytes; /* the longest registration */
 	unsigned n_links;
 };
 
@@ -202,6 +212,9 @@ struct rdma_link {
 	struct ibv_qp *qp;
 	struct ibv_mr *packets_mr;
 	uint8_t *packets;		     /* to send */
+	uint8_t longs[RDMA_PACKETS];	     /* instead: its number + 1 */
+	unsigned n_longs;		     /* of them */
+	bool takes_longs;		     /* the other side */
 	struct rdma_receives own, *receives; /* own or the device's */
 	uint32_t inline_bytes, first_psn;
 	uint8_t mtu;
@@ -417,9 +430,16 @@ void rdma_post_drop(struct rdma_link *l);
 int rdma_post_receives(struct rdma_link *l, const uint32_t *numbers,
 		       uint32_t n);
 uint8_t *rdma_receive_buffer(const struct rdma_link *l, uint32_t i);
-/** rdma_packet_next - where the next packet is written; NULL: not now.
- *  @plain: it carries more than counts. */
-uint8_t *rdma_packet_next(struct rdma_link *l, bool plain);
+/**
+ * rdma_packet_next - where the next packet is written; NULL: not now
+ * @plain: it carries more than counts
+ * @most: how many bytes it wants; set to what it may have
+ */
+uint8_t *rdma_packet_next(struct rdma_link *l, bool plain, uint32_t *most);
+/** rdma_packet_drop - it is not sent. */
+void rdma_packet_drop(struct rdma_link *l);
+/** rdma_packets_freed - the card reads those before it no more. */
+void rdma_packets_freed(struct rdma_link *l, uint32_t before);
 
 /* rdma_send.c */
 void rdma_send_pump(struct rdma_link *l);

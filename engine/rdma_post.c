@@ -9,6 +9,7 @@
 #include "engine/rdma.h"
 
 #include <arpa/inet.h>
+#include <string.h>
 
 #define RECEIVES_AT_ONCE 16
 
@@ -19,12 +20,18 @@ static uint64_t name_of(enum rdma_posted what, uint32_t number)
 
 uint8_t *rdma_receive_buffer(const struct rdma_link *l, uint32_t i)
 {
-	return l->receives->bytes + i * RDMA_PACKET_BYTES;
+	return l->receives->bytes + (size_t)i * l->receives->each_bytes;
 }
 
-static uint8_t *send_buffer(const struct rdma_link *l, uint32_t packet)
+static uint8_t *own_buffer(const struct rdma_link *l, uint32_t packet)
 {
 	return l->packets + packet % RDMA_PACKETS * RDMA_PACKET_BYTES;
+}
+
+static uint8_t *long_buffer(const struct rdma_link *l, unsigned taken)
+{
+	return l->device->shared.bytes +
+	       (size_t)(RDMA_SHARED_RECEIVES + taken - 1) * RDMA_LONG_BYTES;
 }
 
 /* --- sends ------------------------------------------------------------- */
@@ -81,32 +88,76 @@ static void post(struct rdma_link *l, const struct ibv_send_wr *wr,
 	rdma_link_pump(l);
 }
 
-uint8_t *rdma_packet_next(struct rdma_link *l, bool plain)
+/* Returns: its number + 1, or 0. */
+static uint8_t long_take(struct rdma_link *l)
 {
+	struct rdma_device *d = l->device;
+	int i = fault_hit("rdma.no_long") ? 0 : ffsll((long long)d->longs_free);
+
+	if (i) {
+		d->longs_free &= ~(1ull << (i - 1));
+		l->n_longs++;
+	}
+	return (uint8_t)i;
+}
+
+uint8_t *rdma_packet_next(struct rdma_link *l, bool plain, uint32_t *most)
+{
+	uint8_t *taken = &l->longs[l->packets_out % RDMA_PACKETS];
 	uint32_t under_way = l->packets_out - l->packets_taken;
 
 	if (l->packets_out - l->packets_freed == RDMA_PACKETS)
 		return NULL;
 	/* The last one is for telling of theirs: two sides that wait for each
 	 * other's buffers would do so for ever. */
-	return under_way + plain < RDMA_PACKETS ? send_buffer(l, l->packets_out)
-						: NULL;
+	if (under_way + plain >= RDMA_PACKETS)
+		return NULL;
+	if (*most > RDMA_PACKET_BYTES && l->takes_longs)
+		*taken = long_take(l);
+	*most = *taken ? RDMA_LONG_BYTES : RDMA_PACKET_BYTES;
+	return *taken ? long_buffer(l, *taken) : own_buffer(l, l->packets_out);
+}
+
+static void long_put(struct rdma_link *l, uint32_t packet)
+{
+	uint8_t *taken = &l->longs[packet % RDMA_PACKETS];
+
+	if (!*taken)
+		return;
+	l->device->longs_free |= 1ull << (*taken - 1);
+	l->n_longs--;
+	*taken = 0;
+}
+
+void rdma_packet_drop(struct rdma_link *l)
+{
+	long_put(l, l->packets_out);
+}
+
+void rdma_packets_freed(struct rdma_link *l, uint32_t before)
+{
+	while (l->packets_freed != before)
+		long_put(l, l->packets_freed++);
 }
 
 void rdma_post_packet(struct rdma_link *l, uint32_t n_bytes)
 {
 	uint32_t number = l->packets_out++;
+	uint8_t taken = l->longs[number % RDMA_PACKETS];
 	const struct ibv_sge sge = {
-		.addr = (uintptr_t)send_buffer(l, number),
+		.addr = (uintptr_t)(taken ? long_buffer(l, taken)
+					  : own_buffer(l, number)),
 		.length = n_bytes,
-		.lkey = l->packets_mr->lkey,
+		.lkey = taken ? l->device->shared.mr->lkey
+			      : l->packets_mr->lkey,
 	};
 	struct ibv_send_wr wr = {
 		.wr_id = name_of(RDMA_POSTED_PACKET, number),
 		.opcode = IBV_WR_SEND,
 	};
 
-	if (!(l->packets_out % RDMA_SIGNAL_EVERY))
+	/* A long one is not for a link at rest to keep. */
+	if (taken || !(l->packets_out % RDMA_SIGNAL_EVERY))
 		wr.send_flags |= IBV_SEND_SIGNALED;
 	if (n_bytes <= l->inline_bytes)
 		wr.send_flags |= IBV_SEND_INLINE;
@@ -174,7 +225,7 @@ static int post_list(struct rdma_link *l, const uint32_t *numbers, uint32_t n)
 	for (uint32_t i = 0; i < n; i++) {
 		sge[i] = (struct ibv_sge){
 			.addr = (uintptr_t)rdma_receive_buffer(l, numbers[i]),
-			.length = RDMA_PACKET_BYTES,
+			.length = l->receives->each_bytes,
 			.lkey = l->receives->mr->lkey,
 		};
 		wr[i] = (struct ibv_recv_wr){

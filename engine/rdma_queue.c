@@ -16,8 +16,9 @@
 /* What 1,000 peers cost, and any number. */
 _Static_assert(RDMA_QUEUES_MAX *(sizeof(struct rdma_link) +
 				 RDMA_PACKETS * RDMA_PACKET_BYTES) +
-			       RDMA_SHARED_RECEIVES * RDMA_PACKET_BYTES <=
-		       32u << 20,
+			       (RDMA_SHARED_RECEIVES + RDMA_LONGS) *
+				       RDMA_LONG_BYTES <=
+		       33u << 20,
 	       "as HACKING.md says");
 
 /* --- made -------------------------------------------------------------- */
@@ -32,14 +33,14 @@ void rdma_receives_free(struct rdma_receives *r)
 	*r = (struct rdma_receives){};
 }
 
-static int make_bytes(struct rdma_device *d, uint32_t n, uint8_t **bytes,
+static int make_bytes(struct rdma_device *d, size_t n, uint8_t **bytes,
 		      struct ibv_mr **mr)
 {
-	*bytes = aligned_alloc(4096, (size_t)n * RDMA_PACKET_BYTES);
+	n = (n + 4095) / 4096 * 4096;
+	*bytes = aligned_alloc(4096, n);
 	if (!*bytes)
 		return -ENOMEM;
-	*mr = rdma_register(d, *bytes, (size_t)n * RDMA_PACKET_BYTES,
-			    IBV_ACCESS_LOCAL_WRITE);
+	*mr = rdma_register(d, *bytes, n, IBV_ACCESS_LOCAL_WRITE);
 	return *mr ? 0 : -errno;
 }
 
@@ -60,15 +61,21 @@ static void make_srq(struct rdma_device *d)
 static int make_receives(struct rdma_link *l)
 {
 	struct rdma_device *d = l->device;
-	int rc = 0;
+	size_t n = (size_t)RDMA_RECEIVES * RDMA_PACKET_BYTES;
+	int rc;
 
 	if (!d->shared.srq && !d->no_sharing)
 		make_srq(d);
 	l->receives = d->no_sharing ? &l->own : &d->shared;
 	if (l->receives->bytes)
 		return 0;
-	rc = make_bytes(d, d->no_sharing ? RDMA_RECEIVES : RDMA_SHARED_RECEIVES,
-			&l->receives->bytes, &l->receives->mr);
+	l->receives->each_bytes =
+		d->no_sharing ? RDMA_PACKET_BYTES : RDMA_LONG_BYTES;
+	d->longs_free = d->no_sharing ? 0 : ~0ull >> (64 - RDMA_LONGS);
+	if (!d->no_sharing)
+		n = (size_t)(RDMA_SHARED_RECEIVES + RDMA_LONGS) *
+		    RDMA_LONG_BYTES;
+	rc = make_bytes(d, n, &l->receives->bytes, &l->receives->mr);
 	if (!rc && !d->no_sharing)
 		rc = rdma_post_receives(l, NULL, RDMA_SHARED_RECEIVES);
 	if (rc)
@@ -137,8 +144,8 @@ static int set_up(struct rdma_link *l)
 	if (!rc)
 		rc = make_receives(l);
 	if (!rc)
-		rc = make_bytes(l->device, RDMA_PACKETS, &l->packets,
-				&l->packets_mr);
+		rc = make_bytes(l->device, RDMA_PACKETS * RDMA_PACKET_BYTES,
+				&l->packets, &l->packets_mr);
 	if (!rc)
 		rc = make_queues(l);
 	if (!rc)
@@ -169,6 +176,7 @@ void rdma_queue_endpoint(const struct rdma_link *l, struct rdma_endpoint *p)
 		.first_psn = l->first_psn,
 		.lid = l->lid,
 		.mtu = l->mtu,
+		.packet_bytes = (uint16_t)l->receives->each_bytes,
 	};
 	memcpy(p->gid, l->port.gid, sizeof(p->gid));
 }
@@ -220,6 +228,7 @@ int rdma_queue_connect(struct rdma_link *l, const struct rdma_endpoint *p)
 {
 	int rc = to_receive(l, p);
 
+	l->takes_longs = p->packet_bytes >= RDMA_LONG_BYTES;
 	return rc ? rc : to_send(l);
 }
 
@@ -273,6 +282,7 @@ void rdma_queue_close(struct rdma_link *l)
 	rdma_receive_keys_free(l);
 	rdma_send_copies_free(l);
 	queue_pair_close(l);
+	rdma_packets_freed(l, l->packets_freed + RDMA_PACKETS);
 	rdma_receives_free(&l->own);
 	if (l->packets_mr)
 		ibv_dereg_mr(l->packets_mr);
@@ -314,7 +324,7 @@ static void complete(struct rdma_link *l, const struct ibv_wc *wc)
 
 	switch ((enum rdma_posted)(wc->wr_id >> 32)) {
 	case RDMA_POSTED_PACKET:
-		l->packets_freed = number + 1;
+		rdma_packets_freed(l, number + 1);
 		break;
 	case RDMA_POSTED_WRITE:
 		heard(l);

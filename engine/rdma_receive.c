@@ -10,6 +10,8 @@
  */
 #include "engine/rdma.h"
 
+#include "base/move.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -152,6 +154,29 @@ static int on_offer(struct rdma_link *l, const struct rdma_record *r)
 	segment_set(l, in, (struct engine_segment){});
 	in->state = RDMA_IN_OVER;
 	owe(l, in, RDMA_REFUSED, rc);
+	return 0;
+}
+
+/* A slice that came whole. Nobody but us writes to its landing. */
+static int on_data(struct rdma_link *l, const struct rdma_record *r,
+		   const uint8_t *payload)
+{
+	const struct engine_segment segment = {r->a, r->b};
+	struct rdma_in *in = &l->ins[r->slot];
+	int rc;
+
+	if (in->state != RDMA_IN_FREE)
+		return -EPROTO;
+	l->used = true;
+	engine_data_came(&l->post.base, r->length);
+	rc = engine_landing_begin(&l->post.base, segment, r->c, r->length,
+				  &in->landing);
+	if (!rc) {
+		rc = move_bytes(in->landing.place.addr, payload, r->length);
+		engine_landing_end(&in->landing, rc);
+	}
+	in->state = RDMA_IN_OVER;
+	owe(l, in, RDMA_DONE, rc);
 	return 0;
 }
 
@@ -316,6 +341,8 @@ static int on_record(struct rdma_link *l, const struct rdma_record *r,
 		return on_message(l, r, payload);
 	case RDMA_MORE:
 		return on_more(l, r, payload);
+	case RDMA_DATA:
+		return on_data(l, r, payload);
 	case RDMA_RECORD_END:
 		break;
 	}

@@ -51,12 +51,13 @@ void rdma_record_put(uint8_t to[RDMA_RECORD_BYTES], const struct rdma_record *r)
 
 static bool valid(const struct rdma_record *r)
 {
-	bool message = r->type == RDMA_MESSAGE || r->type == RDMA_MORE;
+	bool behind = r->type == RDMA_MESSAGE || r->type == RDMA_MORE ||
+		      r->type == RDMA_DATA;
 
 	if (!r->type || r->type >= RDMA_RECORD_END ||
 	    r->slot >= RDMA_WINDOW_SLICES || r->status > WIRE_STATUS_MAX)
 		return false;
-	if (r->length && !message)
+	if (r->length && !behind)
 		return false;
 	switch (r->type) {
 	case RDMA_OFFER:
@@ -71,6 +72,9 @@ static bool valid(const struct rdma_record *r)
 		       !(r->flags & ~(ENGINE_MSG_REPLY | ENGINE_MSG_REQUEST));
 	case RDMA_MORE:
 		return r->length;
+	case RDMA_DATA:
+		return r->length && r->length <= RDMA_DATA_BYTES &&
+		       r->c <= UINT64_MAX - r->length;
 	default:
 		return true;
 	}
@@ -110,6 +114,7 @@ void rdma_endpoint_put(uint8_t to[RDMA_ENDPOINT_BYTES],
 	wire_put32(to + 4, p->first_psn);
 	put16(to + 8, p->lid);
 	to[10] = p->mtu;
+	put16(to + 12, p->packet_bytes);
 	memcpy(to + 16, p->gid, sizeof(p->gid));
 }
 
@@ -124,6 +129,7 @@ int rdma_endpoint_get(const uint8_t *from, size_t n, struct rdma_endpoint *p)
 		.first_psn = wire_get32(from + 4),
 		.lid = get16(from + 8),
 		.mtu = from[10],
+		.packet_bytes = get16(from + 12),
 	};
 	memcpy(got.gid, from + 16, sizeof(got.gid));
 	if (got.queue_pair >> 24 || got.first_psn >> 24 || !got.mtu ||

@@ -4,8 +4,8 @@
 
 /*
  * What two rdma links say to each other in SENDs, byte for byte. A SEND is a
- * packet of at most RDMA_PACKET_BYTES: a head, then records until its end, each
- * with `length` bytes of a message behind it.
+ * packet: a head, then records until its end, each with `length` bytes of a
+ * message or of a slice behind it.
  *
  *      sender                                receiver
  *      OFFER {slot, segment, offset, length} ──▶   landing, window bound
@@ -13,8 +13,13 @@
  *      RDMA WRITE WITH_IMM {slot} ══════════▶      window invalidated
  *                     ◀── DONE {slot, status}
  *
+ *      DATA {slot, segment, offset, length} bytes ──▶      copied
+ *                     ◀── DONE {slot, status}
+ *
  * A slot is the sender's: one slice at a time, of RDMA_WINDOW_SLICES. ABANDON
- * instead of the WRITE gives it up. Functions on buffers only; fuzzed.
+ * instead of the WRITE gives it up. A packet is no longer than
+ * RDMA_PACKET_BYTES, or RDMA_LONG_BYTES to who takes those (ENDPOINT); DATA
+ * stands in long ones. Functions on buffers only; fuzzed.
  */
 
 #include <stdbool.h>
@@ -25,6 +30,9 @@
 #define RDMA_HEAD_BYTES 16
 #define RDMA_RECORD_BYTES 48
 #define RDMA_WINDOW_SLICES 32
+#define RDMA_DATA_BYTES 4096 /* of a slice, at most */
+#define RDMA_LONG_BYTES \
+	(RDMA_HEAD_BYTES + 2 * (RDMA_RECORD_BYTES + RDMA_DATA_BYTES))
 
 /* Cumulative counts of the other direction, modulo 2^32. */
 struct rdma_head {
@@ -40,18 +48,19 @@ enum rdma_record_type {
 	RDMA_DONE,
 	RDMA_MESSAGE, /* begins one */
 	RDMA_MORE,    /* goes on with it */
+	RDMA_DATA,
 	RDMA_RECORD_END
 };
 
 struct rdma_record {
 	uint8_t type;
-	uint16_t length; /* bytes behind it: MESSAGE, MORE */
+	uint16_t length; /* bytes behind it: MESSAGE, MORE, DATA */
 	uint32_t slot;
 	uint32_t status;      /* REFUSED, DONE, MESSAGE: 0 or an errno */
 	uint32_t bytes;	      /* OFFER: of the slice; MESSAGE: of the whole */
 	uint16_t kind, flags; /* MESSAGE */
-	/* OFFER: segment, its generation, offset in it. READY: address, key.
-	 * MESSAGE: its call, its sequence. */
+	/* OFFER, DATA: segment, its generation, offset in it. READY: address,
+	 * key. MESSAGE: its call, its sequence. */
 	uint64_t a, b, c;
 };
 
@@ -81,6 +90,7 @@ int rdma_record_get(const uint8_t *from, size_t n, struct rdma_record *r);
 struct rdma_endpoint {
 	uint32_t queue_pair, first_psn; /* 24 bits each */
 	uint16_t lid;			/* InfiniBand */
+	uint16_t packet_bytes;		/* of the longest that it takes */
 	uint8_t mtu;			/* as verbs number them: 1..5 */
 	uint8_t gid[16];
 };

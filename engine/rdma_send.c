@@ -7,6 +7,8 @@
  */
 #include "engine/rdma.h"
 
+#include "base/move.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/uio.h>
@@ -14,12 +16,13 @@
 
 struct packet {
 	uint8_t *bytes;
-	uint32_t n;
+	uint32_t n, most;
+	bool offers_short;
 };
 
 static uint32_t room(const struct packet *p)
 {
-	return RDMA_PACKET_BYTES - p->n;
+	return p->most - p->n;
 }
 
 static void add(struct packet *p, const struct rdma_record *r)
@@ -359,42 +362,106 @@ static int source_find(struct rdma_link *l, struct rdma_out *o,
 	return rc;
 }
 
-static void offer(struct rdma_link *l, struct packet *p, struct engine_slice *s,
-		  uint32_t slot)
+static int offer(struct rdma_link *l, struct packet *p, struct engine_slice *s,
+		 uint32_t slot)
 {
 	struct rdma_out *o = &l->outs[slot];
+	int rc = source_find(l, o, s);
 
-	pthread_mutex_lock(&l->t->mailbox.lock);
-	o->slice = s;
-	o->cancelled = false;
-	pthread_mutex_unlock(&l->t->mailbox.lock);
+	if (rc)
+		return rc;
 	o->state = RDMA_OUT_OFFERED;
-	o->written = o->done = false;
-	l->used = true;
-	l->n_outs++;
+	o->written = false;
 	add(p, &(struct rdma_record){.type = RDMA_OFFER,
 				     .slot = slot,
 				     .bytes = s->length_bytes,
 				     .a = s->segment.id,
 				     .b = s->segment.generation,
 				     .c = s->to_offset});
+	return 0;
 }
 
-static void add_offers(struct rdma_link *l, struct packet *p)
+/* Nothing reads the source from now on. */
+static int carry(struct rdma_link *l, struct packet *p, struct engine_slice *s,
+		 uint32_t slot)
 {
-	struct list *n;
+	struct rdma_out *o = &l->outs[slot];
+	int rc = move_bytes(p->bytes + p->n + RDMA_RECORD_BYTES, s->from.addr,
+			    s->length_bytes);
 
-	while (room(p) >= RDMA_RECORD_BYTES && l->n_outs < RDMA_WINDOW_SLICES &&
-	       copies_room(l->t) && (n = pop(l, &l->post.slices))) {
-		struct engine_slice *s =
-			container_of(n, struct engine_slice, link);
-		uint32_t slot = slot_find(l);
-		int rc = source_find(l, &l->outs[slot], s);
+	if (rc)
+		return rc;
+	o->state = RDMA_OUT_WRITING;
+	o->written = true;
+	add(p, &(struct rdma_record){.type = RDMA_DATA,
+				     .length = (uint16_t)s->length_bytes,
+				     .slot = slot,
+				     .a = s->segment.id,
+				     .b = s->segment.generation,
+				     .c = s->to_offset});
+	p->n += s->length_bytes;
+	return 0;
+}
 
-		if (!rc) {
-			offer(l, p, s, slot);
+static bool is_short(const struct engine_slice *s)
+{
+	return s->length_bytes <= RDMA_DATA_BYTES;
+}
+
+static bool is_long(const struct packet *p)
+{
+	return p->most > RDMA_PACKET_BYTES;
+}
+
+static bool has_room(const struct packet *p, const struct engine_slice *s)
+{
+	if (!is_short(s) || p->offers_short)
+		return room(p) >= RDMA_RECORD_BYTES;
+	return is_long(p) && room(p) >= RDMA_RECORD_BYTES + s->length_bytes;
+}
+
+static struct engine_slice *slice_next(struct rdma_link *l,
+				       const struct packet *p)
+{
+	scoped_lock(&l->t->mailbox.lock);
+	struct list *n = l->post.slices.next;
+	struct engine_slice *s = container_of(n, struct engine_slice, link);
+
+	if (n == &l->post.slices || !has_room(p, s))
+		return NULL;
+	list_remove(n);
+	return s;
+}
+
+static int begin(struct rdma_link *l, struct packet *p, struct engine_slice *s)
+{
+	uint32_t slot = slot_find(l);
+	struct rdma_out *o = &l->outs[slot];
+	int rc = is_short(s) && !p->offers_short ? carry(l, p, s, slot)
+						 : offer(l, p, s, slot);
+
+	if (rc)
+		return rc;
+	pthread_mutex_lock(&l->t->mailbox.lock);
+	o->slice = s;
+	o->cancelled = false;
+	pthread_mutex_unlock(&l->t->mailbox.lock);
+	o->late = o->done = false;
+	l->used = true;
+	l->n_outs++;
+	return 0;
+}
+
+static void add_slices(struct rdma_link *l, struct packet *p)
+{
+	struct engine_slice *s;
+
+	while (l->n_outs < RDMA_WINDOW_SLICES && copies_room(l->t) &&
+	       (s = slice_next(l, p))) {
+		int rc = begin(l, p, s);
+
+		if (!rc)
 			continue;
-		}
 		engine_slice_done(l->t->engine, &l->post.base, s, rc,
 				  rc == -EFAULT);
 		if (rc != -EFAULT) {
@@ -404,13 +471,17 @@ static void add_offers(struct rdma_link *l, struct packet *p)
 	}
 }
 
-static bool has_queued(struct rdma_link *l)
+/* *most: of a packet that is good for it. */
+static bool has_queued(struct rdma_link *l, uint32_t *most)
 {
 	scoped_lock(&l->t->mailbox.lock);
+	struct list *n = l->post.slices.next;
+	bool slices = n != &l->post.slices && copies_room(l->t) &&
+		      l->n_outs < RDMA_WINDOW_SLICES;
 
-	return !list_empty(&l->post.msgs) ||
-	       (!list_empty(&l->post.slices) && copies_room(l->t) &&
-		l->n_outs < RDMA_WINDOW_SLICES);
+	if (slices && is_short(container_of(n, struct engine_slice, link)))
+		*most = RDMA_LONG_BYTES;
+	return slices || !list_empty(&l->post.msgs);
 }
 
 static void send_counts(struct rdma_link *l, struct packet *p)
@@ -425,32 +496,51 @@ static void send_counts(struct rdma_link *l, struct packet *p)
 
 void rdma_send_greeting(struct rdma_link *l)
 {
-	struct packet first = {rdma_packet_next(l, false), RDMA_HEAD_BYTES};
+	struct packet first = {.n = RDMA_HEAD_BYTES, .most = RDMA_PACKET_BYTES};
 
+	first.bytes = rdma_packet_next(l, false, &first.most);
 	send_counts(l, &first);
+}
+
+/* Who has a long packet under way waits for that, which comes back for sure;
+ * who has none could wait for others for long. */
+static uint8_t *packet_begin(struct rdma_link *l, struct packet *p)
+{
+	bool wants_long = p->most > RDMA_PACKET_BYTES;
+	uint8_t *bytes = rdma_packet_next(l, true, &p->most);
+
+	p->offers_short =
+		!l->takes_longs || (wants_long && !is_long(p) && !l->n_longs);
+	return bytes;
 }
 
 /* Returns: whether there may be more to send. */
 static bool send_packet(struct rdma_link *l)
 {
-	bool plain = !list_empty(&l->answers) || !list_empty(&l->abandons) ||
-		     l->msg || has_queued(l);
+	struct packet p = {.n = RDMA_HEAD_BYTES, .most = RDMA_PACKET_BYTES};
+	bool queued = has_queued(l, &p.most);
+	bool plain = queued || !list_empty(&l->answers) ||
+		     !list_empty(&l->abandons) || l->msg;
 	bool owes = l->messages_in != l->messages_told ||
 		    l->packets_in - l->packets_told >= RDMA_PACKETS / 2;
-	struct packet p = {plain ? rdma_packet_next(l, true) : NULL,
-			   RDMA_HEAD_BYTES};
 
+	if (plain)
+		p.bytes = packet_begin(l, &p);
 	if (p.bytes) {
 		add_answers(l, &p);
 		add_abandons(l, &p);
 		add_messages(l, &p);
-		add_offers(l, &p);
+		add_slices(l, &p);
 	} else if (owes) {
-		p.bytes = rdma_packet_next(l, false);
+		p.most = RDMA_PACKET_BYTES;
+		p.bytes = rdma_packet_next(l, false, &p.most);
 	}
-	if (!p.bytes || l->state != RDMA_UP ||
-	    (p.n == RDMA_HEAD_BYTES && !owes))
+	if (!p.bytes || l->state != RDMA_UP)
 		return false;
+	if (p.n == RDMA_HEAD_BYTES && !owes) {
+		rdma_packet_drop(l);
+		return false;
+	}
 	send_counts(l, &p);
 	return true;
 }

@@ -20,12 +20,13 @@ static void endpoint(const uint8_t *data, size_t n)
 	rdma_endpoint_put(again, &p);
 	fuzz_must(!rdma_endpoint_get(again, sizeof(again), &q));
 	fuzz_must(p.queue_pair == q.queue_pair && p.lid == q.lid &&
+		  p.packet_bytes == q.packet_bytes &&
 		  !memcmp(p.gid, q.gid, sizeof(p.gid)));
 }
 
 static void record_again(const struct rdma_record *r)
 {
-	uint8_t again[RDMA_PACKET_BYTES] = {0};
+	uint8_t again[RDMA_LONG_BYTES] = {0};
 	struct rdma_record s;
 	int n;
 
@@ -40,6 +41,9 @@ static void record_again(const struct rdma_record *r)
 	fuzz_must(r->status <= WIRE_STATUS_MAX);
 	if (r->type == RDMA_MESSAGE)
 		fuzz_must(r->bytes <= ENGINE_MSG_MAX && r->length <= r->bytes);
+	if (r->type == RDMA_DATA)
+		fuzz_must(r->length && r->length <= RDMA_DATA_BYTES &&
+			  r->c + r->length > r->c);
 	if (r->type == RDMA_OFFER)
 		fuzz_must(r->bytes && r->c + r->bytes >= r->c);
 }
@@ -51,7 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 	int taken;
 
 	endpoint(data, n);
-	if (n < RDMA_HEAD_BYTES || n > RDMA_PACKET_BYTES)
+	if (n < RDMA_HEAD_BYTES || n > RDMA_LONG_BYTES)
 		return 0;
 	rdma_head_get(data, &h);
 	for (size_t at = RDMA_HEAD_BYTES; at < n; at += (size_t)taken) {
@@ -74,7 +78,7 @@ static size_t put(uint8_t *to, const struct rdma_record *r)
 
 void fuzz_seeds(void)
 {
-	uint8_t bytes[RDMA_PACKET_BYTES];
+	uint8_t bytes[RDMA_LONG_BYTES];
 	size_t n = RDMA_HEAD_BYTES;
 
 	rdma_head_put(bytes, &(struct rdma_head){7, 3});
@@ -106,8 +110,19 @@ void fuzz_seeds(void)
 	n += put(bytes + n,
 		 &(struct rdma_record){.type = RDMA_ABANDON, .slot = 2});
 	fuzz_seed(bytes, n);
+	n = RDMA_HEAD_BYTES;
+	n += put(bytes + n, &(struct rdma_record){.type = RDMA_DATA,
+						  .length = 100,
+						  .slot = 5,
+						  .a = 77,
+						  .b = 4,
+						  .c = 8192});
+	n += put(bytes + n,
+		 &(struct rdma_record){.type = RDMA_DONE, .slot = 6});
+	fuzz_seed(bytes, n);
 	rdma_endpoint_put(bytes, &(struct rdma_endpoint){.queue_pair = 17,
 							 .first_psn = 1,
+							 .packet_bytes = 1024,
 							 .mtu = 3,
 							 .gid = {0xfe, 0x80}});
 	fuzz_seed(bytes, RDMA_ENDPOINT_BYTES);

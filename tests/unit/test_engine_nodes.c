@@ -46,6 +46,13 @@ static int write_to(struct engine_segment segment, uint64_t bytes)
 	return err ? err : fx_batch_wait(&b);
 }
 
+/* Short slices may go another way than long ones. */
+static void is_refused(struct engine_segment segment)
+{
+	ck_assert_int_eq(write_to(segment, SIZE), -ESTALE);
+	ck_assert_int_eq(write_to(segment, 100), -ESTALE);
+}
+
 START_TEST(a_segment_that_was_not_granted_is_refused_and_nothing_moves)
 {
 	char *before = malloc(SIZE);
@@ -60,15 +67,15 @@ START_TEST(a_segment_that_was_not_granted_is_refused_and_nothing_moves)
 	fx_grant_open(&g, writer, &to, 0, SIZE);
 	fx_grant_open(&others, other, &to, 0, SIZE);
 
-	ck_assert_int_eq(write_to(others.segment, SIZE), -ESTALE);
+	is_refused(others.segment);
 	s = g.segment;
 	s.id++;
-	ck_assert_int_eq(write_to(s, SIZE), -ESTALE);
+	is_refused(s);
 	s = g.segment;
 	s.generation++;
-	ck_assert_int_eq(write_to(s, SIZE), -ESTALE);
+	is_refused(s);
 	ck_assert_int_eq(fx_grant_end(&g), -ECANCELED);
-	ck_assert_int_eq(write_to(g.segment, SIZE), -ESTALE);
+	is_refused(g.segment);
 
 	ck_assert_mem_eq(to.bytes, before, SIZE);
 	fx_grant_end(&others);

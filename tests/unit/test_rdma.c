@@ -21,6 +21,8 @@
 #define MIB (1u << 20)
 #define SIZE (4 * MIB)
 #define LARGE (64 * MIB)
+#define SMALL 4096u
+#define N_SHORT 24u
 #define SKIPPED 77
 
 static struct fx fx;
@@ -60,11 +62,18 @@ static void end(void)
 	fx_close(&fx);
 }
 
+/* All of it: what is offered, and so many that are carried. */
 static int move_once(void)
 {
-	const struct fx_piece p = {0, 0, to.size};
+	struct fx_piece p[1 + N_SHORT];
 
-	return fx_move(&fx, &from, &to, &p, 1);
+	p[0] = (struct fx_piece){0, 0, to.size - N_SHORT * SMALL};
+	for (uint64_t i = 0; i < N_SHORT; i++) {
+		uint64_t at = p[0].bytes + i * SMALL;
+
+		p[1 + i] = (struct fx_piece){at, at, SMALL};
+	}
+	return fx_move(&fx, &from, &to, p, 1 + N_SHORT);
 }
 
 /* A session may end with its last path; the next one is tried for. */
@@ -154,6 +163,8 @@ static const char *const faults[] = {
 	"verbs.create_srq:1+,verbs.notify:8",
 	"rdma.windows:1+",
 	"rdma.pieces:1+",
+	"rdma.no_long:1+",
+	"rdma.no_long:3",
 };
 #define N_FAULTS ((int)(sizeof(faults) / sizeof(faults[0])))
 
@@ -202,7 +213,6 @@ END_TEST
 /* ---- how often it is called ----------------------------------------------
  */
 
-#define SMALL 4096u
 #define N_SMALL 1000u
 
 static _Atomic uint32_t sends, receives;
@@ -215,13 +225,24 @@ static void count_posts(const char *point)
 		receives++;
 }
 
+static const struct posts_case {
+	const char *fault;
+	uint32_t bytes;
+} posts_cases[] = {
+	{NULL, SMALL},
+	{"rdma.no_long:1+", SMALL},
+	{"rdma.no_long:1+,rdma.windows:1+", SMALL},
+	{NULL, 100},
+};
+
 START_TEST(slices_of_a_batch_are_posted_together)
 {
+	const struct posts_case *k = &posts_cases[_i];
 	struct fx_piece pieces[N_SMALL];
 
 	for (uint32_t i = 0; i < N_SMALL; i++)
-		pieces[i] = (struct fx_piece){i * SMALL, i * SMALL, SMALL};
-	begin(_i ? "rdma.windows:1+" : NULL, 4);
+		pieces[i] = (struct fx_piece){i * SMALL, i * SMALL, k->bytes};
+	begin(k->fault, 4);
 	ck_assert_int_eq(move(), 0);
 	fx_fill(to.bytes, SIZE, 2);
 	sends = receives = 0;
@@ -230,9 +251,12 @@ START_TEST(slices_of_a_batch_are_posted_together)
 	ck_assert_int_eq(fx_move(&fx, &from, &to, pieces, N_SMALL), 0);
 
 	fault_hook = NULL;
-	ck_assert_mem_eq(to.bytes, from.bytes, N_SMALL * SMALL);
-	printf("%u slices%s: %u posts to send, %u to receive\n", N_SMALL,
-	       _i ? ", windows" : "", sends, receives);
+	for (uint32_t i = 0; i < N_SMALL; i++)
+		ck_assert_mem_eq(to.bytes + i * SMALL, from.bytes + i * SMALL,
+				 k->bytes);
+	printf("%u slices of %u, %s: %u posts to send, %u to receive\n",
+	       N_SMALL, k->bytes, k->fault ? k->fault : "carried", sends,
+	       receives);
 	/* One by one, the WRITEs alone would be as many. */
 	ck_assert_uint_lt(sends, N_SMALL);
 	ck_assert_uint_lt(receives, N_SMALL);
@@ -245,7 +269,7 @@ END_TEST
 
 static void write_is_refused(const char *fault)
 {
-	const struct fx_piece p = {0, MIB, 4096};
+	const struct fx_piece p = {0, MIB, 65536};
 	struct fx_batch b = {.status = 1};
 	struct engine_xfer x;
 	struct fx_grant g;
@@ -277,7 +301,7 @@ END_TEST
 /* The grant is over, though its writer never wrote; then he does. */
 static void late_write_is_refused(const char *fault)
 {
-	const struct fx_piece p = {0, MIB, 4096};
+	const struct fx_piece p = {0, MIB, 65536};
 	struct fx_batch b = {.status = 1};
 	struct engine_xfer x;
 	struct fx_grant g;
@@ -517,6 +541,31 @@ START_TEST(a_frame_that_may_only_be_read_is_sent)
 }
 END_TEST
 
+/* Of a carried slice: the links stay. */
+START_TEST(a_short_slice_of_memory_that_is_gone_is_refused)
+{
+	const struct fx_piece p = {0, MIB, SMALL}, q = {MIB, 0, SMALL};
+	struct fx_mem frame;
+
+	begin(NULL, 1);
+	fx_mem_new(&frame, fx_writer(&fx), ENGINE_MEM_FILE, SIZE);
+	ck_assert_int_eq(fx_move(&fx, &frame, &to, &q, 1), 0);
+	ck_assert_int_eq(ftruncate(frame.fd, MIB), 0);
+	ck_assert_int_eq(ftruncate(to.fd, MIB), 0);
+
+	ck_assert_int_eq(fx_move(&fx, &frame, &to, &q, 1), -EFAULT);
+	ck_assert_int_eq(fx_move(&fx, &frame, &to, &p, 1), -EFAULT);
+
+	ck_assert_int_eq(ftruncate(frame.fd, SIZE), 0);
+	ck_assert_int_eq(ftruncate(to.fd, SIZE), 0);
+	ck_assert_int_eq(move_once(), 0);
+	ck_assert_mem_eq(to.bytes, from.bytes, SIZE);
+	ck_assert_uint_eq(links_lost(0), 0);
+	fx_mem_free(&frame);
+	end();
+}
+END_TEST
+
 /* As many queue pairs as one peer has links, and two peers. */
 START_TEST(queue_pairs_go_to_the_peer_that_is_used)
 {
@@ -632,6 +681,7 @@ int main(void)
 	tcase_add_test(all, a_device_that_is_not_named_is_not_used);
 	tcase_add_test(all, queue_pairs_go_to_the_peer_that_is_used);
 	tcase_add_test(all, a_frame_that_may_only_be_read_is_sent);
+	tcase_add_test(all, a_short_slice_of_memory_that_is_gone_is_refused);
 	tcase_add_test(all,
 		       memory_that_may_not_be_locked_is_said_with_what_to_do);
 	tcase_add_test(all,
@@ -644,7 +694,8 @@ int main(void)
 	suite_add_tcase(suite, two);
 	posts = tcase_create("posts");
 	tcase_set_timeout(posts, 90);
-	tcase_add_loop_test(posts, slices_of_a_batch_are_posted_together, 0, 2);
+	tcase_add_loop_test(posts, slices_of_a_batch_are_posted_together, 0,
+			    sizeof(posts_cases) / sizeof(posts_cases[0]));
 	suite_add_tcase(suite, posts);
 	runner = srunner_create(suite);
 	srunner_run_all(runner, CK_NORMAL);
