@@ -241,7 +241,8 @@ static void missed_told(struct node *n, unsigned told)
 	scoped_lock(&n->lock);
 
 	n->n_missed -= told;
-	memmove(n->missed, n->missed + told, n->n_missed * sizeof(*n->missed));
+	for (unsigned i = 0; i < n->n_missed; i++)
+		n->missed[i] = n->missed[told + i];
 }
 
 static int beat(struct meta *m, int64_t deadline, struct beat *b)
