@@ -41,6 +41,19 @@ _redis_stopped() {
 	kill -CONT "$(_redis_pid)"
 }
 
+_is_well() { [ "$(node_status "$1" '.redis | "\(.up) \(.dirty)"')" = 'true 0' ]; }
+
+# One thing fails at a time: what was removed while it did is told first to who
+# missed it, which takes the deadline, a heartbeat and an audit. It stands in the
+# memory of who removed it and in Redis alone.
+_until_well() {
+	local i
+	sleep 8
+	for ((i = 1; i <= N_NODES; i++)); do
+		wait_for "_is_well $i" 20
+	done
+}
+
 _weather() {
 	local round fault node
 	for ((round = 0; round < ROUNDS; round++)); do
@@ -49,8 +62,8 @@ _weather() {
 			node=$((RANDOM % N_NODES + 1))
 			say "$fault $node"
 			$fault $node >&2
-			say well
-			_a_while
+			say over
+			_until_well >&2
 		done
 	done
 	all_know "$N_NODES" >&2
