@@ -27,6 +27,7 @@ _node_stopped() {
 }
 _node_cut_off() {
 	node_cut "$1"
+	sleep "$DEADLINE" # so that somebody gives it up
 	_a_while
 	node_heal "$1"
 }
