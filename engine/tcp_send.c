@@ -153,13 +153,19 @@ static void add_iov(struct tcp_link *l, const void *p, size_t n)
 	l->out_bytes += n;
 }
 
+/* An item whose refusal is still to be said would count as delivered. */
+static uint64_t may_ack(const struct tcp_link *l)
+{
+	return l->n_refusals ? l->refusals[0].number - 1 : l->items_in;
+}
+
 static void add_frame(struct tcp_link *l, struct wire_header *h,
 		      const void *control)
 {
 	uint8_t *frame = l->frames[l->n_out_frames++];
 
 	h->version = l->version;
-	h->ack = l->items_in_told = l->items_in;
+	h->ack = l->items_in_told = may_ack(l);
 	wire_header_put(frame, h);
 	auth_seal_frame(&l->auth.send, frame, control, control ? h->length : 0);
 	add_iov(l, frame, WIRE_HEADER_BYTES);
@@ -168,15 +174,15 @@ static void add_frame(struct tcp_link *l, struct wire_header *h,
 static void add_refusals(struct tcp_link *l)
 {
 	while (l->n_refusals && room(l)) {
+		struct wire_header h = {
+			.type = WIRE_REFUSE,
+			.request = l->refusals[0].number,
+			.status = (uint32_t)-l->refusals[0].status};
+
 		l->n_refusals--;
-		add_frame(
-			l,
-			&(struct wire_header){
-				.type = WIRE_REFUSE,
-				.request = l->refusals[l->n_refusals].number,
-				.status = (uint32_t)-l->refusals[l->n_refusals]
-						  .status},
-			NULL);
+		memmove(l->refusals, l->refusals + 1,
+			l->n_refusals * sizeof(l->refusals[0]));
+		add_frame(l, &h, NULL);
 	}
 }
 
