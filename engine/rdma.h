@@ -39,7 +39,7 @@
  *
  * Memory. A device: RDMA_SHARED_RECEIVES long packets, which all its links
  * receive into, and RDMA_LONGS to send. A link: RDMA_PACKETS packets to send,
- * 11 KiB here, 60 KiB while a message longer than a packet comes in, and the
+ * 12 KiB here, 60 KiB while a message longer than a packet comes in, and the
  * card's queues: 120 to send, 168 to complete. Where a card has no shared
  * queues a link has RDMA_RECEIVES packets more. There are RDMA_QUEUES_MAX links
  * at most, whatever the number of peers: one more takes the place of an idle
