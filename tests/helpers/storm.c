@@ -363,7 +363,7 @@ static void *client_run(void *arg)
 				 &s.names[view][r % (s.n_nodes * NAMES_EACH)],
 				 buf);
 		}
-		usleep(3000); /* others want the processors, too */
+		usleep(10000); /* others want the processors, too */
 	}
 	free(buf);
 	return NULL;

@@ -3,7 +3,7 @@
 # ckpt/ keeps what POSIX promises: the cases of helpers/posix*.c.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
-on_each_rung "$@"
+on_two_rungs "$@"
 kvfs_mount allow_other
 mkdir "$CKPT/posix"
 TEST_CWD=$CKPT/posix

@@ -3,7 +3,7 @@
 # close() publishes; what could not be published is not lost; checksums.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
-on_each_rung "$@"
+on_two_rungs "$@"
 requires_cmd getfattr setfattr
 redis_start r
 OPTIONS=meta=unix://$T/r.sock,deadline=2

@@ -4,7 +4,7 @@
 # git, sqlite3, dd.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
-on_each_rung "$@"
+on_two_rungs "$@"
 requires_cmd rsync tar setfattr getfattr
 kvfs_mount allow_other
 

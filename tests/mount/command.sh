@@ -3,7 +3,7 @@
 # The command: help, errors, and the verbs that look at a mount.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
-on_each_rung "$@"
+on_two_rungs "$@"
 kvfs_mount
 mkdir "$KV/n"
 blocks -n 20 -s 100000 store "$KV/n"

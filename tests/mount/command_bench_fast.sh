@@ -4,7 +4,7 @@
 # looked at.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
-on_each_rung "$@"
+on_two_rungs "$@"
 requires_root
 requires_memory 3000
 POOL=768M

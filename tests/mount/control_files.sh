@@ -3,7 +3,7 @@
 # .kvfs/: statistics for Prometheus, status for programs.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
-on_each_rung "$@"
+on_two_rungs "$@"
 kvfs_mount
 mkdir "$KV/n" "$KV/we\"ird\\name" "$KV/$(printf '\377')"
 blocks -n 20 -s 100000 store "$KV/n"

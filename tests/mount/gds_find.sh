@@ -3,7 +3,7 @@
 # libkvfs: which of any number of names are there, and their bytes in place.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
-on_each_rung "$@"
+on_two_rungs "$@"
 kvfs_mount
 mkdir -p "$KV/n/many" "$KV/n/digests"
 blocks -n 4100 -s 100 store "$KV/n/many" >/dev/null

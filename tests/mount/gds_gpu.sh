@@ -6,7 +6,7 @@
 # one.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
-on_each_rung "$@"
+on_two_rungs "$@"
 POOL=160M
 kvfs_mount
 mkdir "$KV/n"

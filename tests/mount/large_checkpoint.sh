@@ -3,7 +3,7 @@
 # A checkpoint file far larger than the pool lies on the disk tier.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
-on_each_rung "$@"
+on_two_rungs "$@"
 SIZE=$((512 << 20))
 [ "$(df -B1 --output=avail "$T" | tail -1)" -gt $((SIZE * 2)) ] ||
 	skip 'needs 1 GiB of disk'

@@ -77,12 +77,21 @@ rung_shown() { # RUNG: what status and statistics call it
 }
 
 # on_each_rung - run this script once for each rung, and end
-on_each_rung() {
-	local rung why rc=77 r
+on_each_rung() { on_rungs 'uring clone direct' "$@"; }
+
+# The best one, and that on which the daemon moves the bytes: where it makes no
+# difference how requests reach it.
+on_two_rungs() { on_rungs 'best direct' "$@"; }
+
+on_rungs() {
+	local rungs=${KVFS_RUNGS:-$1} rung before= why rc=77 r
+	shift
 
 	[ -z "${KVFS_RUNG:-}" ] || return 0
-	for rung in ${KVFS_RUNGS:-uring clone direct}; do
+	for rung in $rungs; do
 		[ "$rung" != best ] || rung=$(rung_best)
+		[ "$rung" != "$before" ] || continue
+		before=$rung
 		why=$(rung_lacks "$rung")
 		if [ -n "$why" ]; then
 			say "SKIP $(basename "$0" .sh) [$rung]: $why"

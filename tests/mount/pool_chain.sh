@@ -3,7 +3,7 @@
 # Chains of blocks are evicted from the leaf.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
-on_each_rung "$@"
+on_two_rungs "$@"
 requires_cmd setfattr
 POOL=64M kvfs_mount
 MiB=1048576

@@ -3,7 +3,7 @@
 # The ends of the pool: a file larger than it, all of it pinned, its figures.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
-on_each_rung "$@"
+on_two_rungs "$@"
 POOL=64M kvfs_mount
 MiB=1048576
 _space() {

@@ -3,7 +3,7 @@
 # The private redis-server of a mount without meta=.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
-on_each_rung "$@"
+on_two_rungs "$@"
 kvfs_mount
 mkdir "$KV/n"
 

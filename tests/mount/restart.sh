@@ -3,7 +3,7 @@
 # A warm restart: all that was committed, nothing that was not.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
-on_each_rung "$@"
+on_two_rungs "$@"
 requires_cmd setfattr getfattr
 kvfs_mount
 mkdir "$KV/r"

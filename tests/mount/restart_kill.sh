@@ -4,7 +4,7 @@
 # nothing committed is lost.
 # shellcheck source=tests/mount/lib.sh
 . "$(dirname "$0")/lib.sh" || exit 99
-on_each_rung "$@"
+on_two_rungs "$@"
 requires_cmd getfattr
 ROUNDS=$(rounds 5)
 SIZE=300001
