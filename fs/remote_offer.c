@@ -19,10 +19,9 @@
  *
  *      others hold it, too          nothing: it may go
  *      a copy, and nobody else      it is no copy any more (KV_MOVED)
- *      a block, and nobody else     is offered to the better of two random
- *                                   peers: one with room, or whose next victim
- *                                   was last used at least REMOTE_OLDER times
- *                                   as long ago
+ *      a block, and nobody else     is offered to a peer with room, or to that
+ *                                   whose next victim was last used the longest
+ *                                   ago, where that is half as long again
  *
  * The peer fetches it like anything else and publishes itself; once it said so
  * our block is a copy and goes next. Until then it is an ordinary block: if
@@ -106,34 +105,34 @@ static int64_t age_of(struct remote_offers *o, const struct meta_node *n)
 	return n->load.victim_age_ms;
 }
 
-struct draw {
+struct choosing {
 	struct remote_offers *o;
-	struct remote_offer_draw of;
+	struct remote_offer_choice choice;
 };
 
-static bool draw(void *arg, const struct meta_node *node)
+static bool add(void *arg, const struct meta_node *node)
 {
-	struct draw *d = arg;
+	struct choosing *c = arg;
 
 	if (node->is_self || node->self.draining || !node->self.n_addrs ||
 	    !node->has_load)
 		return true;
-	remote_offer_draw(&d->of,
-			  (struct remote_offer_peer){node->incarnation,
-						     age_of(d->o, node)},
-			  (unsigned)random());
+	remote_offer_add(&c->choice,
+			 (struct remote_offer_peer){node->incarnation,
+						    age_of(c->o, node)},
+			 (unsigned)random());
 	return true;
 }
 
 /* 0: nobody that has room or blocks as much older. */
 static uint32_t peer_for(struct remote_offers *o, int64_t age_ms)
 {
-	struct draw d = {.o = o};
+	struct choosing c = {.o = o};
 
-	if (!meta_nodes(o->r->fs->meta, draw, &d))
+	if (!meta_nodes(o->r->fs->meta, add, &c))
 		return 0;
-	return remote_offer_drawn(&d.of,
-				  fault_hit("remote.offer") ? 0 : age_ms);
+	return remote_offer_chosen(&c.choice,
+				   fault_hit("remote.offer") ? 0 : age_ms);
 }
 
 /* -- how much ----------------------------------------------------------- */

@@ -13,32 +13,29 @@
 
 #include "engine/engine.h"
 
-/* So many times must a node's blocks be, or it takes no last copies of others.
- */
-#define REMOTE_OLDER 2
-
 /** remote_offer_is_older - is the block that goes next on a node, last used so
- *  long ago or KV_ROOM, to go before one of ours? */
+ *  long ago or KV_ROOM, to go before one of ours? It must be half as old again:
+ *  with less, more is moved than that gains. */
 bool remote_offer_is_older(int64_t theirs_ms, int64_t ours_ms);
 
-/* -- to whom: the better of two ----------------------------------------- */
+/* -- to whom: the one whose blocks are the oldest ------------------------- */
 
 struct remote_offer_peer {
 	uint32_t node;
 	int64_t age_ms; /* of what goes next there, or KV_ROOM */
 };
 
-struct remote_offer_draw {
-	struct remote_offer_peer two[2];
-	unsigned n; /* of those that could be drawn */
+struct remote_offer_choice {
+	struct remote_offer_peer best;
+	unsigned n_alike; /* so many are as good: each as likely */
 };
 
-/** remote_offer_draw - one more could be; all as likely in the end. */
-void remote_offer_draw(struct remote_offer_draw *d, struct remote_offer_peer p,
-		       unsigned random);
-/** remote_offer_drawn - the better one, or 0: not even that has older blocks.
- */
-uint32_t remote_offer_drawn(const struct remote_offer_draw *d, int64_t ours_ms);
+/** remote_offer_add - one more to choose from; the first one into zeroes. */
+void remote_offer_add(struct remote_offer_choice *c, struct remote_offer_peer p,
+		      unsigned random);
+/** remote_offer_chosen - the best one, or 0: not even that has older blocks. */
+uint32_t remote_offer_chosen(const struct remote_offer_choice *c,
+			     int64_t ours_ms);
 
 /* -- how much ------------------------------------------------------------ */
 

@@ -14,37 +14,34 @@
 
 bool remote_offer_is_older(int64_t theirs_ms, int64_t ours_ms)
 {
-	return theirs_ms == KV_ROOM || theirs_ms >= REMOTE_OLDER * ours_ms;
+	return theirs_ms == KV_ROOM || theirs_ms >= ours_ms + ours_ms / 2;
 }
 
 static bool is_better(const struct remote_offer_peer *a,
 		      const struct remote_offer_peer *b)
 {
 	if (a->age_ms == KV_ROOM || b->age_ms == KV_ROOM)
-		return a->age_ms == KV_ROOM;
+		return a->age_ms == KV_ROOM && b->age_ms != KV_ROOM;
 	return a->age_ms > b->age_ms;
 }
 
-void remote_offer_draw(struct remote_offer_draw *d, struct remote_offer_peer p,
-		       unsigned random)
+void remote_offer_add(struct remote_offer_choice *c, struct remote_offer_peer p,
+		      unsigned random)
 {
-	unsigned at = d->n++;
-
-	if (at >= 2)
-		at = random % d->n;
-	if (at < 2)
-		d->two[at] = p;
+	if (!c->n_alike || is_better(&p, &c->best)) {
+		c->best = p;
+		c->n_alike = 1;
+	} else if (!is_better(&c->best, &p) && random % ++c->n_alike == 0) {
+		c->best = p;
+	}
 }
 
-uint32_t remote_offer_drawn(const struct remote_offer_draw *d, int64_t ours_ms)
+uint32_t remote_offer_chosen(const struct remote_offer_choice *c,
+			     int64_t ours_ms)
 {
-	const struct remote_offer_peer *best = &d->two[0];
-
-	if (!d->n)
-		return 0;
-	if (d->n > 1 && is_better(&d->two[1], best))
-		best = &d->two[1];
-	return remote_offer_is_older(best->age_ms, ours_ms) ? best->node : 0;
+	return c->n_alike && remote_offer_is_older(c->best.age_ms, ours_ms)
+		       ? c->best.node
+		       : 0;
 }
 
 /* -- how much ------------------------------------------------------------ */

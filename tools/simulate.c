@@ -2,17 +2,19 @@
 #include "tools/simulate.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "base/list.h"
 #include "base/log.h"
+#include "fs/kv.h"
+#include "fs/remote_offer.h"
 #include "tools/deal.h"
 #include "tools/trace.h"
 
 #define BEAT_MS 3000	  /* between two heartbeats of a node */
-#define OLDER 2		  /* a peer's next victim must be so many times older */
 #define COPIES_SHARE 1024 /* of the pool: so many copies do not go first */
 #define SOON_SHARE 16 /* of the pool: with less than that there is no room */
 #define NOT_SEEN SIZE_MAX
@@ -33,9 +35,9 @@ struct node {
 	size_t n[WHERES];
 	size_t n_held;
 	uint64_t beat_ms; /* when the next heartbeat is due */
-	/* As it told last, with a heartbeat or an answer: */
-	bool has_room;
-	uint64_t age_ms; /* since the use of the oldest that is no copy */
+	/* As it told last, with a heartbeat or an answer: since the use of the
+	 * oldest that is no copy, or KV_ROOM. */
+	int64_t age_ms;
 };
 
 struct world {
@@ -122,9 +124,9 @@ static struct held *victim(struct world *w, struct node *n)
 	return older(h, oldest(n, COPY));
 }
 
-static uint64_t age_of(const struct world *w, const struct held *h)
+static int64_t age_of(const struct world *w, const struct held *h)
 {
-	return w->now_ms - h->used_ms + 1;
+	return (int64_t)(w->now_ms - h->used_ms + 1);
 }
 
 /* -- to other nodes ----------------------------------------------------- */
@@ -134,8 +136,8 @@ static void tell(const struct world *w, struct node *n)
 	struct held *h = older(oldest(n, STORED), oldest(n, MOVED));
 	size_t soon = w->capacity / SOON_SHARE;
 
-	n->has_room = n->n_held + soon < w->capacity || !h;
-	n->age_ms = h ? age_of(w, h) : 0;
+	n->age_ms =
+		n->n_held + soon < w->capacity || !h ? KV_ROOM : age_of(w, h);
 }
 
 static void beat(struct world *w)
@@ -150,35 +152,21 @@ static void beat(struct world *w)
 	}
 }
 
-static bool is_better(const struct node *a, const struct node *b)
+/* By what they told last. NULL: nobody. */
+static struct node *peer_for(struct world *w, const struct node *from,
+			     const struct held *h)
 {
-	if (a->has_room != b->has_room)
-		return a->has_room;
-	return a->age_ms > b->age_ms;
-}
+	struct remote_offer_choice choice = {.n_alike = 0};
+	uint32_t node;
 
-/* The better of two random ones, by what they told last. */
-static struct node *peer_for(struct world *w, const struct node *from)
-{
-	struct node *best = NULL;
-
-	for (int i = 0; i < 2; i++) {
-		unsigned k = deal_random(&w->random, w->n_nodes - 1);
-		struct node *n = &w->nodes[k];
-
-		if (n >= from)
-			n++;
-		if (!best || is_better(n, best))
-			best = n;
-	}
-	return best;
-}
-
-/* By what it told last: the giver asks so, and so does the taker. */
-static bool is_for(const struct world *w, const struct node *to,
-		   const struct held *h)
-{
-	return to->has_room || to->age_ms >= OLDER * age_of(w, h);
+	for (unsigned i = 0; i < w->n_nodes; i++)
+		if (&w->nodes[i] != from)
+			remote_offer_add(&choice,
+					 (struct remote_offer_peer){
+						 i + 1, w->nodes[i].age_ms},
+					 deal_random(&w->random, UINT_MAX));
+	node = remote_offer_chosen(&choice, age_of(w, h));
+	return node ? &w->nodes[node - 1] : NULL;
 }
 
 static void drop(struct world *w, struct node *n, struct held *h)
@@ -190,13 +178,13 @@ static void drop(struct world *w, struct node *n, struct held *h)
 static void offer(struct world *w, struct node *from, size_t b)
 {
 	struct held *h = &from->held[b];
-	struct node *to = peer_for(w, from);
+	struct node *to = peer_for(w, from, h);
 
-	if (!is_for(w, to, h))
+	if (!to)
 		return;
 	w->result->offers++;
 	tell(w, to);
-	if (!is_for(w, to, h)) {
+	if (!remote_offer_is_older(to->age_ms, age_of(w, h))) {
 		w->result->refused++;
 		return;
 	}

@@ -154,60 +154,60 @@ END_TEST
 
 /* -- offers of last copies: CLUSTER.md 16 -------------------------------- */
 
-START_TEST(only_blocks_that_are_twice_as_old_make_room_for_a_last_copy)
+START_TEST(only_blocks_that_are_half_as_old_again_make_room_for_a_last_copy)
 {
 	ck_assert(!remote_offer_is_older(1000, 1000));
-	ck_assert(!remote_offer_is_older(1999, 1000));
-	ck_assert(remote_offer_is_older(2000, 1000));
+	ck_assert(!remote_offer_is_older(1499, 1000));
+	ck_assert(remote_offer_is_older(1500, 1000));
 	ck_assert(remote_offer_is_older(KV_ROOM, INT64_MAX / 2));
 }
 END_TEST
 
-static const struct remote_offer_peer young = {1, 1500}, old = {2, 9000},
+static const struct remote_offer_peer young = {1, 1499}, old = {2, 9000},
 				      older = {3, 9001}, empty = {4, KV_ROOM};
 
-static uint32_t drawn(const struct remote_offer_peer *one,
-		      const struct remote_offer_peer *other)
+static uint32_t chosen(const struct remote_offer_peer *one,
+		       const struct remote_offer_peer *other)
 {
-	struct remote_offer_draw d = {.n = 0};
+	struct remote_offer_choice c = {.n_alike = 0};
 
-	remote_offer_draw(&d, *one, 0);
-	if (other)
-		remote_offer_draw(&d, *other, 0);
-	return remote_offer_drawn(&d, 1000);
+	remote_offer_add(&c, young, 0);
+	remote_offer_add(&c, *one, 0);
+	remote_offer_add(&c, *other, 0);
+	remote_offer_add(&c, young, 0);
+	return remote_offer_chosen(&c, 1000);
 }
 
-START_TEST(a_last_copy_is_offered_to_the_better_of_two)
+START_TEST(a_last_copy_is_offered_to_who_has_room_or_the_oldest)
 {
-	const struct remote_offer_draw nobody = {.n = 0};
+	const struct remote_offer_choice nobody = {.n_alike = 0};
 
-	ck_assert_uint_eq(drawn(&old, &older), older.node);
-	ck_assert_uint_eq(drawn(&older, &old), older.node);
-	ck_assert_uint_eq(drawn(&empty, &older), empty.node);
-	ck_assert_uint_eq(drawn(&older, &empty), empty.node);
-	ck_assert_uint_eq(drawn(&young, &old), old.node);
-	ck_assert_uint_eq(drawn(&young, NULL), 0);
-	ck_assert_uint_eq(drawn(&young, &young), 0);
-	ck_assert_uint_eq(remote_offer_drawn(&nobody, 1000), 0);
+	ck_assert_uint_eq(chosen(&old, &older), older.node);
+	ck_assert_uint_eq(chosen(&older, &old), older.node);
+	ck_assert_uint_eq(chosen(&empty, &older), empty.node);
+	ck_assert_uint_eq(chosen(&older, &empty), empty.node);
+	ck_assert_uint_eq(chosen(&young, &old), old.node);
+	ck_assert_uint_eq(chosen(&young, &young), 0);
+	ck_assert_uint_eq(remote_offer_chosen(&nobody, 1000), 0);
 }
 END_TEST
 
-START_TEST(each_peer_is_as_likely_to_be_one_of_the_two)
+START_TEST(of_peers_that_are_as_good_each_is_as_likely)
 {
-	unsigned n[3] = {0};
+	unsigned n[4] = {0};
 
-	for (unsigned random = 0; random < 3; random++) {
-		struct remote_offer_draw d = {.n = 0};
+	for (unsigned random = 0; random < 6; random++) {
+		struct remote_offer_choice c = {.n_alike = 0};
 
-		remote_offer_draw(&d, (struct remote_offer_peer){0, 0}, random);
-		remote_offer_draw(&d, (struct remote_offer_peer){1, 0}, random);
-		remote_offer_draw(&d, (struct remote_offer_peer){2, 0}, random);
-		n[d.two[0].node]++;
-		n[d.two[1].node]++;
+		for (uint32_t i = 1; i <= 3; i++)
+			remote_offer_add(&c,
+					 (struct remote_offer_peer){i, KV_ROOM},
+					 i == 2 ? random % 2 : random / 2);
+		n[remote_offer_chosen(&c, 1000)]++;
 	}
-	ck_assert_uint_eq(n[0], 2);
 	ck_assert_uint_eq(n[1], 2);
 	ck_assert_uint_eq(n[2], 2);
+	ck_assert_uint_eq(n[3], 2);
 }
 END_TEST
 
@@ -307,9 +307,10 @@ int main(void)
 	tcase_add_test(
 		c, who_is_near_and_idle_is_asked_first_and_who_is_suspect_last);
 	tcase_add_test(
-		c, only_blocks_that_are_twice_as_old_make_room_for_a_last_copy);
-	tcase_add_test(c, a_last_copy_is_offered_to_the_better_of_two);
-	tcase_add_test(c, each_peer_is_as_likely_to_be_one_of_the_two);
+		c,
+		only_blocks_that_are_half_as_old_again_make_room_for_a_last_copy);
+	tcase_add_test(c, a_last_copy_is_offered_to_who_has_room_or_the_oldest);
+	tcase_add_test(c, of_peers_that_are_as_good_each_is_as_likely);
 	tcase_add_test(
 		c, no_more_than_32_offers_and_a_16th_of_the_pool_are_under_way);
 	tcase_add_test(c, a_link_is_idle_when_nothing_but_offers_waits_for_it);

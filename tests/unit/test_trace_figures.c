@@ -57,7 +57,7 @@ END_TEST
 
 static const struct {
 	double skew, of_one_node;
-} shares[] = {{0, 0.97}, {0.7, 0.90}};
+} shares[] = {{0, 0.975}, {0.7, 0.98}};
 
 START_TEST(four_nodes_hit_what_one_as_large_as_all_of_them_does)
 {
