@@ -393,6 +393,9 @@ uint64_t kv_ns_usage(const struct kv_ns *ns);
 /* kv_tell.c */
 /** kv_invalidate - f goes, and the kernel shall forget it; lock held. */
 void kv_invalidate(struct kv *kv, struct kv_file *f);
+/** kv_is_invalid - has the kernel been told to forget it, or will it be? Its
+ *  name then leads there for as long as somebody has it open; lock held. */
+bool kv_is_invalid(const struct kv_file *f);
 /** kv_missed - the kernel is given a miss of this name to remember; lock held.
  */
 void kv_missed(struct kv *kv, const char *name);

@@ -134,6 +134,8 @@ static int check_open(struct call *c, struct kv_file *f, bool write)
 		return EIO;
 	if (f->node.state == KV_WRITING && !f->node.temp)
 		kv_try_commit(kv, f);
+	if (f->node.state == KV_COMMITTED && kv_is_invalid(f))
+		return ESTALE; /* somebody else has it open */
 	if (f->node.state == KV_COMMITTED)
 		return write ? EPERM : 0;
 	if (f->node.temp || f->node.unlinked || kv_is_writer(c, f))

@@ -60,6 +60,11 @@ void kv_invalidate(struct kv *kv, struct kv_file *f)
 	pthread_cond_signal(&kv->stale_some);
 }
 
+bool kv_is_invalid(const struct kv_file *f)
+{
+	return f->told || !list_empty(&f->stale);
+}
+
 static void notice_fill(struct kv *kv, struct notice *n, struct kv_file *f)
 {
 	n->file = inode_fuse(kv->fs, &f->node.head);

@@ -122,6 +122,20 @@ a_copy_that_missed_the_unlink_goes_soon() {
 	wait_for 'is_gone "$(kv 2)/n/missed"' 20
 }
 
+who_has_the_old_version_open_does_not_keep_it_for_others() {
+	local old
+	put_published "$(kv 1)/n/opened" 100000 21
+	holds "$(kv 2)/n/opened" 100000 21
+	published "$(kv 2)/n/opened"
+	exec {old}<"$(kv 2)/n/opened"
+	rm "$(kv 1)/n/opened"
+	refused "$ENOENT" cat "$(kv 2)/n/opened"
+	put_published "$(kv 1)/n/opened" 100000 22
+	holds_soon "$(kv 2)/n/opened" 100000 22
+	"$HELPERS/pattern" check 21 100000 <&"$old" || fail 'it changed'
+	exec {old}<&-
+}
+
 rename_is_seen_by_all() {
 	put_published "$(kv 1)/n/old" 100000 9
 	holds "$(kv 2)/n/old" 100000 9
