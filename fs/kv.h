@@ -140,6 +140,8 @@ struct kv_file {
 	struct list by_use; /* committed and linked: in ns->uses */
 	struct list excess; /* committed, not trimmed: in kv->excess */
 	struct list stale;  /* the kernel shall forget it: in kv->stale, told */
+	struct list unlisted; /* in kv->unlisted: remote_unlisted.c */
+	int64_t confirmed_ns; /* then: when Redis had it last */
 	struct kv_ns *ns;
 	uint32_t frame;
 	uint32_t opens;	    /* handles the kernel holds */
@@ -195,6 +197,8 @@ struct kv {
 	struct list late;     /* kv_file.by_use: finals, closed, still held */
 	struct list writing;  /* kv_file.by_use: open for writing */
 	struct list excess;   /* kv_file.excess */
+	struct list unlisted; /* kv_file.unlisted */
+	pthread_cond_t unlisted_some;
 	struct job late_job;
 	bool late_queued;
 	pthread_cond_t writer_left; /* some file has one writer less */

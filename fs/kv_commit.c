@@ -100,6 +100,7 @@ void kv_count_out(struct kv *kv, struct kv_file *f)
 	kv->by_frame[f->frame] = NULL;
 	list_remove(&f->by_use);
 	list_remove(&f->excess);
+	list_remove(&f->unlisted);
 	f->ns->n_blocks--;
 	f->ns->n_bytes -= r->size_bytes;
 	kv->n_bytes -= r->size_bytes;
@@ -296,6 +297,7 @@ static int rename_block(struct call *c, struct kv_file *f)
 	kv_set_kind(kv, f, KV_STORED); /* nobody else has it by this name */
 	kv_record(kv, f)->generation = 0;
 	f->node.published = false;
+	list_remove(&f->unlisted);
 	kv_publish(kv, f);
 	return err;
 }

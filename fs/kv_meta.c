@@ -228,6 +228,7 @@ static void verdict(void *ctx, const char *path, uint16_t len,
 	if (v == META_KV_PUBLISHED) {
 		kv_record(kv, f)->generation = generation;
 		f->node.published = true;
+		remote_unlisted(kv, f, answer->unlisted);
 		if (fs->remote && f->ns->replicas > answer->n_holders + 1 &&
 		    !(kv_record(kv, f)->flags & POOL_IS_COPY))
 			remote_replicate_later(fs->remote, path, len,

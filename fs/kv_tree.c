@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/cleanup.h"
+#include "base/cond.h"
 #include "base/log.h"
 #include "fs/kv.h"
 #include "fs/kv_lend.h"
@@ -335,6 +336,7 @@ struct kv_file *kv_file_new(struct kv *kv, struct kv_dir *parent,
 	list_init(&f->by_use);
 	list_init(&f->excess);
 	list_init(&f->stale);
+	list_init(&f->unlisted);
 	f->ns = parent->ns;
 	f->frame = frame;
 	f->ino = KV_INO(++kv->last_ino);
@@ -463,11 +465,13 @@ int kv_open(struct kv **out, struct fs *fs)
 	kv->tell_stop = true;
 	pthread_mutex_init(&kv->lock, NULL);
 	pthread_cond_init(&kv->stale_some, NULL);
+	cond_init(&kv->unlisted_some);
 	list_init(&kv->namespaces);
 	list_init(&kv->orphans);
 	list_init(&kv->late);
 	list_init(&kv->writing);
 	list_init(&kv->excess);
+	list_init(&kv->unlisted);
 	pthread_cond_init(&kv->writer_left, NULL);
 	list_init(&kv->stale);
 	list_init(&kv->told);
@@ -619,6 +623,7 @@ void kv_close(struct kv *kv)
 	free(kv->root.node.name);
 	pthread_mutex_destroy(&kv->lock);
 	pthread_cond_destroy(&kv->stale_some);
+	pthread_cond_destroy(&kv->unlisted_some);
 	pthread_cond_destroy(&kv->writer_left);
 	free(kv);
 }

@@ -440,6 +440,11 @@ static int open_threads(struct remote *r)
 		err = remote_ahead_open(r);
 	if (!err)
 		err = remote_watch_open(r);
+	if (!err) {
+		err = remote_unlisted_open(r);
+		if (err)
+			remote_watch_close(r);
+	}
 	if (err) {
 		close_workers(r);
 		remote_ahead_close(r);
@@ -468,6 +473,7 @@ int remote_open(struct fs *fs)
 	err = open_engine(r);
 	if (err) {
 		close_workers(r);
+		remote_unlisted_close(r);
 		remote_watch_close(r);
 		remote_ahead_close(r);
 		remote_offers_close(r);
@@ -506,6 +512,7 @@ void remote_stop(struct fs *fs)
 	pthread_cond_broadcast(&r->changed);
 	pthread_mutex_unlock(&r->lock);
 	close_workers(r);
+	remote_unlisted_close(r);
 	remote_parts_stop(r);
 	engine_close(r->engine);
 	remote_watch_close(r);

@@ -25,6 +25,7 @@
  *      remote_ahead.c  fetching ahead of a reader, along that
  *      remote_offer.c  last copies that have to go: to nodes with older ones;
  *                  remote_offer_rule.c to whom, and how much of it
+ *      remote_unlisted.c  what Redis does not list this node for
  *      remote_wire.c   the messages
  *
  * The way of a remote hit. LOOKUP: no such node here, so Redis is asked
@@ -106,8 +107,11 @@ struct remote {
 	struct remote_lookup *late[REMOTE_LATE]; /* by the name's hash */
 	uint64_t pool_bytes;
 	struct remote_offers *offers;
-	atomic_uint n_patient;	   /* fetches that wait for a link */
-	struct remote_runs *runs;  /* remote_ahead.c */
+	atomic_uint n_patient;		     /* fetches that wait for a link */
+	struct remote_runs *runs;	     /* remote_ahead.c */
+	struct unlisted_trip *unlisted_trip; /* remote_unlisted.c */
+	pthread_t asker;
+	bool unlisted_stop;	   /* kv->lock */
 	struct list dirs;	   /* remote_dir.c: kv_dir.ask; kv->lock */
 	pthread_mutex_t dirs_lock; /* one asks for them at a time; above
 				      kv->lock */
@@ -374,6 +378,13 @@ void remote_ahead_learn(struct remote *r, uint64_t hash, const void *bytes,
 uint64_t remote_ahead_hash(const char *path, size_t len);
 /** remote_ahead_ended - the fetch of this one is over; kv->lock held. */
 void remote_ahead_ended(struct kv *kv, struct remote_ahead *a, bool here);
+
+/* remote_unlisted.c */
+/** remote_unlisted - Redis has this block of ours, and lists us for it or not;
+ *  kv->lock held. */
+void remote_unlisted(struct kv *kv, struct kv_file *f, bool unlisted);
+int remote_unlisted_open(struct remote *r); /* 0 or -errno */
+void remote_unlisted_close(struct remote *r);
 
 /* remote_offer.c */
 int remote_offers_open(struct remote *r); /* 0 or -errno */

@@ -47,6 +47,9 @@ struct meta_kv_answer {
 	enum meta_kv_verdict verdict;
 	uint64_t generation; /* PUBLISHED, CONFLICT: the record's; DROPPED: the
 				tombstone's; GONE: what was removed */
+	/* PUBLISHED: others have it who fill the list of holders, so this node
+	 * is not in it and hears of no removal */
+	bool unlisted;
 	/* CONFLICT: the winner's */
 	uint64_t size_bytes;
 	uint64_t checksum[2];

@@ -85,6 +85,7 @@ static bool answer_parse(const struct redis_reply *reply, char *letter,
 	p = (const unsigned char *)bytes + 1;
 	n -= 9;
 	*letter = bytes[0];
+	a->unlisted = *letter == 'F';
 	a->generation = number(p, 8);
 	p += 8;
 	if (*letter == 'C' && n >= 24) {

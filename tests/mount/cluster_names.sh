@@ -179,12 +179,17 @@ an_evicted_block_is_fetched_from_who_still_has_it() {
 	holds "$(kv 1)/n/evicted" 1000000 13
 }
 
-# In the bucket of NAME: EVAL's KEYS[1] and ARGV[1].
+# In each bucket: KEYS[1], and NAME is ARGV[1]. Prints what is not 0.
 _in_bucket() { # NAME SCRIPT
-	local key
-	for key in $(redis --scan --pattern 'kvfs:{n#*}:b*'); do
-		redis eval "$2" 1 "$key" "$1"
-	done
+	local keys
+	mapfile -t keys < <(redis --scan --pattern 'kvfs:{n#*}:b*')
+	redis eval "local all, out = KEYS, 0
+		for _, key in ipairs(all) do
+			local KEYS = { key }
+			local r = (function() $2 end)()
+			if r and r ~= 0 then out = r end
+		end
+		return out" ${#keys[@]} "${keys[@]}" "$1"
 }
 
 a_holder_that_has_it_no_more_says_so_to_redis_itself() {
@@ -200,6 +205,88 @@ a_holder_that_has_it_no_more_says_so_to_redis_itself() {
 		[ "$(redis hexists "$(redis get k)" stale)" = 0 ]'
 	refused "$ENOENT" cat "$(kv 2)/n/stale"
 	wait_for '[ "$(redis hexists "$(redis get k)" stale)" = 0 ]'
+}
+
+# Node 1, and fifteen that have just joined, for all that anybody knows.
+_fill() { # NAME: no other holder is listed
+	_in_bucket "$1" "local r = redis.call('HGET', KEYS[1], ARGV[1])
+		if not r then return end
+		local more = r:sub(1, 45) .. string.char(16) .. r:sub(47, 50)
+		for i = 1, 15 do
+			more = more .. struct.pack('<I4', 4294967000 + i)
+		end
+		redis.call('HSET', KEYS[1], ARGV[1], more)" >/dev/null
+}
+_listed() { # NAME: how many holders
+	local bytes
+	bytes=$(_in_bucket "$1" "return redis.call('HSTRLEN', KEYS[1], ARGV[1])")
+	say $(((bytes - 46) / 4))
+}
+_unlisted_on_2() { # NAME SEED
+	put_published "$(kv 1)/n/$1" 100000 "$2"
+	_fill "$1"
+	holds "$(kv 2)/n/$1" 100000 "$2"
+	published "$(kv 2)/n/$1"
+	expect 'listed holders' "$(_listed "$1")" 16
+	expect 'the copy' "$(_state "$(kv 2)/n/$1")" published
+}
+
+a_copy_that_redis_does_not_list_goes_with_the_name() {
+	_unlisted_on_2 full 30
+	rm "$(kv 1)/n/full"
+	wait_for 'is_gone "$(kv 2)/n/full"' 2
+	put_published "$(kv 1)/n/full" 200000 31
+	holds "$(kv 2)/n/full" 200000 31
+}
+
+it_is_the_new_version_where_the_name_was_stored_anew() {
+	_unlisted_on_2 anew 32
+	exec {old}<"$(kv 2)/n/anew"
+	rm "$(kv 1)/n/anew"
+	put_published "$(kv 1)/n/anew" 100000 33
+	wait_for '_holds_now "$(kv 2)/n/anew" 100000 33' 2
+	"$HELPERS/pattern" check 32 100000 <&"$old" || fail 'it changed'
+	exec {old}<&-
+}
+
+it_is_not_served_where_redis_cannot_be_asked() {
+	local served=0
+	_unlisted_on_2 away 34
+	kill -STOP "$(cat "$KVFS_CLUSTER/redis/pid")"
+	wait_for '! _holds_now "$(kv 2)/n/away" 100000 34' 2 || served=1
+	kill -CONT "$(cat "$KVFS_CLUSTER/redis/pid")"
+	[ $served = 0 ] || fail 'it was served'
+	holds_soon "$(kv 2)/n/away" 100000 34
+}
+
+it_is_listed_once_others_let_go() {
+	_unlisted_on_2 room 35
+	_in_bucket room "local r = redis.call('HGET', KEYS[1], ARGV[1])
+		if r then redis.call('HSET', KEYS[1], ARGV[1],
+			r:sub(1, 45) .. string.char(1) .. r:sub(47, 50)) end" >/dev/null
+	wait_for '[ "$(_listed room)" = 2 ]' 2
+}
+
+# And here it is the last one.
+it_is_listed_where_nobody_else_has_it_any_more() {
+	_unlisted_on_2 last 36
+	_in_bucket last "redis.call('HDEL', KEYS[1], ARGV[1])" >/dev/null
+	wait_for '[ "$(_listed last)" = 1 ]' 2
+	holds "$(kv 3)/n/last" 100000 36
+}
+
+it_goes_when_it_is_not_used_unless_it_is_pinned() {
+	_unlisted_on_2 kept 37
+	"$KVFS" pin "$(kv 2)/n/kept"
+	_unlisted_on_2 unused 38
+	exec {open}<"$(kv 2)/n/unused"
+	_unlisted_on_2 forgotten 39
+	wait_for '[ "$(_state "$(kv 2)/n/forgotten")" = remote ]' 12
+	expect 'one that is open' "$(_state "$(kv 2)/n/unused")" published
+	exec {open}<&-
+	wait_for '[ "$(_state "$(kv 2)/n/unused")" = remote ]' 12
+	expect 'one that is pinned' "$(_state "$(kv 2)/n/kept")" published
+	holds "$(kv 2)/n/unused" 100000 38
 }
 
 run_tests
