@@ -42,7 +42,7 @@ static int verify(struct call *c, char *value)
 }
 
 struct holders {
-	struct fs *fs;
+	struct call *c;
 	char *value;
 	size_t len;
 };
@@ -53,7 +53,7 @@ static void add_holder(void *arg, const struct ckpt_holder *h)
 	struct holders *x = arg;
 	int n;
 
-	remote_node_name(x->fs, h->incarnation, name);
+	remote_node_ask(x->c->fs, h->incarnation, x->c->deadline, name);
 	n = snprintf(x->value + x->len, VALUE_BYTES - x->len, "%s%s",
 		     x->len ? " " : "", name);
 	if (n > 0 && x->len + (size_t)n < VALUE_BYTES)
@@ -63,7 +63,7 @@ static void add_holder(void *arg, const struct ckpt_holder *h)
 /* The nodes that have any of it. */
 static int holders(struct call *c, const struct ckpt_attr *a, char *value)
 {
-	struct holders x = {c->fs, value, 0};
+	struct holders x = {c, value, 0};
 	int err = ckpt_holders(c->fs->meta, c->deadline, a->ino, a->version,
 			       add_holder, &x);
 

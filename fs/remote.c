@@ -259,6 +259,16 @@ const char *remote_node_name(struct fs *fs, uint32_t incarnation,
 	return name;
 }
 
+const char *remote_node_ask(struct fs *fs, uint32_t incarnation,
+			    int64_t deadline, char name[META_NODE_NAME_MAX + 1])
+{
+	struct meta_node node;
+
+	if (!meta_node_get(fs->meta, incarnation, &node))
+		meta_nodes_refresh(fs->meta, deadline);
+	return remote_node_name(fs, incarnation, name);
+}
+
 /* -- what arrives ------------------------------------------------------- */
 
 static void on_message(void *ctx, struct engine_peer *peer,

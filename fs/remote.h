@@ -186,6 +186,11 @@ int64_t remote_score_of(const struct engine_peer_info *peer, bool lost,
 /** remote_node_name - for people: its name, or its number. */
 const char *remote_node_name(struct fs *fs, uint32_t incarnation,
 			     char name[META_NODE_NAME_MAX + 1]);
+/** remote_node_ask - the same of one that may have joined just now: then it
+ *  waits for Redis, until the deadline. */
+const char *remote_node_ask(struct fs *fs, uint32_t incarnation,
+			    int64_t deadline,
+			    char name[META_NODE_NAME_MAX + 1]);
 extern const struct meta_node_ops remote_node_ops; /* ctx: struct fs */
 
 /* remote_name.c */

@@ -303,10 +303,11 @@ static void reply_holders(struct call *c)
 		found.holders[0] = meta_node_self(c->fs->meta);
 	}
 	for (uint32_t i = 0; i < found.n_holders; i++)
-		used += (size_t)snprintf(
-			value + used, sizeof(value) - used, "%s%s",
-			i ? " " : "",
-			remote_node_name(c->fs, found.holders[i], name));
+		used += (size_t)snprintf(value + used, sizeof(value) - used,
+					 "%s%s", i ? " " : "",
+					 remote_node_ask(c->fs,
+							 found.holders[i],
+							 c->deadline, name));
 	call_reply_xattr(c, value, used);
 }
 

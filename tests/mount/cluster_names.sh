@@ -179,6 +179,26 @@ an_evicted_block_is_fetched_from_who_still_has_it() {
 	holds "$(kv 1)/n/evicted" 1000000 13
 }
 
+# Before the others' next heartbeats.
+a_node_that_came_just_now_is_named() {
+	local c1
+	c1=$(mnt 1)/ckpt
+	put_published "$(kv 1)/n/known" 100000 23
+	put "$c1/known" 100000 24
+	node_kill 2
+	node_mount 2 discard # another incarnation
+	holds_soon "$(kv 2)/n/known" 100000 23
+	published "$(kv 2)/n/known"
+	holds_soon "$(mnt 2)/ckpt/known" 100000 24
+	expect 'holders' "$("$KVFS" locate --json "$(kv 1)/n/known" |
+		jq -r '.holders | sort | join(" ")')" 'node-1 node-2'
+	wait_for '[ "$("$KVFS" locate --json "$(mnt 3)/ckpt/known" |
+		jq -r ".holders | length")" = 2 ]'
+	expect 'of ckpt' "$("$KVFS" locate --json "$(mnt 3)/ckpt/known" |
+		jq -r '.holders | sort | join(" ")')" 'node-1 node-2'
+	all_know 3
+}
+
 # In each bucket: KEYS[1], and NAME is ARGV[1]. Prints what is not 0.
 _in_bucket() { # NAME SCRIPT
 	local keys
