@@ -65,7 +65,7 @@ static const struct option_spec list[] = {
 	 "passthrough over /dev/fuse, or through the daemon\n"
 	 "(default: the first that works)"},
 	{"discard", 0, OPTION_FLAG, AT(discard), NULL,
-	 "start with an empty pool"},
+	 "start with an empty pool; ckpt/ keeps its files"},
 	{"allow_other", 0, OPTION_FLAG, AT(allow_other), NULL,
 	 "let other users in (always so for root)"},
 	{"ro", 0, OPTION_FLAG, AT(read_only), NULL, "read only"},

@@ -190,8 +190,9 @@ static int run(void *args, char **operands)
 
 static const struct option_spec options[] = {
 	{"discard", 'd', OPTION_FLAG, AT(discard), NULL,
-	 "give the pool's memory back and lose its blocks;\n"
-	 "also for a mount that is unmounted already"},
+	 "give the pool's memory back and lose the blocks of\n"
+	 "kv/; what is in ckpt/ stays; also for a mount that is\n"
+	 "unmounted already"},
 	{"lazy", 'l', OPTION_FLAG, AT(lazy), NULL,
 	 "take it out of sight now; the daemon ends once the\n"
 	 "last open file is closed"},

@@ -105,14 +105,16 @@ umount_of_what_is_not_mounted_says_so() {
 	[ -e /proc/self ] || fail "that took /proc away"
 }
 
-umount_discard_gives_the_memory_back() {
+umount_discard_gives_the_memory_back_and_keeps_ckpt() {
 	kvfs_mount
 	holds "$KV/life/a" 1048576 1
+	put "$M/ckpt/kept" 1048576 2
 	kvfs_umount --discard
 	_all_gone
 	wait_for '! mountpoint -q "$S/pool"'
 	kvfs_mount
 	refused "$ENOENT" cat "$KV/life/a"
+	holds "$M/ckpt/kept" 1048576 2
 }
 
 mounting_with_discard_starts_empty() {
@@ -121,6 +123,7 @@ mounting_with_discard_starts_empty() {
 	kvfs_umount
 	kvfs_mount discard
 	refused "$ENOENT" cat "$KV/life/b"
+	holds "$M/ckpt/kept" 1048576 2
 	kvfs_umount
 	_all_gone
 }
