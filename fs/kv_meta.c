@@ -97,6 +97,7 @@ static void gone_remove(struct kv *kv, const char *path, size_t len)
 	g = *slot;
 	if (!g)
 		return;
+	meta_kv_removed(kv->fs->meta, path, (uint16_t)len);
 	*slot = g->next;
 	free(g);
 	kv->n_gone--;

@@ -421,6 +421,7 @@ static void serve_drop(struct request *q)
 	struct kv_node *node;
 
 	atomic_fetch_add(&q->r->counters.drops_received, 1);
+	meta_kv_removed(kv->fs->meta, q->msg.path, q->msg.path_len);
 	node = kv_find_path(kv, q->msg.path, q->msg.path_len);
 	if (node && !kv_is_dir(node) && node->state == KV_REMOTE &&
 	    !kv_file(node)->remote->fetch) {

@@ -219,6 +219,12 @@ int meta_kv_list(struct meta *m, int64_t deadline, const char *path,
 			    const struct meta_kv_found *found),
 		 void *arg);
 
+/**
+ * meta_kv_removed - this name was removed from all nodes: what was listed
+ * before does not show it any more. Never waits; any thread.
+ */
+void meta_kv_removed(struct meta *m, const char *path, uint16_t path_len);
+
 /* A namespace's record: its directory's attributes and its policy. */
 struct meta_namespace {
 	uint32_t mode, uid, gid;

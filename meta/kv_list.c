@@ -29,6 +29,9 @@
  * fresh.
  *
  *      entry   length of the path (2 bytes), struct meta_kv_found, path
+ *
+ * What this node hears to be removed is hidden in the snapshot there is, and in
+ * the one that is being taken, as that may have seen it before.
  */
 
 #define FRESH_NS (30 * NS_PER_S)
@@ -36,6 +39,18 @@
 #define SHARE 4			 /* pauses as many times as it works */
 
 /* --- entries ----------------------------------------------------------- */
+
+#define HIDDEN (1ULL << 63) /* in snapshot.entries */
+
+static uint64_t entry_at(const struct snapshot *s, size_t i)
+{
+	return __atomic_load_n(&s->entries[i], __ATOMIC_RELAXED) & ~HIDDEN;
+}
+
+static bool is_hidden(const struct snapshot *s, size_t i)
+{
+	return __atomic_load_n(&s->entries[i], __ATOMIC_RELAXED) & HIDDEN;
+}
 
 static const char *entry_path(const struct snapshot *s, uint64_t at,
 			      uint16_t *len)
@@ -63,7 +78,7 @@ static size_t lower(const struct snapshot *s, const char *key, size_t key_len)
 	while (low < high) {
 		size_t mid = (low + high) / 2;
 		uint16_t n;
-		const char *p = entry_path(s, s->entries[mid], &n);
+		const char *p = entry_path(s, entry_at(s, mid), &n);
 		int order = memcmp(p, key, n < key_len ? n : key_len);
 
 		if (order < 0 || (!order && n < key_len))
@@ -72,6 +87,27 @@ static size_t lower(const struct snapshot *s, const char *key, size_t key_len)
 			high = mid;
 	}
 	return low;
+}
+
+/* The place of this path; s->n: it has none. */
+static size_t find(const struct snapshot *s, const char *path, size_t len)
+{
+	size_t i = lower(s, path, len);
+	uint16_t n;
+	const char *p;
+
+	if (i == s->n)
+		return i;
+	p = entry_path(s, entry_at(s, i), &n);
+	return n == len && !memcmp(p, path, len) ? i : s->n;
+}
+
+static void hide(struct snapshot *s, const char *path, size_t len)
+{
+	size_t i = find(s, path, len);
+
+	if (i < s->n)
+		__atomic_fetch_or(&s->entries[i], HIDDEN, __ATOMIC_RELAXED);
 }
 
 static void snapshot_unref(struct snapshot *s)
@@ -252,6 +288,20 @@ static int take(struct kv_list *l, const char *ns, struct snapshot **out)
 
 /* --- the thread -------------------------------------------------------- */
 
+/* Lock held. */
+static void removed_hide(struct kv_list *l, struct snapshot *s)
+{
+	struct removed *r;
+
+	while ((r = l->removed)) {
+		if (s)
+			hide(s, r->path, r->len);
+		l->removed = r->next;
+		free(r);
+	}
+	l->taking = NULL;
+}
+
 static struct listed *next_wanted(struct kv_list *l)
 {
 	int64_t now = clock_now_ns();
@@ -285,9 +335,11 @@ static void *list_thread(void *arg)
 			pthread_cond_timedwait(&l->changed, &l->lock, &t);
 			continue;
 		}
+		l->taking = d;
 		pthread_mutex_unlock(&l->lock);
 		err = take(l, d->ns, &s); /* only this thread frees it */
 		pthread_mutex_lock(&l->lock);
+		removed_hide(l, s);
 		d->wanted = false;
 		d->err = err;
 		d->tries++;
@@ -304,15 +356,23 @@ static void *list_thread(void *arg)
 
 /* --- listing ----------------------------------------------------------- */
 
-static struct listed *listed_get(struct kv_list *l, const char *ns, size_t len)
+static struct listed *listed_find(struct kv_list *l, const char *ns, size_t len)
 {
-	struct listed *d;
-
 	list_for_each (p, &l->all) {
-		d = container_of(p, struct listed, link);
+		struct listed *d = container_of(p, struct listed, link);
+
 		if (strlen(d->ns) == len && !memcmp(d->ns, ns, len))
 			return d;
 	}
+	return NULL;
+}
+
+static struct listed *listed_get(struct kv_list *l, const char *ns, size_t len)
+{
+	struct listed *d = listed_find(l, ns, len);
+
+	if (d)
+		return d;
 	d = calloc(1, sizeof(*d));
 	if (!d)
 		return NULL;
@@ -370,18 +430,6 @@ static void child_tell(const struct snapshot *s, uint64_t at, size_t prefix,
 	fn(arg, p + prefix, (uint16_t)len, &f);
 }
 
-static bool has_entry(const struct snapshot *s, const char *path, size_t len)
-{
-	size_t i = lower(s, path, len);
-	uint16_t n;
-	const char *p;
-
-	if (i == s->n)
-		return false;
-	p = entry_path(s, s->entries[i], &n);
-	return n == len && !memcmp(p, path, len);
-}
-
 /* All entries that begin with `key` ("" or "dir/"), by their next component;
  * what lies below one of them is skipped by search. */
 static void children(const struct snapshot *s, const char *key, size_t key_len,
@@ -393,7 +441,7 @@ static void children(const struct snapshot *s, const char *key, size_t key_len,
 
 	while (i < s->n) {
 		uint16_t n;
-		const char *p = entry_path(s, s->entries[i], &n);
+		const char *p = entry_path(s, entry_at(s, i), &n);
 		const char *slash;
 		char past[UINT16_MAX + 1];
 		size_t len;
@@ -403,8 +451,9 @@ static void children(const struct snapshot *s, const char *key, size_t key_len,
 		slash = memchr(p + key_len, '/', n - key_len);
 		len = slash ? (size_t)(slash - p) - key_len : n - key_len;
 		/* a directory's own entry has come before what is below it */
-		if (len && !(slash && has_entry(s, p, key_len + len)))
-			child_tell(s, s->entries[i], key_len, len, slash, fn,
+		if (len && (slash ? find(s, p, key_len + len) == s->n
+				  : !is_hidden(s, i)))
+			child_tell(s, entry_at(s, i), key_len, len, slash, fn,
 				   arg);
 		if (!slash) {
 			i++;
@@ -447,6 +496,31 @@ int meta_kv_list(struct meta *m, int64_t deadline, const char *path,
 	snapshot_unref(s);
 	pthread_mutex_unlock(&l->lock);
 	return 0;
+}
+
+void meta_kv_removed(struct meta *m, const char *path, uint16_t path_len)
+{
+	const char *slash = memchr(path, '/', path_len);
+	struct kv_list *l = m->list;
+	struct listed *d;
+	struct removed *r;
+	uint16_t len;
+
+	if (!slash)
+		return;
+	len = (uint16_t)(path_len - (slash + 1 - path));
+	scoped_lock(&l->lock);
+	d = listed_find(l, path, (size_t)(slash - path));
+	if (!d)
+		return;
+	if (d->snapshot)
+		hide(d->snapshot, slash + 1, len);
+	if (d != l->taking || !(r = malloc(sizeof(*r) + len)))
+		return;
+	r->next = l->removed;
+	r->len = len;
+	memcpy(r->path, slash + 1, len);
+	l->removed = r;
 }
 
 /* --- open and close ---------------------------------------------------- */

@@ -34,11 +34,20 @@ struct listed {
 	char ns[RECORD_NAME_MAX + 1];
 };
 
+/* A path below the namespace that is being taken, and removed meanwhile. */
+struct removed {
+	struct removed *next;
+	uint16_t len;
+	char path[];
+};
+
 struct kv_list {
 	struct meta *m;
 	pthread_mutex_t lock; /* a leaf; guards the rest */
 	pthread_cond_t changed;
 	struct list all; /* of listed */
+	const struct listed *taking;
+	struct removed *removed;
 	bool stop;
 	pthread_t thread;
 	bool has_thread;

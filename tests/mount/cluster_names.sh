@@ -179,6 +179,31 @@ an_evicted_block_is_fetched_from_who_still_has_it() {
 	holds "$(kv 1)/n/evicted" 1000000 13
 }
 
+# On the node that removed it, on one that held it; others may show it 30 s.
+what_was_removed_is_not_listed_any_more() {
+	local i
+	mkdir "$(kv 1)/listed"
+	for i in 2 3; do
+		wait_for '[ -d "$(kv '$i')/listed" ]'
+	done
+	mkdir "$(kv 1)/listed/d"
+	for i in a b d/a d/b; do
+		put_published "$(kv 1)/listed/$i" 5000 1
+	done
+	holds "$(kv 3)/listed/a" 5000 1
+	published "$(kv 3)/listed/a"
+	for i in 2 3; do
+		expect 'at first' "$(cd "$(kv $i)/listed" && find . -type f |
+			sort | xargs)" './a ./b ./d/a ./d/b'
+	done
+	"$KVFS" rm "$(kv 2)/listed/a" "$(kv 2)/listed/d/b" >/dev/null
+	expect 'there' "$(cd "$(kv 2)/listed" && find . -type f | sort |
+		xargs)" './b ./d/a'
+	expect 'where it was held' "$(ls "$(kv 3)/listed" | xargs)" 'b d'
+	put_published "$(kv 2)/listed/a" 5000 2
+	expect 'stored again' "$(ls "$(kv 2)/listed" | xargs)" 'a b d'
+}
+
 # Before the others' next heartbeats.
 a_node_that_came_just_now_is_named() {
 	local c1

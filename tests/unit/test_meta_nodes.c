@@ -817,6 +817,48 @@ static void snapshots_age(struct node_under_test *n, int64_t ns)
 		container_of(p, struct listed, link)->snapshot->taken_ns -= ns;
 }
 
+static bool is_taking(struct node_under_test *n)
+{
+	struct kv_list *l = n->meta->list;
+	scoped_lock(&l->lock);
+
+	return l->taking;
+}
+
+/* Redis has them still: what hides them is that this node has heard of it. */
+START_TEST(what_was_removed_is_in_no_listing_also_of_a_scan_under_way)
+{
+	unsigned n = 0;
+	pthread_t t;
+
+	nodes_up();
+	node_store(a, "ns/x", 1);
+	node_store(a, "ns/y", 2);
+	node_store(a, "ns/d/z", 3);
+	WAIT_FOR(!node_stats(a).n_dirty);
+	pages_held = true;
+	fault_hook = page_hold;
+	pthread_create(&t, NULL, list_in_thread, &n);
+	WAIT_FOR(is_taking(b));
+	meta_kv_removed(b->meta, "ns/x", 4);
+	meta_kv_removed(b->meta, "ns/none", 7);
+	pages_held = false;
+	pthread_join(t, NULL);
+	fault_hook = NULL;
+
+	ck_assert_uint_eq(n, 2);
+	ck_assert_str_eq(list(b, "ns"), "d/ y ");
+	meta_kv_removed(b->meta, "ns/y", 4);
+	ck_assert_str_eq(list(b, "ns"), "d/ ");
+	meta_kv_removed(b->meta, "ns/d/z", 6);
+	ck_assert_str_eq(list(b, "ns/d"), "");
+	ck_assert_uint_eq(node_stats(b).n_listings, 1);
+	snapshots_age(b, 30 * NS_PER_S);
+	ck_assert_str_eq(list(b, "ns"), "d/ x y ");
+	nodes_down();
+}
+END_TEST
+
 START_TEST(a_listing_is_at_most_thirty_seconds_old)
 {
 	nodes_up();
@@ -899,6 +941,7 @@ int main(void)
 		    a_listing_without_redis_says_so_and_a_snapshot_outlives_it,
 		    listings_that_come_together_share_one_snapshot_in_the_state_folder,
 		    a_listing_is_at_most_thirty_seconds_old,
+		    what_was_removed_is_in_no_listing_also_of_a_scan_under_way,
 		    a_listing_takes_a_fifth_of_the_time,
 		    NULL,
 	    });
