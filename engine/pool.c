@@ -311,6 +311,22 @@ uint64_t pool_trim(struct pool *p, uint32_t frame)
 	return trim_book(p, frame, st.st_blocks / 8) * POOL_PAGE;
 }
 
+uint64_t pool_cut(struct pool *p, uint32_t frame, uint64_t bytes)
+{
+	cleanup_close int fd = frame_open(p, frame, O_RDWR);
+	struct stat st;
+	uint64_t had;
+
+	if (fd < 0 || fstat(fd, &st) || (uint64_t)st.st_size <= bytes)
+		return 0;
+	had = st.st_blocks * 512ull;
+	if (ftruncate(fd, (off_t)bytes) || fstat(fd, &st))
+		return 0;
+	scoped_lock(&p->lock);
+	trim_book(p, frame, st.st_blocks / 8);
+	return had - st.st_blocks * 512ull;
+}
+
 void pool_put(struct pool *p, uint32_t frame)
 {
 	record_set_state(&p->slots[frame].record, RECORD_FREE);
@@ -366,6 +382,7 @@ int pool_make_room(struct pool *p, uint64_t bytes)
 uint64_t pool_used(struct pool *p)
 {
 	scoped_lock(&p->lock);
+	books_measure(p);
 	return books_used(p) * POOL_PAGE;
 }
 

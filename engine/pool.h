@@ -217,6 +217,10 @@ int pool_rename(struct pool *pool, uint32_t frame, const char *path,
  */
 uint64_t pool_trim(struct pool *pool, uint32_t frame);
 
+/** pool_cut - shorten the file of a frame that is written, if it is longer; by
+ *  how many bytes of memory it has become less. */
+uint64_t pool_cut(struct pool *pool, uint32_t frame, uint64_t bytes);
+
 /**
  * pool_put - a frame's owner is done with it: recycle it
  *
@@ -242,7 +246,7 @@ void pool_writers(struct pool *pool, int delta);
  */
 int pool_make_room(struct pool *pool, uint64_t bytes);
 
-/** pool_used - bytes that blocks and their writers keep from others. */
+/** pool_used - bytes that blocks and their writers keep from others, now. */
 uint64_t pool_used(struct pool *pool);
 
 void pool_stats(struct pool *pool, struct pool_stats *stats);

@@ -233,9 +233,15 @@ static void do_read(struct call *c)
 /* Only into what is reserved. */
 static void do_write(struct call *c)
 {
+	const struct kv_lent *lent = hold_of(c)->lent;
+	uint64_t left = (uint64_t)c->off < lent->bytes
+				? lent->bytes - (uint64_t)c->off
+				: 0;
 	cleanup_close int fd =
-		pool_fd(c->fs->pool, hold_of(c)->lent->frame, O_RDWR);
-	ssize_t n = fd < 0 ? -1 : pwrite(fd, c->value, c->size, c->off);
+		left ? pool_fd(c->fs->pool, lent->frame, O_RDWR) : -EFBIG;
+	ssize_t n = fd < 0 ? -1
+			   : pwrite(fd, c->value,
+				    c->size < left ? c->size : left, c->off);
 
 	if (n < 0)
 		call_reply_err(c, fd < 0 ? -fd : errno);

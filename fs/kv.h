@@ -209,6 +209,7 @@ struct kv {
 	struct list stale, told; /* kv_file.stale: to tell, told already */
 	struct list lend_users;	 /* kv_lend.c */
 	struct kv_lent *lent[KV_LENT_LISTS];
+	struct list reserved; /* kv_lent.reserved */
 	bool tell_stop, no_prune;
 	struct kv_missed missed; /* kv_tell.c */
 };

@@ -13,7 +13,7 @@
 struct pin {
 	struct pin *next;
 	struct kv_hold *hold;
-	uint32_t n; /* LOCATEs less UNPINs */
+	uint64_t n; /* LOCATEs less UNPINs */
 };
 
 struct kv_pins {
@@ -46,6 +46,7 @@ static struct kv_lent *lent_get(struct kv *kv, struct kv_file *f)
 	lent = calloc(1, sizeof(*lent));
 	if (!lent)
 		return NULL;
+	list_init(&lent->reserved);
 	lent->f = f;
 	lent->frame = f->frame;
 	lent->epoch = kv_record(kv, f)->epoch;
@@ -58,6 +59,7 @@ static struct kv_lent *lent_get(struct kv *kv, struct kv_file *f)
 static void lent_free(struct kv *kv, struct kv_lent *lent)
 {
 	*lent_place(kv, lent->frame) = lent->next;
+	list_remove(&lent->reserved);
 	free(lent);
 }
 
@@ -267,6 +269,7 @@ static struct kv_lent *lend_reserved(struct kv *kv, uid_t uid, uint32_t frame,
 	lent->bytes = bytes;
 	lent->uid = uid;
 	*lent_place(kv, frame) = lent;
+	list_push_back(&kv->reserved, &lent->reserved);
 	return lent;
 }
 

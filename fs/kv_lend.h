@@ -30,6 +30,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/list.h"
+
 struct call;
 struct kv;
 struct kv_file;
@@ -40,6 +42,7 @@ struct kv_file;
 /* A frame that is lent, and to how many: opens, and directories. */
 struct kv_lent {
 	struct kv_lent *next;
+	struct list reserved; /* in kv->reserved */
 	struct kv_file *f;    /* NULL: reserved */
 	struct kv_hold *held; /* by whom */
 	uint32_t frame, epoch;

@@ -5,6 +5,7 @@
 
 #include "base/cleanup.h"
 #include "fs/kv.h"
+#include "fs/kv_lend.h"
 
 /*
  * What can be had without evicting. A file is given what the last ones took,
@@ -18,6 +19,9 @@
  * file is empty. Without passthrough it says so between two writes, too: there
  * a close must have been seen, whose RELEASE may come much later. Who writes on
  * through a duplicate takes what he needs anew.
+ *
+ * With passthrough the kernel lets a client write past the end of a frame that
+ * he reserved, where nothing is of use to anybody: that is cut off.
  */
 
 #define SPARE_MOST 32 /* files of one list in one go */
@@ -123,12 +127,32 @@ static uint64_t spare_of_blocks(struct kv *kv)
 	return freed;
 }
 
+/* In turns, as there may be many. */
+static uint64_t spare_of_reserved(struct kv *kv)
+{
+	unsigned left = SPARE_MOST;
+	uint64_t freed = 0;
+
+	list_for_each_safe (l, &kv->reserved) {
+		struct kv_lent *lent =
+			container_of(l, struct kv_lent, reserved);
+
+		if (!left--)
+			break;
+		list_remove(l);
+		list_push_back(&kv->reserved, l);
+		freed += pool_cut(kv->fs->pool, lent->frame, lent->bytes);
+	}
+	return freed;
+}
+
 uint64_t kv_spare_take(struct kv *kv)
 {
 	uint64_t freed = spare_of_late(kv);
 
 	freed += spare_of_writing(kv);
 	freed += spare_of_orphans(kv);
+	freed += spare_of_reserved(kv);
 	return freed + spare_of_blocks(kv);
 }
 

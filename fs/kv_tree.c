@@ -471,6 +471,7 @@ int kv_open(struct kv **out, struct fs *fs)
 	list_init(&kv->late);
 	list_init(&kv->writing);
 	list_init(&kv->excess);
+	list_init(&kv->reserved);
 	list_init(&kv->unlisted);
 	pthread_cond_init(&kv->writer_left, NULL);
 	list_init(&kv->stale);

@@ -20,6 +20,8 @@
  *      -p         store: the first name is a block that is continued
  *      -A         store: abort instead of commit
  *      -M DIR     store: .kvfs/frames of the mount
+ *      -o BYTES   store: so many more are written past the end of each frame,
+ *                 or until one is refused
  *      -D N       locate: on N open directories; prints how many pins there are
  *      -w         locate, store: keep the directory open and obey stdin,
  *                 until it ends:
@@ -66,7 +68,7 @@ static struct {
 	unsigned digest, flags, reserved, cmd;
 	unsigned abi;
 	const char *suffix;
-	long n, size, room;
+	long n, size, room, over;
 	unsigned deadline, dirs;
 	bool file, wait, keep, parent, abort;
 	const char *frames;
@@ -310,6 +312,24 @@ static char *map_frame(uint32_t frame, size_t length)
 	return map;
 }
 
+static void write_over(uint32_t frame, uint64_t length)
+{
+	static const char bytes[1 << 20] = {1};
+	char path[4096];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%u", opt.frames, frame);
+	fd = open(path, O_RDWR);
+	if (fd < 0)
+		die(path);
+	for (long at = 0; at < opt.over; at += (long)sizeof(bytes))
+		if (pwrite(fd, bytes, sizeof(bytes), (off_t)length + at) < 0) {
+			fprintf(stderr, "%s\n", strerrorname_np(errno));
+			break;
+		}
+	close(fd);
+}
+
 static int reserve(const char *dir, uint32_t n, uint64_t length)
 {
 	int fd;
@@ -378,6 +398,8 @@ static void store(const char *dir, uint64_t length, char **names)
 	for (uint32_t i = 0; i < n; i++) {
 		maps[i] = map_frame(pins[i].frame, length);
 		pattern_fill(maps[i], i, 0, length);
+		if (opt.over)
+			write_over(pins[i].frame, length);
 		if (!opt.keep)
 			munmap(maps[i], length);
 		else if (msync(maps[i], length, MS_SYNC))
@@ -414,6 +436,8 @@ static void take_option(int o)
 		opt.n = strtol(optarg, NULL, 0);
 	else if (o == 's')
 		opt.size = strtol(optarg, NULL, 0);
+	else if (o == 'o')
+		opt.over = strtol(optarg, NULL, 0);
 	else if (o == 'R')
 		opt.room = strtol(optarg, NULL, 0);
 	else
@@ -440,7 +464,7 @@ int main(int argc, char **argv)
 {
 	int o;
 
-	while ((o = getopt(argc, argv, "+d:x:f:a:n:s:r:R:c:t:D:M:FwkpA")) !=
+	while ((o = getopt(argc, argv, "+d:x:f:a:n:s:r:R:c:t:D:M:o:FwkpA")) !=
 	       -1) {
 		if (o == '?')
 			return 2;

@@ -99,6 +99,26 @@ a_reservation_ends_by_abort_and_with_its_directory() {
 	wait_for '[ "$(status .pool.writing_bytes)" = 0 ]'
 }
 
+# Four times what the pool has.
+what_is_written_past_a_frame_takes_no_block() {
+	local i evictions
+	rm -rf "$KV/n"/*
+	for i in {0..9}; do
+		put_tmp "$KV/n/old-$i" 1000000 $((i + 30))
+	done
+	evictions=$(stat_of kvfs_evictions_total)
+	expect 'stored' "$(_store -o 256000000 "$KV/n" store 65537 wide 2>"$T/err")" '0 '
+	if [ "$KVFS_RUNG" = direct ]; then
+		expect 'the write' "$(cat "$T/err")" EFBIG
+	fi
+	holds "$KV/n/wide" 65537 0
+	expect 'evictions' "$(stat_of kvfs_evictions_total)" "$evictions"
+	for i in {0..9}; do
+		holds "$KV/n/old-$i" 1000000 $((i + 30))
+	done
+	wait_for '[ "$(status .pool.writing_bytes)" = 0 ]'
+}
+
 writers_killed_at_any_moment_leave_nothing() {
 	local p
 	cat >"$T/client" <<-'END'
