@@ -69,8 +69,9 @@ struct kvfs_ioc_head {
 /* A card is here that may be used: what comes from nodes that have one, too,
  * comes by RDMA as long as that works. */
 #define KVFS_IOC_HAS_RDMA (1ull << 3)
-/* No bit tells of a GPU: the daemon reaches the memory of none. libkvfs copies
- * by way of a buffer (kvfs_register_gpu). */
+/* No bit tells of a GPU: whether a card of the daemon reaches its memory is
+ * known when a dma-buf of it is registered. libkvfs copies by way of a buffer
+ * where none does (kvfs_register_gpu). */
 
 /* In the request all but the head is 0, and head.abi may be any. */
 struct kvfs_ioc_version {
