@@ -132,7 +132,7 @@ machine() {
 	local dir=$1 number=$2
 	shift 2
 	rm -f "$dir"/guest.{log,rc}
-	qemu-system-x86_64 -accel tcg,thread=multi -m 1024 -smp 2 \
+	qemu-system-x86_64 -accel tcg -m 1024 \
 		-nodefaults -no-user-config -display none -no-reboot \
 		-kernel "$(echo "$cache"/kernel/boot/vmlinuz-*)" \
 		-initrd "$cache/initrd" -append 'console=ttyS0 quiet panic=-1
