@@ -150,7 +150,8 @@ machine() {
 guest_begins() {
 	cat <<-EOF
 		export PATH=/usr/sbin:/usr/bin:/sbin:/bin
-		set -e
+		set -eE
+		trap 'echo "line \$LINENO: \$BASH_COMMAND: \$?"' ERR
 		ip link set lo up
 		ip address add $1/24 dev eth0
 		ip link set eth0 up

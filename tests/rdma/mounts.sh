@@ -66,7 +66,7 @@ mkdir "$a" "$b"
 		until_it '[ "$(via)" = rdma ]'
 		same first-2 400002
 		same first-3 400003
-		"$kvfs" nodes /tmp/m | grep ' rdma ' >/dev/null
+		until_it '"$kvfs" nodes /tmp/m | grep " rdma " >/dev/null'
 		echo 'ok: read by RDMA'
 
 		iptables-legacy -A INPUT -p udp --dport 4791 -j DROP
