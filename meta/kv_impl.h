@@ -79,6 +79,8 @@ struct kv_pub {
 	_Atomic uint32_t dirs_epoch; /* + 1: forget them */
 	uint32_t dirs_epoch_seen;
 
+	_Atomic bool full; /* so Redis said; no batch of others came since */
+
 	pthread_t sender, auditor;
 	bool has_sender, has_auditor;
 

@@ -49,7 +49,7 @@ struct batch {
 /* One pass over what was taken. */
 struct round {
 	struct kv_pub *k;
-	struct batch *blocks[N_SLOTS], *dirs[N_SLOTS];
+	struct batch *blocks[N_SLOTS], *dirs[N_SLOTS], *gone[N_SLOTS];
 	const void *live; /* as the script takes it */
 	size_t live_bytes;
 	uint64_t known;
@@ -188,6 +188,15 @@ static void batch_end(struct batch *b, int err, const struct redis_reply *reply)
 	free(b);
 }
 
+/* A Redis that is full takes those: they give it room. */
+static bool are_removals(const struct batch *b)
+{
+	for (unsigned i = 0; i < b->n; i++)
+		if (b->items[i].op != 'U' && b->items[i].op != 'R')
+			return false;
+	return true;
+}
+
 static void batch_done(void *ctx, int err, struct redis_reply *reply)
 {
 	struct batch *b = ctx;
@@ -201,9 +210,13 @@ static void batch_done(void *ctx, int err, struct redis_reply *reply)
 			refused(b->k, NULL, REFUSED_PAUSE_NS / 20);
 		else
 			refused(b->k, why, REFUSED_PAUSE_NS);
+		if (!strncmp(why, "OOM ", 4))
+			b->k->full = true;
 		err = -EIO;
 	} else {
 		b->k->last_batch_ns = clock_now_ns() - b->sent_ns;
+		if (!are_removals(b))
+			b->k->full = false;
 	}
 	batch_end(b, err, reply);
 }
@@ -228,7 +241,7 @@ static void keys_add(struct redis_cmd *c, struct batch *b, const char *tag,
 			subs[n++] = b->items[i].sub;
 		what[2 * i + 1] = (char)(at + 1);
 	}
-	meta_fcall(c, "kv_batch", n + 3);
+	meta_fcall(c, are_removals(b) ? "kv_batch_gone" : "kv_batch", n + 3);
 	meta_cmd_key(c, m, tag, "t");
 	meta_cmd_key(c, m, tag, "x");
 	meta_cmd_key(c, m, tag, "g");
@@ -455,6 +468,12 @@ static int subs_of(struct round *r, const struct kv_name *n, bool held)
 	return r->n_sub;
 }
 
+/* While Redis is full, what it refuses takes no removal along. */
+static struct batch **slots_of(struct round *r, const struct meta_kv_state *s)
+{
+	return r->k->full && (s->unlinked || !s->held) ? r->gone : r->blocks;
+}
+
 static void name_add(struct round *r, struct kv_name *n)
 {
 	const char *rest = n->path + n->ns_len + 1;
@@ -476,7 +495,7 @@ static void name_add(struct round *r, struct kv_name *n)
 		place = key_place(rest, rest_len, (uint32_t)n_sub);
 		if (state.held)
 			dirs_add(r, n, (uint32_t)n_sub);
-		item = item_new(r, r->blocks, n, place.group);
+		item = item_new(r, slots_of(r, &state), n, place.group);
 	}
 	if (!item) {
 		r->failed = true;
@@ -501,10 +520,12 @@ static void round_run(struct round *r, unsigned n)
 	r->ns_len = 0;
 	memset(r->blocks, 0, sizeof(r->blocks));
 	memset(r->dirs, 0, sizeof(r->dirs));
+	memset(r->gone, 0, sizeof(r->gone));
 	for (unsigned i = 0; i < n; i++)
 		name_add(r, r->names[i]);
 	slots_send(r->dirs, r);
 	slots_send(r->blocks, r);
+	slots_send(r->gone, r);
 }
 
 /* --- the thread -------------------------------------------------------- */

@@ -35,7 +35,7 @@ int kv_sweep_begin(struct kv_pub *k, struct kv_sweep *s, const char *tag,
 	live = meta_members_bytes(m, true, &n_bytes, &known);
 	if (!live)
 		return -ENOMEM;
-	meta_fcall(&s->cmd, "kv_batch", 4);
+	meta_fcall(&s->cmd, "kv_batch_gone", 4);
 	meta_cmd_key(&s->cmd, m, tag, "t");
 	meta_cmd_key(&s->cmd, m, tag, "x");
 	meta_cmd_key(&s->cmd, m, tag, "g");

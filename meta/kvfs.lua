@@ -591,5 +591,6 @@ register('ns_list', ns_list, { 'no-writes' })
 register('ns_put', ns_put, {})
 register('ns_remove', ns_remove, {})
 register('kv_batch', kv_batch, {})
+register('kv_batch_gone', kv_batch, { 'allow-oom' }) -- R, U and S only
 register('dir_set', dir_set, {})
 register('kv_scan', kv_scan, { 'no-writes' })

@@ -61,11 +61,13 @@ static int move(const struct drain_args *a, char *kv, char *ckpt)
 static int run(void *args, char **operands)
 {
 	const struct drain_args *a = args;
-	char kv[PATH_MAX + 4], ckpt[PATH_MAX + 6];
+	char path[PATH_MAX], kv[PATH_MAX + 4], ckpt[PATH_MAX + 6];
 	struct mount_entry m;
 	int rc, status;
 
-	if (mountinfo_of(operands[0], &m))
+	/* Who names a directory in it does not mean all of the node. */
+	if (mountinfo_resolve(operands[0], path) || mountinfo_of(path, &m) ||
+	    strcmp(path, m.mountpoint) != 0)
 		return verb_fail(EXIT_NEGATIVE, "%s: no kvfs is mounted there",
 				 operands[0]);
 	snprintf(kv, sizeof(kv), "%s/kv", m.mountpoint);

@@ -99,6 +99,32 @@ the_holders_have_dropped_it_when_unlink_returns() {
 	all_know 3
 }
 
+# Of 64 groups each has some of the blocks that are refused: no batch is without.
+a_full_redis_takes_removals_and_the_rest_later() {
+	local i
+	for ((i = 0; i < 3; i++)); do
+		put_published "$(kv 1)/n/full-$i" 5000 $i
+		holds "$(kv 2)/n/full-$i" 5000 $i
+		published "$(kv 2)/n/full-$i"
+	done
+	"$CLUSTER" redis config set maxmemory 1 >/dev/null
+	rm "$(kv 2)/n/full-0"
+	refused "$ENOENT" cat "$(kv 1)/n/full-0"
+	for ((i = 0; i < 400; i++)); do
+		put_tmp "$(kv 2)/n/refused-$i" 4096 $i
+	done
+	wait_for 'grep -q "Redis refused it.*OOM" "$KVFS_CLUSTER/node-2/state/kvfs.log"'
+	for i in 1 2; do
+		rm "$(kv 2)/n/full-$i"
+		refused "$ENOENT" cat "$(kv 1)/n/full-$i"
+	done
+	expect 'not published' "$(node_status 2 .redis.dirty)" 400
+	"$CLUSTER" redis config set maxmemory 0 >/dev/null
+	wait_for '[ "$(node_status 2 .redis.dirty)" = 0 ]'
+	holds_soon "$(kv 1)/n/refused-399" 4096 399
+	rm "$(kv 2)"/n/refused-*
+}
+
 a_removed_name_can_be_stored_again() {
 	put_published "$(kv 1)/n/again" 100000 6
 	holds "$(kv 2)/n/again" 100000 6

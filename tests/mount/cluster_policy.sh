@@ -258,6 +258,16 @@ drain_gives_away_what_only_this_node_holds() {
 	all_know 3
 }
 
+a_drain_of_a_directory_drains_nothing() {
+	local d
+	for d in "$(kv 3)" "$(kv 3)/n" "$(mnt 3)/ckpt"; do
+		"$KVFS" drain "$d" >"$T/out" 2>"$T/err" && fail "drained by $d"
+		grep -q 'no kvfs is mounted there' "$T/err" || fail "$(cat "$T/err")"
+	done
+	is_mounted "$(mnt 3)" || fail 'it is gone'
+	expect 'draining' "$(jq '[.nodes[] | select(.draining)] | length' <"$(mnt 3)/.kvfs/nodes")" 0
+}
+
 a_drain_gives_away_checkpoints_too() {
 	local ckpt
 	ckpt=$(mnt 3)/ckpt
