@@ -23,10 +23,10 @@
  *                                   whose next victim was last used the longest
  *                                   ago, where that is half as long again
  *
- * The peer fetches it like anything else and publishes itself; once it said so
- * our block is a copy and goes next. Until then it is an ordinary block: if
- * room is needed sooner it just goes. What came by an offer is not offered on
- * before somebody has used it (KV_MOVED; one hop).
+ * The peer fetches it like anything else and publishes itself. Here it goes
+ * when its turn comes, not before what is as old and was not taken. What came
+ * by an offer is not offered on before somebody has used it (KV_MOVED; one
+ * hop).
  *
  * So many may be under way; an answer makes room for the next look. While
  * others use the link to that peer, offers take a small share of it; a link
@@ -80,7 +80,6 @@ struct offer {
 	struct remote_offers *o;
 	uint32_t to;
 	uint64_t bytes;
-	bool taken;
 	struct last_copy last;
 };
 
@@ -189,15 +188,13 @@ static bool is_unused(struct kv *kv, const struct last_copy *l)
 	       kv_record(kv, l->f)->last_use == l->last_use;
 }
 
-/* What the peer has may go here; and there is room for one offer more. */
+/* There is room for one offer more. */
 static void settle(struct job *job)
 {
 	struct offer *x = container_of(job, struct offer, job);
 	struct kv *kv = x->o->r->fs->kv;
 
 	pthread_mutex_lock(&kv->lock);
-	if (x->taken && is_unused(kv, &x->last))
-		kv_set_kind(kv, x->last.f, KV_COPY);
 	offer_free(x);
 	remote_offer_soon(kv);
 	pthread_mutex_unlock(&kv->lock);
@@ -213,8 +210,7 @@ static void answered(struct engine_call *call, int status, const void *reply,
 
 	if (!remote_age_decode(reply, reply ? reply_bytes : 0, &age_ms))
 		hear(x->o, x->to, age_ms);
-	x->taken = !status;
-	if (x->taken) {
+	if (!status) {
 		atomic_fetch_add(&r->counters.offers_taken, 1);
 		atomic_fetch_add(&r->counters.offered_bytes, x->bytes);
 	} else {
