@@ -320,7 +320,9 @@ uint64_t pool_cut(struct pool *p, uint32_t frame, uint64_t bytes)
 	if (fd < 0 || fstat(fd, &st) || (uint64_t)st.st_size <= bytes)
 		return 0;
 	had = st.st_blocks * 512ull;
-	if (ftruncate(fd, (off_t)bytes) || fstat(fd, &st))
+	/* It may be longer again by now. */
+	if (ftruncate(fd, (off_t)bytes) || fstat(fd, &st) ||
+	    st.st_blocks * 512ull > had)
 		return 0;
 	scoped_lock(&p->lock);
 	trim_book(p, frame, st.st_blocks / 8);

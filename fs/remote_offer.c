@@ -80,7 +80,6 @@ struct offer {
 	struct remote_offers *o;
 	uint32_t to;
 	uint64_t bytes;
-	struct last_copy last;
 };
 
 /* -- how old is what they have ------------------------------------------ */
@@ -222,6 +221,7 @@ static void answered(struct engine_call *call, int status, const void *reply,
 }
 
 static int send_offer(struct offer *x, struct engine_peer *peer,
+		      const struct last_copy *l,
 		      const struct meta_kv_found *found, uint32_t age_ms)
 {
 	struct remote_msg m = {
@@ -235,8 +235,8 @@ static int send_offer(struct offer *x, struct engine_peer *peer,
 		.age_ms = age_ms,
 		.priority = ENGINE_MIGRATE,
 		.flags = REMOTE_OFFER,
-		.path = x->last.path,
-		.path_len = x->last.path_len,
+		.path = l->path,
+		.path_len = l->path_len,
 	};
 	uint8_t bytes[REMOTE_MSG_MAX];
 
@@ -251,7 +251,7 @@ static int send_offer(struct offer *x, struct engine_peer *peer,
 }
 
 static struct offer *offer_new(struct remote_offers *o, uint32_t to,
-			       const struct last_copy *l, uint64_t bytes)
+			       uint64_t bytes)
 {
 	struct offer *x = malloc(sizeof(*x));
 
@@ -260,7 +260,6 @@ static struct offer *offer_new(struct remote_offers *o, uint32_t to,
 	x->o = o;
 	x->to = to;
 	x->bytes = bytes;
-	x->last = *l;
 	atomic_fetch_add(&o->n_out, 1);
 	atomic_fetch_add(&o->out_bytes, bytes);
 	pthread_mutex_lock(&o->lock);
@@ -283,10 +282,10 @@ static void offer(struct remote_offers *o, const struct last_copy *l,
 	engine_peer_info(peer, &link);
 	if (!remote_is_silent(&link, clock_now_ns()) &&
 	    afford(o, to, &link, found->size_bytes))
-		x = offer_new(o, to, l, found->size_bytes);
+		x = offer_new(o, to, found->size_bytes);
 	if (x) {
 		atomic_fetch_add(&o->r->counters.offers, 1);
-		if (send_offer(x, peer, found, (uint32_t)age_ms)) {
+		if (send_offer(x, peer, l, found, (uint32_t)age_ms)) {
 			atomic_fetch_add(&o->r->counters.offers_refused, 1);
 			offer_free(x);
 		}

@@ -363,7 +363,7 @@ static void *client_run(void *arg)
 				 &s.names[view][r % (s.n_nodes * NAMES_EACH)],
 				 buf);
 		}
-		usleep(10000); /* others want the processors, too */
+		usleep(10000); /* the pace of a client: it waits for nothing */
 	}
 	free(buf);
 	return NULL;
