@@ -125,13 +125,28 @@ local function record_set(n, inc, record)
 	end
 end
 
+-- The host of another record, if that is of another host.
+local function other_host(n, inc, record)
+	local host = '^%S+ %S+ %S+ %S+ %S+ (%S+)'
+	local old = redis.call('HGET', n .. 'node', inc)
+	local there = old and old:match(host)
+	return there ~= record:match(host) and there
+end
+
 -- args: uuid record ttl_ms discard store-id-if-there-is-none, the newest
 -- incarnation that the caller knows of
+-- Returns: store id, version, incarnation, whether it had it already. Or, where
+-- a node of another host has the uuid: 0, that host, until when it counts as up.
 local function node_join(k, a)
 	local n, now, ttl = k[1], time_ms(), tonumber(a[3])
 	local mine = redis.call('HGET', n .. 'uuid', a[1])
 	local till = mine and redis.call('ZSCORE', n .. 'live', mine)
-	local keep = till and tonumber(till) > now and a[4] ~= '1'
+	local up = till and tonumber(till) > now
+	local other = up and other_host(n, mine, a[2])
+	if other then
+		return { 0, other, tonumber(till) }
+	end
+	local keep = up and a[4] ~= '1'
 	redis.call('SETNX', n .. 'store', a[5])
 	bridge_gap(n, now, ttl)
 	if not keep then

@@ -111,6 +111,24 @@ static void add_record(struct redis_cmd *c, struct meta *m)
 	redis_cmd_str(c, text);
 }
 
+/* A state directory that was copied, or this one's last life on a machine of
+ * another name. */
+static int refused_join(struct meta *m, const struct redis_reply *reply)
+{
+	struct node *n = m->node;
+	bool said = n->twin_till_ms;
+
+	if (redis_reply_uint(redis_reply_at(reply, 2), &n->twin_till_ms))
+		return -EPROTO;
+	if (!said)
+		log_error("node: %s/uuid is the one of a node that is up on "
+			  "%.64s: if it was copied from there, remove it and "
+			  "mount again",
+			  m->state_dir,
+			  redis_reply_text(redis_reply_at(reply, 1)));
+	return -EEXIST;
+}
+
 static int join(struct meta *m, int64_t deadline, bool discard)
 {
 	redis_reply_auto struct redis_reply *reply = NULL;
@@ -131,11 +149,15 @@ static int join(struct meta *m, int64_t deadline, bool discard)
 	err = meta_call_wait(m, META_LOOKUP, "n", deadline, &c, &reply);
 	if (err)
 		return err;
-	if (redis_reply_uint(redis_reply_at(reply, 0), &store) ||
-	    redis_reply_uint(redis_reply_at(reply, 2), &incarnation) ||
-	    redis_reply_uint(redis_reply_at(reply, 3), &kept) || !store ||
-	    !incarnation || incarnation > UINT32_MAX)
+	if (redis_reply_uint(redis_reply_at(reply, 0), &store))
 		return -EPROTO;
+	if (!store)
+		return refused_join(m, reply);
+	if (redis_reply_uint(redis_reply_at(reply, 2), &incarnation) ||
+	    redis_reply_uint(redis_reply_at(reply, 3), &kept) || !incarnation ||
+	    incarnation > UINT32_MAX)
+		return -EPROTO;
+	n->twin_till_ms = 0;
 	n->store_id = store;
 	n->incarnation = (uint32_t)incarnation;
 	n->kept = kept;
@@ -563,6 +585,24 @@ void meta_node_ready(struct meta *m)
 
 /* --- open and close ---------------------------------------------------- */
 
+#define TWIN_LOOK_US 200000
+
+/* Who has our uuid on another host is this node before it was killed, unless it
+ * still beats. */
+static int join_first(struct meta *m)
+{
+	int64_t until = clock_now_ns() + 2 * NODE_TTL_MS * NS_PER_MS;
+	int err = join(m, 0, m->discard);
+	uint64_t till_ms = m->node->twin_till_ms;
+
+	while (err == -EEXIST && till_ms == m->node->twin_till_ms &&
+	       clock_now_ns() < until) {
+		usleep(TWIN_LOOK_US);
+		err = join(m, 0, m->discard);
+	}
+	return err;
+}
+
 int meta_node_open(struct meta *m)
 {
 	struct node *n = calloc(1, sizeof(*n));
@@ -578,7 +618,7 @@ int meta_node_open(struct meta *m)
 	err = err ? err : meta_members_open(m);
 	if (err)
 		return err;
-	err = join(m, 0, m->discard);
+	err = join_first(m);
 	if (err)
 		log_error("node: cannot join: %s", strerror(-err));
 	run_id_changed(m);

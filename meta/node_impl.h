@@ -23,6 +23,8 @@ struct node {
 	uint32_t told_incarnation;
 	char told_run_id[41];
 	uint64_t told_missed; /* of the incarnation */
+	/* Until when the node counts as up that has our uuid; 0: none has. */
+	uint64_t twin_till_ms;
 
 	_Atomic int64_t beat_ns; /* when the last beat that was answered left */
 

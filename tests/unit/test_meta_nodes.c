@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
@@ -123,6 +124,23 @@ static void beat(struct node_under_test *n)
 /* With a heartbeat of n before each look. */
 #define WAIT_WITH(n, condition) WAIT_FOR((beat(n), condition))
 
+/* A node that has the uuid of another one. */
+static struct node_under_test *copy_of(struct node_under_test *n,
+				       const char *name, struct owner *o)
+{
+	struct node_under_test *copy = owned(name, o);
+	char path[sizeof(copy->state_dir) + 8];
+	FILE *f;
+
+	ck_assert_int_eq(mkdir(copy->state_dir, 0700), 0);
+	snprintf(path, sizeof(path), "%s/uuid", copy->state_dir);
+	f = fopen(path, "w");
+	ck_assert_ptr_nonnull(f);
+	fprintf(f, "%s\n", meta_node_uuid(n->meta));
+	fclose(f);
+	return copy;
+}
+
 static bool count_one(void *arg, const struct meta_node *node)
 {
 	unsigned *n = arg;
@@ -139,6 +157,46 @@ static unsigned count_nodes(struct node_under_test *n)
 	ck_assert_uint_eq(meta_nodes(n->meta, count_one, &count), count);
 	return count;
 }
+
+START_TEST(a_copied_state_directory_is_refused)
+{
+	struct node_under_test *copy;
+
+	nodes_up();
+	copy = copy_of(a, "copy", &of_c);
+	ck_assert_int_eq(node_open(copy), -EEXIST);
+	ck_assert(logged("/uuid is the one of a node that is up on a: "));
+	ck_assert_uint_eq(logged_count("/uuid is the one of"), 1);
+	beat(b);
+	ck_assert_uint_eq(count_nodes(b), 2);
+
+	node_down(a); /* it leaves */
+	ck_assert_int_eq(node_open(copy), 0);
+	node_free(copy);
+	nodes_down();
+}
+END_TEST
+
+/* Killed, its disk is in another machine before it counts as dead. */
+START_TEST(a_state_directory_that_moved_joins)
+{
+	struct node_under_test *moved;
+	char words[96];
+	struct timespec now;
+
+	nodes_up();
+	moved = copy_of(a, "moved", &of_c);
+	node_dies(a);
+	clock_gettime(CLOCK_REALTIME, &now);
+	snprintf(words, sizeof(words), "ZADD kvfs:{n}:live %lld %u",
+		 (now.tv_sec + 1) * 1000LL, self(a));
+	server_text(words);
+	ck_assert_int_eq(node_open(moved), 0);
+	ck_assert_uint_ne(self(moved), self(a));
+	node_free(moved);
+	nodes_down();
+}
+END_TEST
 
 /* --- membership -------------------------------------------------------- */
 
@@ -919,6 +977,8 @@ int main(void)
 		    a_dead_node_is_nobody_s_holder_at_once_and_its_bytes_do_not_count,
 		    usage_is_what_nodes_hold_now_however_often_they_say_it,
 		    replicas_are_counted_by_hosts,
+		    a_copied_state_directory_is_refused,
+		    a_state_directory_that_moved_joins,
 		    a_node_is_alone_until_another_joins_and_never_longer_than_a_moment,
 		    NULL,
 	    });
