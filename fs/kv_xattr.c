@@ -173,7 +173,7 @@ static int get_own(struct kv *kv, struct kv_node *node, const char *name,
 		    strcmp(own_attrs[i].name, name + strlen(OWN)))
 			continue;
 		if (node->type == KV_FILE && node->state == KV_REMOTE)
-			return remote_node_attr(kv, kv_file(node),
+			return remote_node_attr(kv_file(node),
 						name + strlen(OWN), value,
 						VALUE_MAX);
 		if (node->type == KV_FILE &&

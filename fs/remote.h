@@ -266,8 +266,8 @@ int remote_node_commit(struct kv *kv, struct kv_file *f, uint32_t frame,
 /** remote_node_publish - this node holds it, too; once who waited is served. */
 void remote_node_publish(struct kv *kv, struct kv_file *f);
 /** remote_node_attr - user.kvfs.* of such a node: length or -errno. */
-int remote_node_attr(struct kv *kv, struct kv_file *f, const char *name,
-		     char *value, size_t bytes);
+int remote_node_attr(const struct kv_file *f, const char *name, char *value,
+		     size_t bytes);
 
 /* remote_fetch.c */
 /** remote_fetch_then - fetch this KV_REMOTE node, then run `then` on the call

@@ -185,21 +185,8 @@ void remote_node_publish(struct kv *kv, struct kv_file *f)
 		kv_publish(kv, f);
 }
 
-static int put_holders(struct kv *kv, const struct meta_kv_found *found,
-		       char *value, size_t bytes)
-{
-	char name[META_NODE_NAME_MAX + 1];
-	size_t n = 0;
-
-	for (uint32_t i = 0; i < found->n_holders && n < bytes; i++)
-		n += (size_t)snprintf(
-			value + n, bytes - n, "%s%s", i ? " " : "",
-			remote_node_name(kv->fs, found->holders[i], name));
-	return (int)(n < bytes ? n : bytes - 1);
-}
-
-int remote_node_attr(struct kv *kv, struct kv_file *f, const char *name,
-		     char *value, size_t bytes)
+int remote_node_attr(const struct kv_file *f, const char *name, char *value,
+		     size_t bytes)
 {
 	const struct meta_kv_found *found = &f->remote->found;
 
@@ -211,7 +198,5 @@ int remote_node_attr(struct kv *kv, struct kv_file *f, const char *name,
 	    (found->checksum[0] || found->checksum[1]))
 		return snprintf(value, bytes, "%016" PRIx64 "%016" PRIx64,
 				found->checksum[1], found->checksum[0]);
-	if (!strcmp(name, "holders"))
-		return put_holders(kv, found, value, bytes);
 	return -ENODATA;
 }

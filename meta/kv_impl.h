@@ -64,6 +64,7 @@ struct kv_pub {
 	struct list queue;
 	int64_t oldest_ns;	/* when the queue stopped being empty */
 	int64_t pause_until_ns; /* Redis refused: not before then */
+	int64_t say_ns;		/* ... nor said again */
 	bool stop;
 
 	/* Counted up by who wants one, compared by the audit's thread. */

@@ -141,19 +141,21 @@ static void verdict_give(struct kv_pub *k, const struct item *item, char letter,
 		meta_kv_dirty(k->m, item->name->path, item->name->len);
 }
 
-/* Names stay dirty; say why, once a pause, and do not try again at once. */
+/* Names stay dirty; say why, once a minute, and do not try again at once. */
 static void refused(struct kv_pub *k, const char *why, int64_t pause_ns)
 {
 	int64_t now = clock_now_ns();
-	bool said;
+	bool say;
 
 	k->dirs_epoch++;
 	pthread_mutex_lock(&k->lock);
-	said = now < k->pause_until_ns;
+	say = why && now >= k->say_ns;
+	if (say)
+		k->say_ns = now + 60 * NS_PER_S;
 	if (k->pause_until_ns < now + pause_ns)
 		k->pause_until_ns = now + pause_ns;
 	pthread_mutex_unlock(&k->lock);
-	if (why && !said)
+	if (say)
 		log_error("kv: publish: Redis refused it, trying again each "
 			  "second: %.120s",
 			  why);

@@ -119,6 +119,8 @@ a_full_redis_takes_removals_and_the_rest_later() {
 		refused "$ENOENT" cat "$(kv 1)/n/full-$i"
 	done
 	expect 'not published' "$(node_status 2 .redis.dirty)" 400
+	expect 'said once' "$(grep -c 'Redis refused it' \
+		"$KVFS_CLUSTER/node-2/state/kvfs.log")" 1
 	"$CLUSTER" redis config set maxmemory 0 >/dev/null
 	wait_for '[ "$(node_status 2 .redis.dirty)" = 0 ]'
 	holds_soon "$(kv 1)/n/refused-399" 4096 399
