@@ -162,12 +162,10 @@ static int check_devices(const struct mount_options *o)
 
 	if (!copy)
 		return verb_fail(EXIT_TROUBLE, "out of memory");
-	if (!o->listen || o->tls || o->transport == TRANSPORT_TCP)
-		return verb_fail(EXIT_USAGE, "rdma-device=: only %s",
-				 !o->listen ? "with listen=, the addresses of "
-					      "the cards' interfaces"
-					    : "where RDMA may be used: not "
-					      "with tls=on or transport=tcp");
+	if (o->transport == TRANSPORT_TCP)
+		return verb_fail(EXIT_USAGE,
+				 "rdma-device=: not with transport=tcp, by "
+				 "which no card is used");
 	while (!status && (one = strsep(&rest, ",")))
 		status = check_device(one);
 	return status;

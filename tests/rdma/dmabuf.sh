@@ -46,9 +46,11 @@ requires_mounts
 			until_it '[ "$(figure kvfs_buffers)$(figure kvfs_dmabufs)" = 00 ]'
 		}
 
-		mount_one
+		rdma link add rxe9 type rxe netdev lo
+		mount_one ,rdma-device=rxe0
 		expect 'a dma-buf that the card refuses is staged' \
 			"$(gpu dri 70000 20 r)" "$(all staged 20)"
+		rdma link delete rxe9
 		grep -q 'dma-buf: rxe0 does not reach it: Operation not supported' \
 			/tmp/state/kvfs.log || look
 		"$kvfs" umount /tmp/m
