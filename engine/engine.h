@@ -58,7 +58,9 @@
 #define ENGINE_QUEUE_MAX (256u << 10) /* control bytes queued to one peer */
 #define ENGINE_ADDRESSES_MAX 8	      /* addresses of one node */
 #define ENGINE_ADDRESS_BYTES 108      /* with its NUL */
-#define ENGINE_LINKS_MAX 16	      /* paths to one peer */
+#define ENGINE_ADDRESS_LINKS_MAX 4    /* paths to one address */
+/* Paths to one peer: ours to its addresses, and its own to ours. */
+#define ENGINE_LINKS_MAX (2 * ENGINE_ADDRESSES_MAX * ENGINE_ADDRESS_LINKS_MAX)
 
 struct engine;
 struct engine_peer;
@@ -112,7 +114,8 @@ struct engine_config {
 	 * "rdma:10.0.0.1:7077", "unix:/path", "loop:name". */
 	const char *const *listen;
 	uint32_t n_listen;
-	uint32_t links_per_address;  /* 0: as the transport likes */
+	uint32_t links_per_address;  /* ENGINE_ADDRESS_LINKS_MAX at most; 0: as
+				      * the transport likes */
 	uint32_t connect_timeout_ms; /* 0: 1000 */
 	uint32_t silence_ms; /* a path silent this long, with something owed,
 			      * is broken; 0: 2000 */

@@ -123,6 +123,7 @@ static int address_set(struct engine *e, struct peer_address *a,
 	a->ops = ops;
 	a->transport = t;
 	a->n_wanted = e->links_per_address ? e->links_per_address : ops->links;
+	assert(a->n_wanted <= ENGINE_ADDRESS_LINKS_MAX);
 	a->backoff_ns = a->after_ns = a->failed_ns = 0;
 	return 0;
 }

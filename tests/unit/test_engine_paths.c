@@ -314,6 +314,62 @@ END_TEST
 
 /* ---- more addresses here than there -------------------------------------- */
 
+/* Both sides connect: neither's links take the place of the other's. */
+START_TEST(all_links_come_up_between_nodes_of_as_many_addresses_as_can_be)
+{
+	static struct node *const nodes[] = {&a, &b};
+	char text[2][ENGINE_ADDRESSES_MAX][32];
+	const char *list[2][ENGINE_ADDRESSES_MAX];
+	int64_t by = clock_now_ns() + 60 * NS_PER_S;
+	struct engine_peer_info info[2] = {};
+	struct engine_peer *peer[2];
+
+	for (unsigned i = 0; i < 2; i++) {
+		for (unsigned k = 0; k < ENGINE_ADDRESSES_MAX; k++) {
+			snprintf(text[i][k], sizeof(text[i][k]),
+				 "tcp:127.0.%u.%u:0", i + 1, k + 1);
+			list[i][k] = text[i][k];
+		}
+		node_open_at(nodes[i], (uint8_t)(i + 1), &fixture_keys, false,
+			     list[i], ENGINE_ADDRESSES_MAX, SILENCE_MS);
+		for (unsigned k = 0; k < ENGINE_ADDRESSES_MAX; k++)
+			list[i][k] = engine_address(nodes[i]->engine, k);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		const struct engine_node id = {{(uint8_t)(2 - i)}, 0};
+
+		ck_assert_int_eq(
+			engine_peer_get(nodes[i]->engine, &id, list[1 - i],
+					ENGINE_ADDRESSES_MAX, &peer[i]),
+			0);
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		struct outcome o = {};
+		struct engine_call c = {
+			.type = NODE_ECHO, .done = outcome_call, .ctx = &o};
+
+		ck_assert_int_eq(engine_call_start(peer[i], &c), 0);
+		ck_assert_int_eq(outcome_wait(&o), 0);
+	}
+
+	for (unsigned i = 0; i < 2; i++)
+		do {
+			usleep(1000);
+			engine_peer_info(peer[i], &info[i]);
+		} while (info[i].n_links < 2 * info[i].n_links_wanted &&
+			 clock_now_ns() < by);
+
+	for (unsigned i = 0; i < 2; i++) {
+		ck_assert_uint_ge(info[i].n_links_wanted,
+				  2 * ENGINE_ADDRESSES_MAX);
+		ck_assert_uint_eq(info[i].n_links, 2 * info[i].n_links_wanted);
+		engine_peer_put(peer[i]);
+	}
+	node_close(&a);
+	node_close(&b);
+}
+END_TEST
+
 /* Their one address is reached from each of ours. */
 START_TEST(each_address_of_ours_has_a_link_where_they_have_one)
 {
@@ -514,6 +570,10 @@ int main(void)
 	tcase_add_loop_test(c, messages_go_on_over_the_address_that_is_left, 0,
 			    2);
 	suite_add_tcase(s, c);
+	tcase_set_timeout(n, 90);
+	tcase_add_test(
+		n,
+		all_links_come_up_between_nodes_of_as_many_addresses_as_can_be);
 	tcase_add_test(n, each_address_of_ours_has_a_link_where_they_have_one);
 	tcase_add_test(n, a_path_half_as_fast_gets_half_as_much);
 	tcase_add_test(n, a_burst_of_answers_after_a_delay_is_no_speed);
