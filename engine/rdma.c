@@ -45,6 +45,7 @@ static int rdma_open(struct transport **out, const struct transport_config *c)
 	list_init(&t->endings);
 	list_init(&t->listeners);
 	list_init(&t->devices);
+	list_init(&t->found);
 	list_init(&t->sieve);
 	t->queues_max = RDMA_QUEUES_MAX;
 	t->copies_max = RDMA_COPIES_BYTES;

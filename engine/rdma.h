@@ -293,6 +293,7 @@ struct transport {
 
 	/* the loop's */
 	struct list links, pumps, endings, listeners, devices;
+	struct list found; /* ports, by addresses of ours */
 	struct rdma_posts posts;
 	struct list sieve;	 /* links with queues, the oldest first */
 	struct list *sieve_hand; /* where to look next; in sieve */
@@ -363,8 +364,11 @@ int rdma_port_of(const struct tcp_address *a, const char *allowed,
 		 struct topology_port *port);
 /** rdma_port_allowed - does that list name this port? */
 bool rdma_port_allowed(const char *allowed, const char *device, unsigned port);
-/** rdma_port_of_link - the same for its connection's own address. */
+/** rdma_port_of_link - the same for its connection's own address; kept until
+ *  rdma_ports_forget. */
 int rdma_port_of_link(struct rdma_link *l);
+/** rdma_ports_forget - a card's addresses or ports may have changed. */
+void rdma_ports_forget(struct transport *t);
 /** rdma_context_open - a device by its name; or NULL and errno. Any thread. */
 struct ibv_context *rdma_context_open(const char *name);
 /** rdma_device_get - opened, and one more link on it; or NULL and errno,

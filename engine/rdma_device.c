@@ -141,7 +141,7 @@ static bool port_find(struct ibv_context *c, const struct interface *f,
 	cleanup_free struct ibv_gid_entry *all = calloc(GIDS_MAX, sizeof(*all));
 	const char *device = ibv_get_device_name(c->device);
 	const struct ibv_gid_entry *best = NULL;
-	ssize_t n = all ? ibv_query_gid_table(c, all, GIDS_MAX, 0) : 0;
+	ssize_t n = all ? verbs_query_gids(c, all, GIDS_MAX) : 0;
 	int most = 0;
 
 	for (ssize_t i = 0; i < n; i++) {
@@ -188,26 +188,72 @@ int rdma_port_of(const struct tcp_address *a, const char *allowed,
 	return rc ? rc : port_find_any(&f, allowed, port);
 }
 
+/* Of the cards that are open, if one has it. */
+static int port_look(struct transport *t, const struct tcp_address *own,
+		     struct topology_port *port)
+{
+	struct interface f;
+	int rc = interface_of(own, &f);
+
+	if (rc)
+		return rc;
+	list_for_each (n, &t->devices) {
+		struct rdma_device *d =
+			container_of(n, struct rdma_device, link);
+
+		if (!d->lost && port_find(d->context, &f, t->allowed, port))
+			return 0;
+	}
+	return port_find_any(&f, t->allowed, port);
+}
+
+/* What an address of ours was found to be. Looking asks the kernel a dozen
+ * times, and all links of a node have one of a few addresses. */
+struct found {
+	struct list link; /* of t->found */
+	struct tcp_address own;
+	struct topology_port port;
+};
+
+static void port_keep(struct transport *t, const struct tcp_address *own,
+		      const struct topology_port *port)
+{
+	struct found *f = calloc(1, sizeof(*f));
+
+	if (!f)
+		return; /* looked for again */
+	f->own = *own;
+	f->port = *port;
+	list_push_back(&t->found, &f->link);
+}
+
+void rdma_ports_forget(struct transport *t)
+{
+	list_for_each_safe (n, &t->found) {
+		list_remove(n);
+		free(container_of(n, struct found, link));
+	}
+}
+
 int rdma_port_of_link(struct rdma_link *l)
 {
 	struct tcp_address own = {.len = sizeof(own.sa)};
-	struct interface f;
 	int rc;
 
 	if (getsockname(l->control.fd, (struct sockaddr *)&own.sa, &own.len))
 		return -errno;
-	rc = interface_of(&own, &f);
-	if (rc)
-		return rc;
-	list_for_each (n, &l->t->devices) {
-		struct rdma_device *d =
-			container_of(n, struct rdma_device, link);
+	list_for_each (n, &l->t->found) {
+		const struct found *f = container_of(n, struct found, link);
 
-		if (!d->lost &&
-		    port_find(d->context, &f, l->t->allowed, &l->port))
+		if (same_ip((const struct sockaddr *)&f->own.sa, &own)) {
+			l->port = f->port;
 			return 0;
+		}
 	}
-	return port_find_any(&f, l->t->allowed, &l->port);
+	rc = port_look(l->t, &own, &l->port);
+	if (!rc)
+		port_keep(l->t, &own, &l->port);
+	return rc;
 }
 
 /* --- events ------------------------------------------------------------ */
@@ -244,16 +290,25 @@ static void on_event(struct rdma_device *d, const struct ibv_async_event *e)
 	case IBV_EVENT_DEVICE_FATAL:
 		d->lost = true;
 		log_error("engine: rdma: %s: the device is lost", d->name);
+		rdma_ports_forget(d->t);
 		fail_links(d, 0, -ENODEV, words);
 		break;
 	case IBV_EVENT_PORT_ERR:
 		log_warn("engine: rdma: %s:%d: the port is down", d->name,
 			 e->element.port_num);
+		rdma_ports_forget(d->t);
 		fail_links(d, e->element.port_num, -ENETDOWN, words);
 		break;
 	case IBV_EVENT_PORT_ACTIVE:
 		log_info("engine: rdma: %s:%d: the port is up", d->name,
 			 e->element.port_num);
+		rdma_ports_forget(d->t);
+		break;
+	case IBV_EVENT_GID_CHANGE:
+	case IBV_EVENT_LID_CHANGE:
+		log_debug("engine: rdma: %s:%d: %s", d->name,
+			  e->element.port_num, words);
+		rdma_ports_forget(d->t);
 		break;
 	case IBV_EVENT_QP_FATAL:
 	case IBV_EVENT_QP_REQ_ERR:
@@ -453,6 +508,7 @@ void rdma_device_put(struct rdma_device *d)
 
 void rdma_devices_close(struct transport *t)
 {
+	rdma_ports_forget(t);
 	list_for_each_safe (n, &t->devices)
 		device_close(container_of(n, struct rdma_device, link));
 }

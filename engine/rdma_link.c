@@ -175,6 +175,9 @@ void rdma_link_fail(struct rdma_link *l, int why, const char *words)
 		return;
 	l->why = why;
 	log_end(l, words);
+	/* Maybe the card is not where it was; unless it is they who say no. */
+	if (l->state == RDMA_MEETING && why != -EUSERS && why != -EALREADY)
+		rdma_ports_forget(l->t);
 	rdma_control_bye(l, words);
 	no_stranger(l);
 	l->state = RDMA_ENDING;

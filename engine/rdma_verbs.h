@@ -42,6 +42,15 @@ static inline int verbs_query_port(struct ibv_context *c, uint8_t port,
 		       : -ibv_query_port(c, port, a);
 }
 
+/* Returns: how many, or -errno. */
+static inline ssize_t verbs_query_gids(struct ibv_context *c,
+				       struct ibv_gid_entry *all, size_t n)
+{
+	return verbs_fail("verbs.query_gids", EIO)
+		       ? -EIO
+		       : ibv_query_gid_table(c, all, n, 0);
+}
+
 static inline struct ibv_pd *verbs_alloc_pd(struct ibv_context *c)
 {
 	return verbs_fail("verbs.alloc_pd", ENOMEM) ? NULL : ibv_alloc_pd(c);

@@ -115,7 +115,8 @@ static const char *const faults[] = {
 	"verbs.open:3",
 	"verbs.query_device:1",
 	"verbs.query_port:3",
-	"verbs.query_port:9",
+	"verbs.query_port:6",
+	"verbs.query_gids:3",
 	"verbs.alloc_pd:1",
 	"verbs.channel:1",
 	"verbs.create_cq:1",
@@ -485,6 +486,84 @@ START_TEST(a_device_that_is_lost_is_opened_again)
 }
 END_TEST
 
+/* All links of both sides, as both see them. */
+static void wait_for_all_links(void)
+{
+	struct engine_peer *const peers[] = {reader, writer};
+	int64_t by = clock_now_ns() + 30 * NS_PER_S;
+	struct engine_peer_info info;
+
+	for (int i = 0; i < 2; i++)
+		do {
+			usleep(1000);
+			engine_peer_info(peers[i], &info);
+			ck_assert_int_lt(clock_now_ns(), by);
+		} while (info.n_links < 2 * info.n_links_wanted);
+}
+
+static void meet_again(void)
+{
+	engine_peer_drop(reader, -ECONNRESET);
+	fx_fill(to.bytes, SIZE, 2);
+	ck_assert_int_eq(move(), 0);
+	ck_assert_mem_eq(to.bytes, from.bytes, SIZE);
+	wait_for_all_links();
+}
+
+static void address(const char *what)
+{
+	char command[100];
+
+	snprintf(command, sizeof(command), "ip address %s 192.0.2.77/32 dev %s",
+		 what, getenv("KVFS_TEST_RDMA_INTERFACE"));
+	ck_assert_int_eq(system(command), 0);
+}
+
+START_TEST(a_card_is_looked_for_once_and_when_its_addresses_change)
+{
+	int64_t by = clock_now_ns() + 60 * NS_PER_S;
+	long before;
+
+	begin(NULL, 4);
+	watch("verbs.query_gids:1");
+	ck_assert_int_eq(move(), 0);
+	wait_for_all_links();
+	before = calls;
+	ck_assert_int_gt(before, 0);
+
+	meet_again();
+	ck_assert_int_eq(calls, before);
+
+	address("add");
+	do
+		meet_again();
+	while (calls == before && clock_now_ns() < by);
+	address("del");
+	ck_assert_int_gt(calls, before);
+	fault_hook = NULL;
+	end();
+}
+END_TEST
+
+/* One queue pair more than there are before; what was found may be why. */
+START_TEST(a_card_is_looked_for_after_it_failed)
+{
+	long before;
+
+	begin("verbs.create_qp:17", 4);
+	watch("verbs.query_gids:1");
+	ck_assert_int_eq(move(), 0);
+	wait_for_all_links();
+	before = calls;
+
+	meet_again();
+
+	ck_assert_int_gt(calls, before);
+	fault_hook = NULL;
+	end();
+}
+END_TEST
+
 START_TEST(a_device_that_is_not_named_is_not_used)
 {
 	static const struct {
@@ -659,7 +738,7 @@ int main(void)
 {
 	SRunner *runner;
 	Suite *suite;
-	TCase *all, *two, *posts;
+	TCase *all, *two, *found, *posts;
 	int failed;
 
 	if (!getenv("KVFS_TEST_RDMA")) {
@@ -692,6 +771,12 @@ int main(void)
 	tcase_add_test(two,
 		       what_a_lost_port_had_under_way_goes_by_the_other_card);
 	suite_add_tcase(suite, two);
+	found = tcase_create("found");
+	tcase_set_timeout(found, 90);
+	tcase_add_test(found,
+		       a_card_is_looked_for_once_and_when_its_addresses_change);
+	tcase_add_test(found, a_card_is_looked_for_after_it_failed);
+	suite_add_tcase(suite, found);
 	posts = tcase_create("posts");
 	tcase_set_timeout(posts, 90);
 	tcase_add_loop_test(posts, slices_of_a_batch_are_posted_together, 0,
