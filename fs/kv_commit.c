@@ -200,8 +200,8 @@ bool kv_may_leave(const struct kv *kv, const struct kv_file *f)
 
 void kv_wait_writers(struct kv *kv, struct kv_file *f)
 {
-	struct timespec until = clock_timespec(clock_read_ns(CLOCK_REALTIME) +
-					       LEAVE_MS * NS_PER_MS);
+	struct timespec until =
+		clock_timespec(clock_now_ns() + LEAVE_MS * NS_PER_MS);
 
 	f->node.pins++;
 	while (f->writers &&

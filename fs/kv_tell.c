@@ -201,8 +201,7 @@ static bool wait_stale(struct kv *kv, bool *again)
 			pthread_cond_wait(&kv->stale_some, &kv->lock);
 			continue;
 		}
-		until = clock_timespec(clock_read_ns(CLOCK_REALTIME) +
-				       TELL_AGAIN_NS);
+		until = clock_timespec(clock_now_ns() + TELL_AGAIN_NS);
 		*again = pthread_cond_timedwait(&kv->stale_some, &kv->lock,
 						&until) == ETIMEDOUT;
 	}

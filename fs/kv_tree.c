@@ -464,7 +464,7 @@ int kv_open(struct kv **out, struct fs *fs)
 	kv->dirs_fd = -1;
 	kv->tell_stop = true;
 	pthread_mutex_init(&kv->lock, NULL);
-	pthread_cond_init(&kv->stale_some, NULL);
+	cond_init(&kv->stale_some);
 	cond_init(&kv->unlisted_some);
 	list_init(&kv->namespaces);
 	list_init(&kv->orphans);
@@ -473,7 +473,7 @@ int kv_open(struct kv **out, struct fs *fs)
 	list_init(&kv->excess);
 	list_init(&kv->reserved);
 	list_init(&kv->unlisted);
-	pthread_cond_init(&kv->writer_left, NULL);
+	cond_init(&kv->writer_left);
 	list_init(&kv->stale);
 	list_init(&kv->told);
 	list_init(&kv->lend_users);
