@@ -26,17 +26,20 @@ int gds_register(struct kvfs_buffer *b, int fd, uint64_t offset,
 	b->name = r.out.buffer;
 	b->bytes = length;
 	b->writable = r.out.flags & KVFS_IOC_WRITABLE;
+	b->registered = true;
 	return 0;
 }
 
-int gds_unregister(const struct kvfs_buffer *b)
+int gds_unregister(struct kvfs_buffer *b)
 {
 	struct kvfs_ioc_unregister r = {
 		.head = {sizeof(r), KVFS_IOC_ABI},
 		.buffer = b->name,
 	};
+	int err = gds_call(b->k, KVFS_IOC_UNREGISTER, &r);
 
-	return gds_call(b->k, KVFS_IOC_UNREGISTER, &r);
+	b->registered = err == -EBUSY;
+	return err;
 }
 
 int kvfs_register(struct kvfs *k, int fd, uint64_t offset, uint64_t length,
@@ -113,7 +116,7 @@ int kvfs_unregister(struct kvfs_buffer *b)
 
 	if (!b)
 		return 0;
-	if (!b->staged)
+	if (b->registered)
 		err = gds_unregister(b);
 	if (err == -EBUSY)
 		return err;

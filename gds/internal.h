@@ -3,6 +3,7 @@
 #define KVFS_GDS_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "fs/kvfs_ioctl.h"
@@ -72,8 +73,10 @@ struct kvfs_buffer {
 	uint64_t bytes;
 	void *map; /* made by us; or NULL */
 	size_t map_bytes;
-	bool writable; /* by the daemon */
-	bool is_gpu, staged;
+	bool writable;	 /* by the daemon */
+	bool registered; /* the daemon knows it */
+	bool is_gpu;
+	atomic_bool staged;	      /* never undone */
 	bool asked_cufile, of_cufile; /* whether it pins it; it does */
 	struct gds_gpu_memory gpu;
 };
@@ -81,7 +84,7 @@ struct kvfs_buffer {
 /** gds_register - a part of this descriptor is the buffer; 0 or -errno. */
 int gds_register(struct kvfs_buffer *b, int fd, uint64_t offset,
 		 uint64_t length);
-int gds_unregister(const struct kvfs_buffer *b);
+int gds_unregister(struct kvfs_buffer *b);
 
 /** gds_read_some - one GET of at most n names from the first on, none of a
  *  staged buffer. Returns: how many were asked for, or -errno. */
@@ -143,6 +146,10 @@ int gds_stage_read(struct kvfs *k, const struct kvfs_names *names,
 int gds_stage_store(struct kvfs *k, const struct kvfs_names *names,
 		    uint32_t first, uint32_t n, uint32_t flags, uint32_t mode,
 		    struct kvfs_move *moves);
+/** gds_stage_lost - where the card of a buffer was lost, it is staged from now
+ *  on. Returns: how many of the n moves are over before the first of such a
+ *  one, to be done again with those after it. */
+int gds_stage_lost(struct kvfs *k, struct kvfs_move *moves, int n);
 /** gds_ring_get - the ring is there until gds_ring_put; gpu.lock held. 0 or
  *  -errno. */
 int gds_ring_get(struct kvfs *k);

@@ -367,7 +367,8 @@ int kvfs_unregister(struct kvfs_buffer *b);
  *          cannot be, or no card reaches it, it is staged: data goes by way of
  *          32 MiB of pinned host memory, one ring a handle, the GPU copying one
  *          half while the daemon works on the other. The calls are the same,
- *          and kvfs_buffer_is_staged tells.
+ *          and kvfs_buffer_is_staged tells. Where the card is lost later, it is
+ *          staged from then on; registered anew, another card may reach it.
  *          Work that the caller has queued on his own streams is not waited
  *          for: synchronize first. When a call returns all of its copies have
  *          ended, for what is given to the GPU from then on to see.
@@ -435,8 +436,8 @@ struct kvfs_move {
  *          buffer, -EROFS it cannot be written, -EFAULT its memory is gone,
  *          -ENOSPC the pool is full of what is in use; of memory of a GPU that
  *          is not staged -EIO also where the card failed, -ENODEV where it is
- *          lost: register anew. Where there is an error
- *          the part of the buffer has undefined bytes.
+ *          lost and there is no memory to stage it. Where there is an error the
+ *          part of the buffer has undefined bytes.
  * Threads: any.
  */
 int kvfs_read_into(struct kvfs *k, const struct kvfs_names *names,
@@ -675,7 +676,8 @@ int kvfs_ring_match(struct kvfs_ring *r, const struct kvfs_names *names,
  * @moves: names->n of them; kvfs_done_moves gets the same ones
  *
  * Returns: as kvfs_ring_exists; -EINVAL also for a buffer of another handle,
- *          -EOPNOTSUPP for one that is staged: kvfs_read_into moves that.
+ *          -EOPNOTSUPP for one that is staged: kvfs_read_into moves that, and
+ *          those whose error is -ENODEV: the card of theirs is lost.
  */
 int kvfs_ring_read_into(struct kvfs_ring *r, const struct kvfs_names *names,
 			uint32_t flags, uint32_t deadline_ms,

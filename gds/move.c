@@ -62,12 +62,16 @@ int gds_moves_begin(const struct kvfs *k, struct kvfs_move *moves, uint32_t n)
 	return 0;
 }
 
-/* So many are all staged, or none of them. */
-static uint32_t alike(const struct kvfs_move *moves, uint32_t most)
+/* So many are staged, if the first is, or none of them; and of a GPU. */
+static uint32_t alike(const struct kvfs_move *moves, uint32_t most,
+		      bool *staged)
 {
+	const struct kvfs_buffer *b = moves->buffer;
 	uint32_t n = 1;
 
-	while (n < most && moves[n].buffer->staged == moves->buffer->staged)
+	*staged = b->staged;
+	while (n < most && moves[n].buffer->staged == *staged &&
+	       moves[n].buffer->is_gpu == b->is_gpu)
 		n++;
 	return n;
 }
@@ -118,16 +122,19 @@ int kvfs_read_into(struct kvfs *k, const struct kvfs_names *names,
 		   struct kvfs_move *moves)
 {
 	int n_read = 0, n;
+	bool staged;
 
 	if (gds_moves_begin(k, moves, names->n) || flags & ~KVFS_FETCH)
 		return -EINVAL;
 	for (uint32_t i = 0; i < names->n; i += (uint32_t)n) {
-		uint32_t most = alike(moves + i, names->n - i);
+		uint32_t most = alike(moves + i, names->n - i, &staged);
 
-		n = (moves[i].buffer->staged ? gds_stage_read : gds_read_some)(
+		n = (staged ? gds_stage_read : gds_read_some)(
 			k, names, i, most, flags, deadline_ms, moves + i);
 		if (n < 0)
 			return n;
+		if (!staged)
+			n = gds_stage_lost(k, moves + i, n);
 		for (int at = 0; at < n; at++)
 			n_read += !moves[i + (uint32_t)at].error;
 	}
@@ -185,6 +192,7 @@ int kvfs_store_from(struct kvfs *k, const struct kvfs_names *names,
 {
 	uint32_t parent = flags & KVFS_PARENT ? 1 : 0, n_moves;
 	int n_stored = 0, n;
+	bool staged;
 
 	if (flags & ~(KVFS_SYNC | KVFS_PARENT) || parent > names->n)
 		return -EINVAL;
@@ -192,13 +200,14 @@ int kvfs_store_from(struct kvfs *k, const struct kvfs_names *names,
 	if (gds_moves_begin(k, moves, n_moves))
 		return -EINVAL;
 	for (uint32_t i = 0; i < n_moves; i += (uint32_t)n) {
-		uint32_t most = alike(moves + i, n_moves - i);
+		uint32_t most = alike(moves + i, n_moves - i, &staged);
 
-		n = (moves[i].buffer->staged ? gds_stage_store
-					     : gds_store_some)(
+		n = (staged ? gds_stage_store : gds_store_some)(
 			k, names, i + parent, most, flags, mode, moves + i);
 		if (n < 0)
 			return n;
+		if (!staged)
+			n = gds_stage_lost(k, moves + i, n);
 		for (int at = 0; at < n; at++)
 			n_stored += !moves[i + (uint32_t)at].error;
 	}

@@ -8,8 +8,9 @@
 
 /*
  * Memory of a GPU. Where the daemon takes it as a dma-buf it is a buffer like
- * any other. Else blocks go by way of a ring in host memory, two halves of it,
- * so that the GPU copies one while the daemon reads into the other:
+ * any other, as long as the card lives that copies it. Else blocks go by way of
+ * a ring in host memory, two halves of it, so that the GPU copies one while the
+ * daemon reads into the other:
  *
  *      daemon ──GET──▶ half 0 ──copy, stream 0──▶ GPU
  *                      half 1 ◀──GET── daemon
@@ -143,6 +144,35 @@ void gds_gpu_fini(struct gds_gpu *g)
 	gds_cufile_close(&g->cufile);
 	gds_cuda_close(&g->cuda);
 	pthread_mutex_destroy(&g->lock);
+}
+
+/* -- where a card is lost -------------------------------------------- */
+
+/* The daemon knows it as before, for calls of other threads. */
+static int go_staged(struct kvfs_buffer *b)
+{
+	struct kvfs *k = b->k;
+	int err = 0;
+
+	pthread_mutex_lock(&k->gpu.lock);
+	if (!b->staged) {
+		err = gds_ring_get(k);
+		b->staged = !err;
+	}
+	pthread_mutex_unlock(&k->gpu.lock);
+	return err;
+}
+
+int gds_stage_lost(struct kvfs *k, struct kvfs_move *moves, int n)
+{
+	for (int i = 0; i < n; i++) {
+		if (moves[i].error != -ENODEV || !moves[i].buffer->is_gpu ||
+		    go_staged(moves[i].buffer))
+			continue;
+		gds_moves_begin(k, moves + i, (uint32_t)(n - i));
+		return i;
+	}
+	return n;
 }
 
 /* -- moves of staged buffers, one after the other: gpu.lock held ---- */
