@@ -258,17 +258,18 @@ guest_blocks() {
 }
 
 # two_machines A B - the guest.sh of two folders, joined by a network; both must
-# succeed.
+# succeed. A's link must stay up: where it is down, the emulator of B, whose end of
+# the socket blocks (QEMU 7.2), stands still.
 two_machines() {
 	local a=$1 b=$2 pid_a pid_b net="stream,id=n,addr.type=unix,addr.path=$TMPDIR/net"
-	machine "$a" 1 -netdev "$net,server=on"
-	pid_a=$!
+	machine "$b" 2 -netdev "$net,server=on"
+	pid_b=$!
 	until [ -S "$TMPDIR/net" ]; do
-		kill -0 $pid_a || fail 'the first machine did not start'
+		kill -0 $pid_b || fail 'the second machine did not start'
 		sleep 0.1
 	done
-	machine "$b" 2 -netdev "$net,server=off"
-	pid_b=$!
+	machine "$a" 1 -netdev "$net,server=off"
+	pid_a=$!
 	machine_ends "$b" $pid_b
 	machine_ends "$a" $pid_a
 }

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: MIT
 #
 # Whole mounts: two machines, one Redis. What one stores the other reads by
-# RDMA; where RDMA's packets are lost, by TCP; and by RDMA again. Then kill -9 of
-# a node that is sending: the other one never reads a wrong byte and no read
-# hangs; when the node is back, what is missing comes from it, by RDMA.
+# RDMA; where RDMA's packets are lost, by TCP; and by RDMA again. In the middle of
+# transfers RDMA's packets are lost, then the link goes down and comes back up, then
+# the node that is sending is killed (kill -9): the other one never reads a wrong
+# byte and no read hangs, and what is missing comes in the end, by RDMA, with
+# nothing mounted again but who was killed.
 . "$(dirname "$0")/lib.sh"
 requires_mounts iptables-legacy
 
@@ -13,7 +15,7 @@ mkdir "$a" "$b"
 
 {
 	guest_begins 10.9.0.1
-	guest_mounts 1
+	guest_mounts 1 192M
 	guest_blocks
 	cat <<-'EOF'
 		redis_starts
@@ -25,10 +27,15 @@ mkdir "$a" "$b"
 		tell put
 		told read
 
-		$blocks -n 201 store /tmp/m/kv/n
-		published b000200
+		$blocks -n 351 store /tmp/m/kv/n
+		published b000350
 		tell stored
 
+		told lost
+		until_it '[ "$(card retried_slices)" -gt 0 ] && [ "$(card failovers)" -gt 0 ]'
+		echo 'ok: slices under way were given to another path'
+
+		told linked
 		pid=$(jq .pid </tmp/m/.kvfs/status)
 		until_it '[ "$(figure kvfs_remote_served_total)" -ge 50 ] &&
 			[ "$(figure kvfs_remote_serving)" -gt 0 ]'
@@ -46,7 +53,7 @@ mkdir "$a" "$b"
 
 {
 	guest_begins 10.9.0.2
-	guest_mounts 2
+	guest_mounts 2 192M
 	guest_blocks
 	cat <<-EOF
 		rdma_told() { # bit 3 of VERSION's features
@@ -103,7 +110,46 @@ mkdir "$a" "$b"
 		tell read
 		told stored
 		until_it '[ "$($blocks -n 1 -f 200 -p check /tmp/m/kv/n)" = 200 ]'
-		until_it '[ "$(via)" = rdma ]'
+		all() { # FIRST COUNT
+			read_some $1 $2 && [ "$(wc -l </tmp/got-$1)" = $2 ]
+		}
+		by_rdma() { # FIRST: 10 blocks from there on
+			until_it '[ "$(via)" = rdma ]'
+			local had
+			had=$(card received_bytes)
+			until_it "all $1 10"
+			[ $(($(card received_bytes) - had)) -ge 200000 ] ||
+				{ echo 'not by RDMA'; look; }
+		}
+		amid() { # FIRST WHAT: while 60 blocks come; sets at
+			local reader
+			read_some $1 60 &
+			reader=$!
+			until_it "[ \"\$(wc -l </tmp/got-$1)\" -ge 3 ]"
+			eval "$2"
+			at=$(wc -l </tmp/got-$1)
+			wait $reader
+			[ $at -lt 60 ]
+		}
+		by_rdma 201
+
+		amid 211 'iptables-legacy -A INPUT -p udp --dport 4791 -j DROP'
+		until_it 'all 211 60'
+		until_it '[ "$(via)" = tcp ]'
+		echo "ok: RDMA was lost after $at of 60 blocks, the rest came by TCP"
+		tell lost
+		iptables-legacy -F INPUT
+		by_rdma 271
+
+		amid 281 'ip link set eth0 down'
+		until_it '[ "$(card links)" = 0 ]'
+		ip link set eth0 up
+		until_it 'all 281 60'
+		echo "ok: the link went down after $at of 60 blocks, the rest came later"
+		by_rdma 341
+		echo 'ok: RDMA came back with the link'
+		rm /tmp/got-*
+		tell linked
 
 		read_some 0 100 &
 		one=$!
