@@ -235,7 +235,7 @@ guest_mounts() {
 # tell each other goes through Redis, whatever becomes of the nodes.
 guest_blocks() {
 	cat <<-EOF
-		blocks='$HELPERS/blocks -s 400000'
+		blocks='$HELPERS/blocks -s 400000' small='$HELPERS/blocks -s 100 -f 1000'
 	EOF
 	cat <<-'EOF'
 		tell() { redis-cli -h 10.9.0.1 set told:$1 1 >/dev/null; }

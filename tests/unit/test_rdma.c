@@ -413,27 +413,17 @@ static uint64_t retried(void)
 	return s.slices_retried;
 }
 
-/* The session lives on by the other one. */
-START_TEST(what_a_lost_port_had_under_way_goes_by_the_other_card)
+/* While both cards carry a transfer the second one's link goes down. */
+static void lose_one_amid(void)
 {
 	const struct fx_piece p = {0, 0, LARGE};
-	const char *second = getenv("KVFS_TEST_RDMA_SECOND");
-	char also[ENGINE_ADDRESS_BYTES];
 	struct fx_batch b = {.status = 1};
 	struct engine_xfer xfer;
 	struct fx_grant g;
 	uint64_t before[2];
 
-	if (!second) {
-		printf("SKIP: no KVFS_TEST_RDMA_SECOND\n");
-		return;
-	}
-	snprintf(also, sizeof(also), "rdma:%s:0", second);
-	begin_with(NULL, 2, also, LARGE);
-	move_by_both();
 	fx_fill(to.bytes, LARGE, 2);
 	sent(before);
-
 	fx_grant_open(&g, writer, &to, 0, LARGE);
 	ck_assert_int_eq(fx_submit(fx_writer(&fx), reader, &b, &xfer, &p, 1,
 				   from.region, g.segment, 0),
@@ -445,6 +435,30 @@ START_TEST(what_a_lost_port_had_under_way_goes_by_the_other_card)
 	ck_assert_int_eq(fx_batch_wait(&b), 0);
 	fx_grant_end(&g);
 	ck_assert_mem_eq(to.bytes, from.bytes, LARGE);
+}
+
+/* The session lives on by the other one. On a busy machine that card may have
+ * been done when its link went: then once more. */
+START_TEST(what_a_lost_port_had_under_way_goes_by_the_other_card)
+{
+	const char *second = getenv("KVFS_TEST_RDMA_SECOND");
+	int64_t by = clock_now_ns() + 60 * NS_PER_S;
+	char also[ENGINE_ADDRESS_BYTES];
+	uint64_t before[2];
+
+	if (!second) {
+		printf("SKIP: no KVFS_TEST_RDMA_SECOND\n");
+		return;
+	}
+	snprintf(also, sizeof(also), "rdma:%s:0", second);
+	begin_with(NULL, 2, also, LARGE);
+	move_by_both();
+	lose_one_amid();
+	while (!retried() && clock_now_ns() < by) {
+		interface("up");
+		move_by_both();
+		lose_one_amid();
+	}
 	ck_assert_uint_gt(links_lost(0), 0);
 	ck_assert_uint_gt(retried(), 0);
 	for (int i = 0; i < 2; i++)
