@@ -17,6 +17,7 @@
 #include "meta/kv_list_impl.h"
 #include "meta/members.h"
 #include "meta/node.h"
+#include "meta/node_impl.h"
 #include "meta/nodes.h"
 #include "meta_fixture.h"
 
@@ -172,6 +173,27 @@ START_TEST(a_copied_state_directory_is_refused)
 
 	node_down(a); /* it leaves */
 	ck_assert_int_eq(node_open(copy), 0);
+	node_free(copy);
+	nodes_down();
+}
+END_TEST
+
+/* It counted as dead for a while, and meanwhile its copy joined. */
+START_TEST(a_node_whose_copy_has_joined_says_so)
+{
+	struct node_under_test *copy;
+
+	nodes_up();
+	copy = copy_of(a, "copy", &of_c);
+	node_dies(a);
+	deadline_passes(a);
+	beat(b);
+	ck_assert_int_eq(node_open(copy), 0);
+
+	a->meta->node->stop = false;
+	ck_assert_int_eq(meta_node_start(a->meta), 0);
+	WAIT_FOR(logged("/uuid is the one of a node that is up on copy: "));
+	ck_assert_uint_ne(self(copy), self(a));
 	node_free(copy);
 	nodes_down();
 }
@@ -978,6 +1000,7 @@ int main(void)
 		    usage_is_what_nodes_hold_now_however_often_they_say_it,
 		    replicas_are_counted_by_hosts,
 		    a_copied_state_directory_is_refused,
+		    a_node_whose_copy_has_joined_says_so,
 		    a_state_directory_that_moved_joins,
 		    a_node_is_alone_until_another_joins_and_never_longer_than_a_moment,
 		    NULL,
