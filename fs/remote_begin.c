@@ -50,6 +50,15 @@ static struct remote_fetch *begin(struct kv *kv, struct kv_file *f,
 	return x;
 }
 
+/* Begun for whatever reason, it is now a reader's. Lock held. */
+static void is_awaited(struct remote_fetch *x, int64_t deadline)
+{
+	x->chain = true;
+	x->priority = ENGINE_FOREGROUND;
+	if (x->deadline < deadline)
+		x->deadline = deadline;
+}
+
 /* 0: c waits for a fetch; 1: the block is here; or -errno. Lock held. */
 static int join(struct call *c, struct kv_file *f, struct remote_fetch **first)
 {
@@ -65,7 +74,7 @@ static int join(struct call *c, struct kv_file *f, struct remote_fetch **first)
 		x = *first = begin(c->fs->kv, f, c->deadline);
 	if (!x)
 		return -ENOMEM;
-	x->chain = true;
+	is_awaited(x, c->deadline);
 	remote_ahead_asked(c->fs->kv, f->ns, x->path, x->path_len, c->pid);
 	list_push_back(&x->waiters, &c->job.link);
 	return 0;
@@ -127,7 +136,7 @@ int remote_fetch_watch(struct kv *kv, struct kv_file *f, int64_t deadline,
 	if (!x)
 		x = first = begin(kv, f, deadline);
 	if (x) {
-		x->chain = true;
+		is_awaited(x, deadline);
 		list_push_back(&x->watchers, &w->link);
 	}
 	pthread_mutex_unlock(&kv->lock);
@@ -224,7 +233,11 @@ static int begin_named(struct kv *kv, const struct remote_msg *m, uint32_t from,
 		return -EALREADY;
 	*out = begin(kv, kv_file(node),
 		     clock_now_ns() + kv->fs->config.deadline_ms * NS_PER_MS);
-	return *out ? 0 : -ENOMEM;
+	if (!*out)
+		return -ENOMEM;
+	(*out)->priority =
+		ahead ? ENGINE_PREFETCH : (enum engine_priority)m->priority;
+	return 0;
 }
 
 int remote_fetch_msg(struct remote *r, const struct remote_msg *m,
@@ -239,7 +252,6 @@ int remote_fetch_msg(struct remote *r, const struct remote_msg *m,
 	pthread_mutex_unlock(&kv->lock);
 	if (err)
 		return err == -EEXIST ? 0 : err;
-	x->priority = (enum engine_priority)m->priority;
 	x->kind = m->flags & REMOTE_COPY    ? KV_COPY
 		  : m->flags & REMOTE_OFFER ? KV_MOVED
 					    : KV_STORED;
@@ -254,7 +266,6 @@ int remote_fetch_ahead(struct kv *kv, const struct remote_msg *m,
 
 	if (err)
 		return err;
-	(*x)->priority = ENGINE_PREFETCH;
 	(*x)->marked = true;
 	(*x)->ahead = a;
 	return 0;

@@ -29,9 +29,10 @@ struct remote_fetch {
 	struct list peers;	  /* likewise: wait to be served from here */
 	unsigned n_peers;	  /* of those */
 	bool waits; /* so does it, elsewhere: nobody waits here; kv->lock */
-	int64_t deadline, started_ns;
+	_Atomic int64_t deadline; /* of who waits longest */
+	int64_t started_ns;
 	struct meta_kv_found found;
-	enum engine_priority priority;
+	_Atomic enum engine_priority priority; /* a reader's once one waits */
 	enum kv_kind kind;
 	uint32_t age_ms;   /* since its last use, as the giver has it */
 	bool marked;	   /* it lies ahead of a reader; kv->lock */

@@ -12,8 +12,7 @@ wait_for '[ -d "$(kv 2)/n" ]'
 # On node 2: a buffer of 64 MiB, and what is done with it.
 _with() { "$HELPERS/buffer" "$(kv 2)/n" memfd=67108864 register=0:67108864 "$@" |
 	tail -n +2; }
-_straight() { awk '$1 == "kvfs_got_straight_total" { print $2 }' \
-	"$(mnt 2)/.kvfs/stats"; }
+_straight() { node_stat 2 got_straight_total; }
 _kept() { node_status 2 '[.kv.namespaces[].blocks] | add // 0'; }
 _store() { # NAME SIZE SEED N: N published blocks NAME0, NAME1, … on node 1
 	local i
@@ -24,8 +23,7 @@ _store() { # NAME SIZE SEED N: N published blocks NAME0, NAME1, … on node 1
 }
 _names() { seq -s, -f "$1%.0f" 0 $(($2 - 1)); } # NAME N
 _nothing_left() {
-	wait_for '[ "$(awk "\$1 == \"kvfs_buffers\" { print \$2 }" \
-		"$(mnt 2)/.kvfs/stats")" = 0 ]'
+	wait_for '[ "$(node_stat 2 buffers)" = 0 ]'
 	wait_for '[ "$(grep -c memfd:buffer "/proc/$(node_pid 2)/maps")" = 0 ]'
 }
 

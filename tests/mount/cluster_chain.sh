@@ -79,6 +79,30 @@ what_was_fetched_ahead_and_removed_is_gone() {
 }
 
 _remote() { node_status "$1" ".remote.$2"; }
+# As often as its own fetches it tries what was begun ahead. What Redis does not
+# answer in time is a miss.
+a_reader_waits_for_what_was_to_come_ahead() {
+	local slow unsure reader
+	node_stops_at 1 4
+	mkdir "$(kv 1)/n/waited"
+	blocks -n $N -s $BYTES store "$(kv 1)/n/waited"
+	wait_for '[ "$(node_status 1 .redis.dirty)" = 0 ]'
+	wait_for '[ -d "$(kv 2)/n/waited" ]'
+	unsure=$(node_stat 2 remote_lookups_unsure_total)
+	slow=$(_remote 2 timeouts)
+	blocks -n $N -s $BYTES -t 60 -p check "$(kv 2)/n/waited" >"$T/came" &
+	reader=$!
+	wait_for 'node_is_stopped 1'
+	wait_for '[ "$(_remote 2 timeouts)" -ge '$((slow + 12))' ] ||
+		gone '$reader
+	node_cont 1
+	wait $reader
+	unsure=$(($(node_stat 2 remote_lookups_unsure_total) - unsure))
+	[ $(($(wc -l <"$T/came") + unsure)) -ge $N ] ||
+		fail "$(wc -l <"$T/came") of $N came, $unsure were unsure"
+	all_know 3
+}
+
 _idle() { [ "$(_remote "$1" n_fetching)" = 0 ]; }
 
 # A thread that opens several, as an engine does: this shell.

@@ -12,11 +12,8 @@ MIB=1048576
 
 _at() { say "$KVFS_CLUSTER/node-$1/mnt/ckpt"; }
 C1=$(_at 1) C2=$(_at 2) C3=$(_at 3)
-_stat_of() { # NODE NAME: a counter
-	awk -v n="kvfs_$2" '$1 == n { print $2 }' "$(mnt "$1")/.kvfs/stats"
-}
-_fetched() { _stat_of "$1" ckpt_shards_fetched_total; }
-_served() { _stat_of "$1" ckpt_served_bytes_total; }
+_fetched() { node_stat "$1" ckpt_shards_fetched_total; }
+_served() { node_stat "$1" ckpt_served_bytes_total; }
 _log() { say "$KVFS_CLUSTER/node-$1/state/kvfs.log"; }
 _bytes_of() { # NODE PATH: its backing file there
 	local ino
@@ -520,7 +517,7 @@ a_stopped_holder_delays_no_read_for_ever() {
 	all_know 3
 	holds "$C3/stopped" $((100 * MIB)) 3
 	hand check 1 0 3 $((100 * MIB))
-	expect 'quarantined' "$(_stat_of 3 ckpt_quarantined_bytes)" 0
+	expect 'quarantined' "$(node_stat 3 ckpt_quarantined_bytes)" 0
 	rm "$C1/stopped"
 }
 
@@ -532,7 +529,7 @@ a_restart_keeps_what_was_fetched() {
 	hand open 1 r "$C2/kept"
 	hand check 1 $((140 * MIB)) 7 100000
 	hand close 1
-	wait_for '[ "$(_stat_of 2 ckpt_fetching)" = 0 ]'
+	wait_for '[ "$(node_stat 2 ckpt_fetching)" = 0 ]'
 	node_kill 2
 	hand_stop
 	node_mount 2

@@ -186,8 +186,6 @@ another_holder_serves_when_the_first_is_stopped() {
 	all_know 3
 }
 
-_count() { awk -v n="kvfs_$1" '$1 == n { print $2 }' "$(mnt 2)/.kvfs/stats"; }
-
 # It counts as a holder up to its TTL, and who asks it waits for it.
 a_node_that_is_lost_is_asked_last() {
 	local timeouts
@@ -198,11 +196,11 @@ a_node_that_is_lost_is_asked_last() {
 	_settled 3
 	put_published "$(kv 1)/n/linked" $BYTES 1
 	holds_soon "$(kv 2)/n/linked" $BYTES 1
-	timeouts=$(_count remote_timeouts_total)
+	timeouts=$(node_stat 2 remote_timeouts_total)
 	on 1 iptables -A INPUT -p tcp --syn -j DROP
 	node_kill 1
 	wait_for '[ "$(blocks -n 10 -s $BYTES -t $LIMIT check "$(kv 2)/n/lost")" = "present 10 absent 0" ]'
-	expect 'timeouts' "$(_count remote_timeouts_total)" "$timeouts"
+	expect 'timeouts' "$(node_stat 2 remote_timeouts_total)" "$timeouts"
 	node_heal 1
 	node_mount 1
 	all_know 3
@@ -222,17 +220,17 @@ a_read_waits_until_the_link_to_the_only_holder_has_healed() {
 	all_know 3
 	for size in $BYTES 20000000; do
 		put_published "$(kv 1)/n/healed-$size" $size 1
-		failed=$(_count remote_fetch_failed_total)
-		slow=$(_count remote_timeouts_total)
+		failed=$(node_stat 2 remote_fetch_failed_total)
+		slow=$(node_stat 2 remote_timeouts_total)
 		_drop_between_1_and_2
 		holds_soon "$(kv 2)/n/healed-$size" $size 1 &
 		reader=$!
-		wait_for '[ "$(_count remote_timeouts_total)" -ge '$((slow + 8))' ] ||
-			[ "$(_count remote_fetch_failed_total)" != '"$failed"' ]'
+		wait_for '[ "$(node_stat 2 remote_timeouts_total)" -ge '$((slow + 8))' ] ||
+			[ "$(node_stat 2 remote_fetch_failed_total)" != '"$failed"' ]'
 		node_heal 1
 		wait $reader
 		expect "fetches of $size bytes that failed" \
-			"$(_count remote_fetch_failed_total)" "$failed"
+			"$(node_stat 2 remote_fetch_failed_total)" "$failed"
 	done
 	"$CLUSTER" umount 2
 	node_mount 2
@@ -314,11 +312,11 @@ a_miss_that_redis_did_not_confirm_is_not_remembered() {
 	kill -STOP "$(cat "$KVFS_CLUSTER/redis/pid")"
 	wait_for '[ ! -e "$(kv 2)/n/miss-0" ] &&
 		[ "$(node_status 2 .redis.up)" = false ]'
-	asked=$(_count 'latency_seconds_count{op="lookup"}')
+	asked=$(node_stat 2 'latency_seconds_count{op="lookup"}')
 	for i in 1 2 3 4 5; do # the kernel remembers none of them
 		[ ! -e "$(kv 2)/n/miss-1" ]
 	done
-	asked=$(($(_count 'latency_seconds_count{op="lookup"}') - asked))
+	asked=$(($(node_stat 2 'latency_seconds_count{op="lookup"}') - asked))
 	kill -CONT "$(cat "$KVFS_CLUSTER/redis/pid")"
 	wait_for '[ "$(node_status 2 .redis.up)" = true ]' 20
 	[ $asked -ge 5 ] || fail "asked $asked times of 5"
@@ -329,19 +327,19 @@ _is_found_late() {
 	local late path n=$((tries++))
 	path=$(kv 2)/n/late-$n
 	put_published "$(kv 1)/n/late-$n" 5000 1
-	late=$(_count remote_lookups_late_total)
+	late=$(node_stat 2 remote_lookups_late_total)
 	kill -STOP "$(cat "$KVFS_CLUSTER/redis/pid")"
 	[ ! -e "$path" ] || fail 'who said so?'
 	kill -CONT "$(cat "$KVFS_CLUSTER/redis/pid")"
 	wait_for '[ -e "'"$path"'" ]'
-	[ "$(_count remote_lookups_late_total)" -gt "$late" ]
+	[ "$(node_stat 2 remote_lookups_late_total)" -gt "$late" ]
 }
 
 an_answer_that_comes_too_late_answers_who_asks_again() {
 	local tries=0
 	# it is kept for 100 ms, which a busy machine may sleep through
 	wait_for _is_found_late 30
-	[ "$(_count remote_lookups_unsure_total)" -ge 1 ]
+	[ "$(node_stat 2 remote_lookups_unsure_total)" -ge 1 ]
 }
 
 _another_redis() {

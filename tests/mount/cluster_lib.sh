@@ -51,6 +51,9 @@ kv() { say "$(mnt "$1")/kv"; }
 on() { "$CLUSTER" exec "$@"; }
 node_pid() { cat "$KVFS_CLUSTER/node-$1/state/pid"; }
 node_status() { jq -r "$2" <"$(mnt "$1")/.kvfs/status"; } # I FILTER
+node_stat() { # I NAME: a counter in its .kvfs/stats
+	awk -v n="kvfs_$2" '$1 == n { print $2 }' "$(mnt "$1")/.kvfs/stats"
+}
 node_kill() { # I: kill -9, and wait until it is gone
 	local pid
 	pid=$(node_pid "$1")

@@ -10,10 +10,8 @@ cluster_up 2
 C1=$(mnt 1)/ckpt C2=$(mnt 2)/ckpt
 mkdir "$(kv 1)/n"
 
-_waiting() { # NODE: who waits for locks there
-	awk '$1 == "kvfs_lock_waits" { print $2 }' "$(mnt "$1")/.kvfs/stats"
-}
-_wait_waiting() { wait_for '[ "$(_waiting '"$1"')" = '"$2"' ]'; } # NODE N
+# Who waits for locks there.
+_wait_waiting() { wait_for '[ "$(node_stat '"$1"' lock_waits)" = '"$2"' ]'; } # NODE N
 _ask() { # COMMAND...: of a hand of its own; prints the last answer
 	printf '%s\n' "$@" | "$HELPERS/hand" | tail -1
 }

@@ -22,7 +22,6 @@ _match() { # NODE NAMESPACE: the names on stdin
 	"$KVFS" match --json "$(kv "$1")/$2" - | jq -r "$_found" || :
 }
 _ioctl() { "$HELPERS/ioctl" "$@"; }
-_count() { awk -v n="kvfs_$2" '$1 == n { print $2 }' "$(mnt "$1")/.kvfs/stats"; }
 # What .kvfs/match of node 2 answers, asked without the command.
 _ask() { # QUESTION (printf's form) [COMMAND...]: run by it
 	local question=$1
@@ -88,10 +87,10 @@ the_version_tells_of_the_cluster() {
 
 _found_without_redis() {
 	local trips
-	trips=$(_count 1 redis_lookup_trips_total)
+	trips=$(node_stat 1 redis_lookup_trips_total)
 	expect 'all' "$(_names 0 99 | "$HELPERS/ioctl" "$(kv 1)/n/h" exists - |
 		cut -d' ' -f1-4)" '0 100 100 100'
-	[ "$(_count 1 redis_lookup_trips_total)" = "$trips" ]
+	[ "$(node_stat 1 redis_lookup_trips_total)" = "$trips" ]
 }
 
 what_is_here_is_found_without_redis() {
@@ -113,7 +112,7 @@ blocks_of_other_nodes_are_fetched_when_they_are_located() {
 		"0 5 4 :5000 :5000 :5000 ENOENT :20000000" ]'
 	expect 'here' "$("$HELPERS/ioctl" "$(kv 2)/n/l" locate b000000 big |
 		cut -d' ' -f1-3)" '0 2 2'
-	expect 'held' "$(_count 2 lent_frames)" 0
+	expect 'held' "$(node_stat 2 lent_frames)" 0
 }
 
 a_copy_that_is_pinned_stays_until_it_is_unpinned() {
@@ -160,8 +159,8 @@ and_through_a_ring() {
 		xargs -n1 | sort | xargs)" '0 20 20 node-1:20 node-2:20:self'
 	expect 'here' "$("$HELPERS/gds_ring" "$(kv 2)/n/ring" get 8 \
 		<"$T/ring")" '20 0'
-	wait_for '[ "$(_count 2 rings)" = 0 ]'
-	wait_for '[ "$(_count 2 lent_frames)" = 0 ]'
+	wait_for '[ "$(node_stat 2 rings)" = 0 ]'
+	wait_for '[ "$(node_stat 2 lent_frames)" = 0 ]'
 }
 
 what_does_not_come_by_the_deadline_is_said_to_be_late() {
@@ -207,9 +206,9 @@ a_thousand_names_that_were_never_looked_up_cost_three_round_trips() {
 		printf 'r0/%d/b%06d\n' $((i / 100)) $i
 	done >"$T/names"
 	wait_for '[ -d "$(kv 2)/far" ]' # one trip, for the namespaces
-	trips=$(_count 2 redis_lookup_trips_total)
+	trips=$(node_stat 2 redis_lookup_trips_total)
 	expect 'found' "$(_match 2 far <"$T/names")" '1000 node-1:1000'
-	trips=$(($(_count 2 redis_lookup_trips_total) - trips))
+	trips=$(($(node_stat 2 redis_lookup_trips_total) - trips))
 	[ $trips -le 2 ] || fail "$trips round trips"
 }
 
@@ -223,9 +222,9 @@ below_a_directory_that_may_not_be_searched_nothing_is_there() {
 	# node 2 has heard of neither
 	expect 'mine' "$(_ask 'n\nmine/a\n' as_nobody | jq "$_found" -r)" 0
 	expect 'ours' "$(_ask 'n\nours/a\n' as_nobody | jq "$_found" -r)" 0
-	trips=$(_count 2 redis_lookups_total)
+	trips=$(node_stat 2 redis_lookups_total)
 	expect 'again' "$(_ask 'n\nmine/a\n' as_nobody | jq "$_found" -r)" 0
-	expect 'lookups' "$(_count 2 redis_lookups_total)" "$trips"
+	expect 'lookups' "$(node_stat 2 redis_lookups_total)" "$trips"
 	expect 'a member' "$(_ask 'n\nours/a\n' setpriv --reuid=65534 \
 		--regid=65534 --groups=7,4242 -- | jq "$_found" -r)" \
 		'1 node-1:1'
@@ -245,7 +244,7 @@ a_question_may_come_in_pieces_and_is_one_for_each_open() {
 	expect 'the other' "$(jq -r "$_found" <&"$b")" 0
 	refused 'busy' bash -c 'printf "n\na\n" >&'"$a"
 	exec {a}<&- {b}<&-
-	expect 'held' "$(_count 2 match_question_bytes)" 0
+	expect 'held' "$(node_stat 2 match_question_bytes)" 0
 }
 
 what_is_no_question_is_refused() {
@@ -259,7 +258,7 @@ what_is_no_question_is_refused() {
 	refused "$EFBIG" bash -c 'exec 3<>"$1" && head -c 5000000 /dev/zero >&3' \
 		- "$(mnt 2)/.kvfs/match"
 	refused "$EINVAL" cat "$(mnt 2)/.kvfs/match"
-	expect 'none held' "$(_count 2 match_question_bytes)" 0
+	expect 'none held' "$(node_stat 2 match_question_bytes)" 0
 }
 
 without_redis_it_is_what_this_node_knows_and_says_so() {

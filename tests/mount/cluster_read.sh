@@ -119,20 +119,19 @@ a_miss_is_not_remembered_for_long() {
 	holds "$(kv 2)/n/later" 5000 7
 }
 
-_asked() { awk '$1 == "kvfs_redis_lookups_total" { print $2 }' "$(mnt "$1")/.kvfs/stats"; }
 
 # Names below it, each for the first time: one question in 100 ms, which are a
 # little less by the kernel's clock.
 a_missing_directory_is_a_miss_of_all_below_it() {
 	local dir i asked since most
 	dir=$(kv 2)/n/none
-	asked=$(_asked 2)
+	asked=$(node_stat 2 redis_lookups_total)
 	since=${EPOCHREALTIME/[.,]/}
 	for i in {1..2000}; do
 		[ ! -e "$dir/$i" ] || fail "$i is there"
 	done
 	most=$(((${EPOCHREALTIME/[.,]/} - since) / 90000 + 2))
-	asked=$(($(_asked 2) - asked))
+	asked=$(($(node_stat 2 redis_lookups_total) - asked))
 	[ $asked -le $most ] || fail "Redis was asked $asked times, not $most"
 	[ $asked -gt 0 ] || fail 'Redis was not asked'
 }

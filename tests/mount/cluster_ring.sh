@@ -12,7 +12,6 @@ put_tmp "$(kv 2)/n/here" 100 0
 HELD_MAX=$((64 << 20)) # without that bound 96 MiB were held: RINGS_HELD_MAX of fs/ring.h
 
 _ring() { "$HELPERS/gds_ring" "$(kv 2)/n" "$@"; }
-_stat() { awk -v n="kvfs_$1" '$1 == n { print $2 }' "$(mnt 2)/.kvfs/stats"; }
 _store() { # PREFIX of the names, on node 1
 	local i
 	for ((i = 0; i < 64; i++)); do
@@ -24,8 +23,8 @@ _works() {
 	node_cont 1
 	all_know 2
 	wait_for '[ "$(_ring fetch 64 <"$T/names")" = "64 0" ]' 20
-	wait_for '[ "$(_stat rings)" = 0 ]'
-	expect 'held' "$(_stat ring_held_bytes)" 0
+	wait_for '[ "$(node_stat 2 rings)" = 0 ]'
+	expect 'held' "$(node_stat 2 ring_held_bytes)" 0
 }
 # A client that is gone, whose ring waits for what node 1 does not send.
 _closed_while_it_fetches() { # PREFIX
@@ -34,11 +33,11 @@ _closed_while_it_fetches() { # PREFIX
 	node_stop 1
 	"$HELPERS/gds_ring" "$(kv 2)/n" fetch 64 <"$T/names" >"$T/out" 2>&1 &
 	client=$!
-	wait_for '[ "$(_stat ring_held_bytes)" -gt 0 ] &&
+	wait_for '[ "$(node_stat 2 ring_held_bytes)" -gt 0 ] &&
 		[ "$(node_status 2 .remote.n_fetching)" -gt 0 ]'
 	kill -9 $client
 	wait $client || :
-	expect 'it waits' "$(_stat rings)" 1
+	expect 'it waits' "$(node_stat 2 rings)" 1
 }
 _ended_well() { # PID of node 2
 	wait_for "gone $1" 30
@@ -57,9 +56,9 @@ what_waits_in_all_rings_is_bounded_and_another_ring_still_works() {
 		_ring fetch 64 large <"$T/names" >"$T/out" 2>&1 &
 		clients+=($!)
 	done
-	wait_for '[ "$(_stat ring_held_bytes)" -gt $((HELD_MAX - (1 << 20))) ]'
+	wait_for '[ "$(node_stat 2 ring_held_bytes)" -gt $((HELD_MAX - (1 << 20))) ]'
 	expect 'here' "$(echo here | _ring exists 1)" '1 0'
-	held=$(_stat ring_held_bytes)
+	held=$(node_stat 2 ring_held_bytes)
 	# Each ring may have a call, whatever the others hold.
 	[ "$held" -le $((HELD_MAX + (2 << 20))) ] || fail "$held bytes are held"
 	node_cont 1

@@ -90,8 +90,8 @@ a_buffer_gets_blocks_and_nothing_is_left() {
 		jq -r '"\(.op) \(.bytes) \(.threads)"')" \
 		'get_registered 4194304 16'
 	[ ! -e "$(kv 1)/bench-remote" ] || fail "$(ls "$(kv 1)/bench-remote")"
-	wait_for 'grep -qx "kvfs_buffers 0" "$(mnt 2)/.kvfs/stats"'
-	wait_for 'grep -qx "kvfs_rings 0" "$(mnt 2)/.kvfs/stats"'
+	wait_for '[ "$(node_stat 2 buffers)" = 0 ]'
+	wait_for '[ "$(node_stat 2 rings)" = 0 ]'
 }
 
 the_table_ends_with_the_targets() {
