@@ -289,8 +289,12 @@ void link_hold(struct engine_link *l); /* lock held */
 /** link_release - lock held; returns true where the caller must link_free. */
 bool link_release(struct engine_link *l);
 void link_put(struct engine_link *l); /* no lock held */
-/** links_preferred - is one of a preferred transport up? Lock held. */
-bool links_preferred(const struct engine_peer *p);
+/** link_is_late - it owes an answer for long. Lock held. */
+bool link_is_late(const struct engine_link *l, int64_t now);
+/** links_preferred - do those of a preferred transport carry what is to be
+ *  sent? One that is not late does, and late ones where all others are, too.
+ *  Lock held. */
+bool links_preferred(const struct engine_peer *p, int64_t now);
 /** links_close - close all of a peer's; no lock held. */
 void links_close(struct engine_peer *p, int why);
 /** peer_connect - begin links that are due; no lock held. */

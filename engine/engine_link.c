@@ -61,16 +61,32 @@ bool link_release(struct engine_link *l)
 	return --l->refs == 0;
 }
 
-bool links_preferred(const struct engine_peer *p)
+bool link_is_late(const struct engine_link *l, int64_t now)
 {
+	int64_t by = l->engine->silence_ns / 4;
+
+	return l->owed_ns && now - l->owed_ns > by &&
+	       now - atomic_load(&l->heard_ns) > by;
+}
+
+bool links_preferred(const struct engine_peer *p, int64_t now)
+{
+	bool late = false, others = false;
+
 	list_for_each (l, &p->links) {
 		const struct engine_link *k =
 			container_of(l, struct engine_link, of_peer);
 
-		if (k->ops->preferred && k->state == LINK_UP && !k->broken)
+		if (k->state != LINK_UP || k->broken)
+			continue;
+		if (link_is_late(k, now))
+			late |= k->ops->preferred;
+		else if (k->ops->preferred)
 			return true;
+		else
+			others = true;
 	}
-	return false;
+	return late && !others;
 }
 
 /* The transport frees it; the last one out lets engine_close go on. */

@@ -117,24 +117,29 @@ static void msg_refused(struct engine_peer *p, const struct engine_link *l,
 
 /* ---- out ---------------------------------------------------------------- */
 
-static struct engine_link *control_link(struct engine_peer *p)
+/* It changes with nothing under way, so their order holds. */
+static void choose_control(struct engine_peer *p)
 {
-	bool preferred = links_preferred(p);
+	bool preferred = links_preferred(p, clock_now_ns());
 
-	/* It changes with nothing under way, so their order holds. */
-	if (!p->n_msgs_out &&
-	    (!p->control || p->control->ops->preferred != preferred)) {
-		list_for_each (l, &p->links) {
-			struct engine_link *k =
-				container_of(l, struct engine_link, of_peer);
+	if (p->control && p->control->ops->preferred == preferred)
+		return;
+	list_for_each (l, &p->links) {
+		struct engine_link *k =
+			container_of(l, struct engine_link, of_peer);
 
-			if (k->state == LINK_UP && !k->broken &&
-			    k->ops->preferred == preferred) {
-				p->control = k;
-				break;
-			}
+		if (k->state == LINK_UP && !k->broken &&
+		    k->ops->preferred == preferred) {
+			p->control = k;
+			return;
 		}
 	}
+}
+
+static struct engine_link *control_link(struct engine_peer *p)
+{
+	if (!p->n_msgs_out)
+		choose_control(p);
 	return p->control && !p->control->broken ? p->control : NULL;
 }
 

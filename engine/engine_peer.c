@@ -206,6 +206,7 @@ void engine_peer_set_user(struct engine_peer *p, void *user)
 void engine_peer_info(struct engine_peer *p, struct engine_peer_info *info)
 {
 	scoped_lock(&p->engine->lock);
+	bool preferred = links_preferred(p, clock_now_ns());
 
 	*info = (struct engine_peer_info){
 		.node = p->node,
@@ -229,7 +230,8 @@ void engine_peer_info(struct engine_peer *p, struct engine_peer_info *info)
 			container_of(l, struct engine_link, of_peer);
 		int64_t heard = atomic_load(&k->heard_ns);
 
-		if (k->state == LINK_UP && (!info->via || k->ops->preferred))
+		if (k->state == LINK_UP &&
+		    (!info->via || k->ops->preferred == preferred))
 			info->via = k->ops->name;
 
 		if (heard > info->heard_ns)

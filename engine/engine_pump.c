@@ -20,14 +20,6 @@ static bool has_room(const struct engine_link *l, bool preferred)
 		l->out_bytes + l->ops->slice_bytes <= l->ops->window_bytes);
 }
 
-static bool is_late(const struct engine_link *l, int64_t now)
-{
-	int64_t by = l->engine->silence_ns / 4;
-
-	return l->owed_ns && now - l->owed_ns > by &&
-	       now - atomic_load(&l->heard_ns) > by;
-}
-
 static uint64_t fastest_of(const struct engine_peer *p, int64_t now)
 {
 	uint64_t fastest = 0, speed;
@@ -53,7 +45,7 @@ static struct engine_link *best_link(struct engine_peer *p)
 	int node = p->engine->numa.n > 1 ? batch_next_node(p) : 0;
 	int64_t now = clock_now_ns();
 	uint64_t fastest = fastest_of(p, now);
-	bool preferred = links_preferred(p);
+	bool preferred = links_preferred(p, now);
 	struct engine_link *best = NULL;
 	struct path_choice least = {}, this;
 
@@ -64,7 +56,7 @@ static struct engine_link *best_link(struct engine_peer *p)
 		if (!has_room(k, preferred))
 			continue;
 		this = (struct path_choice){
-			.late = is_late(k, now),
+			.late = link_is_late(k, now),
 			.rank = rank_for(k, node),
 			.cost = path_cost(k->out_bytes + k->ops->slice_bytes,
 					  path_speed(&k->path, now), fastest),

@@ -195,7 +195,7 @@ struct transport_ops {
 	uint32_t window_bytes; /* given to one link at a time, at most */
 	uint32_t window_slices;
 	uint32_t links; /* to one address of a peer */
-	bool preferred; /* while a link of it is up, others only stand by */
+	bool preferred; /* while its links answer, others only stand by */
 
 	/** open - 0 and *t, or -errno, logged. */
 	int (*open)(struct transport **t, const struct transport_config *c);

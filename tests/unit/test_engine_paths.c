@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "engine/engine_internal.h"
 #include "engine/numa.h"
 #include "engine/path.h"
 #include "tests/unit/tcp_fixture.h"
@@ -436,6 +437,40 @@ START_TEST(a_path_half_as_fast_gets_half_as_much)
 }
 END_TEST
 
+/* A card's packets are lost without a word: what is sent meanwhile does not
+ * wait for the end of its links. */
+START_TEST(cards_that_owe_an_answer_for_long_are_left_to_others)
+{
+	const struct transport_ops card = {.preferred = true}, net = {};
+	const int64_t now = 10 * NS_PER_S, late = now - NS_PER_S;
+	struct engine e = {.silence_ns = 2 * NS_PER_S};
+	struct engine_link l[] = {
+		{.ops = &card, .engine = &e, .state = LINK_UP},
+		{.ops = &card, .engine = &e, .state = LINK_UP},
+		{.ops = &net, .engine = &e, .state = LINK_UP},
+	};
+	struct engine_peer p = {.engine = &e};
+
+	list_init(&p.links);
+	for (unsigned i = 0; i < 3; i++)
+		list_push_back(&p.links, &l[i].of_peer);
+	ck_assert(links_preferred(&p, now));
+
+	l[0].owed_ns = late;
+	ck_assert(links_preferred(&p, now)); /* there is another */
+	l[1].owed_ns = late;
+	ck_assert(!links_preferred(&p, now));
+	l[1].heard_ns = now;
+	ck_assert(links_preferred(&p, now));
+	l[1].broken = true;
+	ck_assert(!links_preferred(&p, now));
+	l[2].owed_ns = late;
+	ck_assert(links_preferred(&p, now)); /* nobody is better */
+	l[0].broken = true;
+	ck_assert(!links_preferred(&p, now));
+}
+END_TEST
+
 /* 8 MiB in 51 ms, of which 50 are the way there and back. */
 START_TEST(a_burst_of_answers_after_a_delay_is_no_speed)
 {
@@ -576,6 +611,7 @@ int main(void)
 		all_links_come_up_between_nodes_of_as_many_addresses_as_can_be);
 	tcase_add_test(n, each_address_of_ours_has_a_link_where_they_have_one);
 	tcase_add_test(n, a_path_half_as_fast_gets_half_as_much);
+	tcase_add_test(n, cards_that_owe_an_answer_for_long_are_left_to_others);
 	tcase_add_test(n, a_burst_of_answers_after_a_delay_is_no_speed);
 	tcase_add_test(n, a_path_is_measured_by_much_and_forgotten);
 	tcase_add_test(n, the_node_of_an_interface_is_that_of_its_card);
