@@ -197,7 +197,7 @@ guest_mounts() {
 			look
 		}
 		mount_it() {
-			'$KVFS' mount /tmp/m -o pool=${2:-128M},state=/tmp/state,meta=redis://10.9.0.1:6379,cluster-key-file=/tmp/key,listen=10.9.0.\$me,\$1
+			'$KVFS' mount /tmp/m -o pool=${2:-128M},state=/tmp/state,meta=redis://10.9.0.1:6379,cluster-key-file=/tmp/key,listen=10.9.0.\$me,deadline=20,\$1
 		}
 		redis_answers() { until_it 'redis-cli -h 10.9.0.1 ping >/dev/null 2>&1'; }
 		redis_starts() {
