@@ -309,10 +309,10 @@ static const struct option_spec options[] = {
 	 "two sizes, one thread, ten seconds"},
 	{"remote", 'r', OPTION_FLAG, AT(remote), NULL,
 	 "between two nodes, against iperf3; --ops of engine_fetch,\n"
-	 "mount_fetch, chain, get_registered; --threads: how many in\n"
-	 "flight"},
+	 "engine_batch, mount_fetch, chain, get_registered; --threads:\n"
+	 "how many in flight"},
 	{"transport", 0, OPTION_CHOICE, AT(transport), "tcp|rdma",
-	 "of --remote: what engine_fetch goes by (default: tcp);\n"
+	 "of --remote: what the engine goes by (default: tcp);\n"
 	 "by RDMA it is held to ib_write_bw"},
 	{"publish", 'p', OPTION_FLAG, AT(publish), NULL,
 	 "new blocks a second into a redis-server of its own,\n"

@@ -9,7 +9,7 @@
 #include "tools/verb.h"
 
 #define SIZE_MIN 4096
-#define SIZE_MAX_BYTES (256UL << 20)
+#define SIZE_MAX_BYTES (1UL << 30)
 
 static bool add_size(struct bench_plan *p, const char *word)
 {
@@ -38,6 +38,7 @@ static bool check_op(struct bench_plan *p, const char *word)
 {
 	if (p->remote)
 		return !strcmp(word, "engine_fetch") ||
+		       !strcmp(word, "engine_batch") ||
 		       !strcmp(word, "mount_fetch") || !strcmp(word, "chain") ||
 		       !strcmp(word, "get_registered");
 	if (p->fast && !strcmp(word, "get_registered"))

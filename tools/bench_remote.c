@@ -26,7 +26,7 @@ struct remote {
 };
 
 static const unsigned engine_in_flight[] = {1, 4, 8}, mount_readers[] = {1, 4},
-		      gets[] = {16};
+		      gets[] = {16}, batches[] = {1};
 
 /* -- groups ------------------------------------------------------------- */
 
@@ -64,6 +64,9 @@ static unsigned cases_make(const struct remote *r, size_t bytes,
 	if (bench_plan_names(r->plan, "engine_fetch"))
 		n += cases_add(r, "engine_fetch", bytes, engine_in_flight, 3,
 			       cases);
+	if (r->plan->ops && bench_plan_names(r->plan, "engine_batch"))
+		n += cases_add(r, "engine_batch", bytes, batches, 1,
+			       cases ? cases + n : NULL);
 	if (r->ends.mounts && bench_plan_names(r->plan, "mount_fetch"))
 		n += cases_add(r, "mount_fetch", bytes, mount_readers, 2,
 			       cases ? cases + n : NULL);
@@ -84,7 +87,7 @@ static int slice_run(struct remote *r, struct remote_case *k,
 		return remote_iperf_slice(&r->iperf, k, s);
 	if (!strcmp(k->op, "ib_write_bw"))
 		return remote_verbs_slice(&r->ends, k, s);
-	if (!strcmp(k->op, "engine_fetch"))
+	if (!strncmp(k->op, "engine", 6))
 		return remote_engines_slice(r->engines, k, r->slice_ns, s);
 	return remote_mounts_slice(&r->ends, k, s, &r->missed);
 }
@@ -169,6 +172,22 @@ static void groups_run(struct remote *r)
 	r->failed |= err != 0;
 }
 
+static bool wants_engines(const struct bench_plan *plan)
+{
+	return bench_plan_names(plan, "engine_fetch") ||
+	       bench_plan_names(plan, "engine_batch");
+}
+
+static size_t largest(const struct bench_plan *plan)
+{
+	size_t bytes = 0;
+
+	for (unsigned i = 0; i < plan->n_sizes; i++)
+		if (plan->sizes[i] > bytes)
+			bytes = plan->sizes[i];
+	return bytes;
+}
+
 int bench_remote(const struct bench_plan *plan, char **dirs)
 {
 	bool rdma = plan->transport == BENCH_RDMA;
@@ -191,8 +210,8 @@ int bench_remote(const struct bench_plan *plan, char **dirs)
 				 "bench --remote DIR-A DIR-B",
 				 plan->ops);
 	}
-	if (bench_plan_names(plan, "engine_fetch") &&
-	    remote_engines_open(&r.engines, &r.ends, rdma)) {
+	if (wants_engines(plan) &&
+	    remote_engines_open(&r.engines, &r.ends, rdma, largest(plan))) {
 		remote_ends_close(&r.ends);
 		return EXIT_TROUBLE;
 	}

@@ -8,7 +8,8 @@
  *
  *      bench_remote.c         what to measure, in which order
  *      bench_remote_ends.c    the two nodes, and where bytes go between them
- *      bench_remote_engine.c  engine_fetch: two engines in two processes
+ *      bench_remote_engine.c  engine_fetch, engine_batch: two engines in two
+ *                             processes
  *      bench_remote_mount.c   mount_fetch, chain: store through A, read
  *                             through B
  *      bench_remote_get.c     get_registered: into a buffer of libkvfs
@@ -98,17 +99,18 @@ struct remote_group {
 	unsigned n_cases;
 };
 
-/* -- engine_fetch ------------------------------------------------------- */
+/* -- engine_fetch, engine_batch ----------------------------------------- */
 
 struct remote_engines;
 
-/** remote_engines_open - two connected engines; 0, or -errno, one line logged
- */
+/** remote_engines_open - two connected engines, for blocks of up to so many
+ *  bytes; 0, or -errno, one line logged */
 int remote_engines_open(struct remote_engines **p, const struct remote_ends *e,
-			bool rdma);
+			bool rdma, size_t bytes_max);
 void remote_engines_close(struct remote_engines *p);
 
-/** remote_engines_slice - keep k->n fetches in flight for about slice_ns. */
+/** remote_engines_slice - keep k->n fetches in flight for about slice_ns: of a
+ *  block, or of a batch of ENGINE_BATCH_MAX, as far as there is memory. */
 int remote_engines_slice(struct remote_engines *p, struct remote_case *k,
 			 int64_t slice_ns, struct remote_slice *s);
 

@@ -24,18 +24,20 @@
 /*
  * Two engines in two processes: the owner, a child where A is, and the reader,
  * us. Memory is as the pool's: a file of huge pages on a tmpfs. A fetch is what
- * kvfs does for one, without names: open a grant, call, WRITE, answer. Blocks
- * are taken round MEMORY_BYTES, so that they come from memory and not from a
- * cache. The next fetch of a slot begins where the one before it ended.
+ * kvfs does for one, without names: open a grant, call, WRITE, answer; of a
+ * batch, of many WRITEs at once. Blocks are taken round the memory, so that
+ * they come from there and not from a cache. The next fetch of a slot begins
+ * where the one before it ended.
  */
-#define MEMORY_BYTES (256ul << 20)
+#define MEMORY_LEAST_BYTES (256ul << 20)
 #define FETCH ENGINE_TYPE_MIN
-#define DEADLINE_NS (10 * NS_PER_S)
-#define PATIENCE_MS 10000 /* an emulated card on a busy machine */
+#define DEADLINE_NS (90 * NS_PER_S) /* for 1 GiB by an emulated card */
+#define PATIENCE_MS 10000	    /* an emulated card on a busy machine */
 
 struct fetch {
 	struct engine_segment segment;
-	uint64_t offset, bytes;
+	uint64_t offset, bytes; /* of all pieces */
+	uint32_t n_pieces;
 };
 
 /* -- memory ------------------------------------------------------------- */
@@ -55,7 +57,7 @@ static int huge_file(void)
 }
 
 /* Its words: the place of each. Maps it at *words; the file, or -errno. */
-static int memory_open(uint64_t **words)
+static int memory_open(uint64_t **words, size_t bytes)
 {
 	int fd = huge_file();
 
@@ -64,11 +66,10 @@ static int memory_open(uint64_t **words)
 		log_warn("bench: engine_fetch without huge pages: run it as "
 			 "root");
 	}
-	if (fd < 0 || ftruncate(fd, MEMORY_BYTES) ||
-	    fallocate(fd, 0, 0, MEMORY_BYTES))
+	if (fd < 0 || ftruncate(fd, (off_t)bytes) ||
+	    fallocate(fd, 0, 0, (off_t)bytes))
 		goto failed;
-	*words = mmap(NULL, MEMORY_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED,
-		      fd, 0);
+	*words = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (*words != MAP_FAILED)
 		return fd;
 failed:
@@ -77,11 +78,10 @@ failed:
 	return errno ? -errno : -ENOMEM;
 }
 
-static int memory_add(struct engine *e, int fd, uint64_t *region)
+static int memory_add(struct engine *e, int fd, size_t bytes, uint64_t *region)
 {
-	struct engine_mem mem = {.kind = ENGINE_MEM_FILE,
-				 .fd = fd,
-				 .length_bytes = MEMORY_BYTES};
+	struct engine_mem mem = {
+		.kind = ENGINE_MEM_FILE, .fd = fd, .length_bytes = bytes};
 
 	return engine_region_add(e, &mem, region);
 }
@@ -131,7 +131,7 @@ struct owner {
 
 struct serve {
 	struct engine_batch batch;
-	struct engine_xfer xfer;
+	struct engine_xfer xfers[];
 };
 
 static void served(struct engine_batch *b, int status)
@@ -140,28 +140,48 @@ static void served(struct engine_batch *b, int status)
 	free(b->ctx);
 }
 
+static struct serve *serve_new(const struct owner *o,
+			       const struct engine_message *m)
+{
+	struct fetch want = {.n_pieces = 0};
+	struct serve *s;
+	uint64_t each;
+
+	if (m->type == FETCH && m->payload_bytes == sizeof(want))
+		memcpy(&want, m->payload, sizeof(want));
+	if (!want.n_pieces || want.n_pieces > ENGINE_BATCH_MAX)
+		return NULL;
+	s = calloc(1, sizeof(*s) + want.n_pieces * sizeof(s->xfers[0]));
+	each = want.bytes / want.n_pieces;
+	for (uint32_t i = 0; s && i < want.n_pieces; i++)
+		s->xfers[i] =
+			(struct engine_xfer){.op = ENGINE_WRITE,
+					     .region = o->region,
+					     .offset = want.offset + i * each,
+					     .segment = want.segment,
+					     .to_offset = i * each,
+					     .length_bytes = each};
+	if (s)
+		s->batch.n_xfers = want.n_pieces;
+	return s;
+}
+
 static void on_fetch(void *ctx, struct engine_peer *peer,
 		     const struct engine_message *m)
 {
 	struct owner *o = ctx;
-	struct serve *s = calloc(1, sizeof(*s));
-	struct fetch want;
+	struct serve *s = serve_new(o, m);
 	int err;
 
-	if (!s || m->type != FETCH || m->payload_bytes != sizeof(want)) {
-		free(s);
+	if (!s) {
 		engine_reply(peer, m->request_id, -EINVAL, NULL, 0);
 		return;
 	}
-	memcpy(&want, m->payload, sizeof(want));
-	s->xfer = (struct engine_xfer){.op = ENGINE_WRITE,
-				       .region = o->region,
-				       .offset = want.offset,
-				       .segment = want.segment,
-				       .length_bytes = want.bytes};
-	s->batch = (struct engine_batch){.xfers = &s->xfer,
-					 .n_xfers = 1,
+	s->batch = (struct engine_batch){.xfers = s->xfers,
+					 .n_xfers = s->batch.n_xfers,
 					 .answers = m->request_id,
+					 .deadline_ns =
+						 clock_now_ns() + DEADLINE_NS,
 					 .done = served,
 					 .ctx = s};
 	err = engine_submit(o->engine, peer, &s->batch);
@@ -172,7 +192,8 @@ static void on_fetch(void *ctx, struct engine_peer *peer,
 }
 
 static int owner_run(const struct remote_end *where, const char *scheme,
-		     const struct engine_keys *keys, int out, int in)
+		     const struct engine_keys *keys, size_t bytes, int out,
+		     int in)
 {
 	static const struct engine_callbacks callbacks = {on_fetch, no_peer_up,
 							  no_peer_down};
@@ -183,15 +204,15 @@ static int owner_run(const struct remote_end *where, const char *scheme,
 
 	if (err)
 		return err;
-	fd = memory_open(&words);
+	fd = memory_open(&words, bytes);
 	if (fd < 0)
 		return fd;
-	for (uint64_t i = 0; i < MEMORY_BYTES / sizeof(*words); i++)
+	for (uint64_t i = 0; i < bytes / sizeof(*words); i++)
 		words[i] = i + 1;
 	err = node_open(&o.engine, scheme, where->address, keys, 1, &callbacks,
 			&o);
 	if (!err)
-		err = memory_add(o.engine, fd, &o.region);
+		err = memory_add(o.engine, fd, bytes, &o.region);
 	if (err)
 		return err;
 	snprintf(text, sizeof(text), "%s", engine_address(o.engine, 0));
@@ -221,6 +242,7 @@ struct remote_engines {
 	struct engine *engine;
 	struct engine_peer *peer;
 	uint64_t region, *words;
+	size_t memory_bytes;
 	int fd;
 	pid_t owner;
 	const char *scheme;
@@ -228,7 +250,8 @@ struct remote_engines {
 	struct slot slots[REMOTE_IN_FLIGHT_MAX];
 	atomic_uint_fast64_t next; /* block */
 	/* the slice */
-	size_t bytes;
+	size_t bytes; /* of each fetch */
+	uint32_t n_pieces;
 	int64_t end_ns;
 	pthread_mutex_t lock;
 	pthread_cond_t idle;
@@ -293,7 +316,8 @@ static void fetch_start(struct slot *s)
 
 	s->start_ns = clock_now_ns();
 	s->want.bytes = p->bytes;
-	s->want.offset = block % (MEMORY_BYTES / p->bytes) * p->bytes;
+	s->want.n_pieces = p->n_pieces;
+	s->want.offset = block % (p->memory_bytes / p->bytes) * p->bytes;
 	atomic_store(&s->status, 0);
 	atomic_store(&s->left, 2);
 	err = engine_grant_open(p->peer, p->region, s->want.offset, p->bytes,
@@ -315,10 +339,11 @@ static void fetch_start(struct slot *s)
 }
 
 /* Fetches until end_ns, n at a time, and waits for the last. */
-static int fetch_for(struct remote_engines *p, size_t bytes, unsigned n,
-		     int64_t ns)
+static int fetch_for(struct remote_engines *p, size_t piece_bytes,
+		     uint32_t n_pieces, unsigned n, int64_t ns)
 {
-	p->bytes = bytes;
+	p->bytes = piece_bytes * n_pieces;
+	p->n_pieces = n_pieces;
 	p->err = 0;
 	p->end_ns = clock_now_ns() + ns;
 	p->n_busy = n;
@@ -335,7 +360,7 @@ static int blocks_check(const struct remote_engines *p, uint64_t from,
 			uint64_t to)
 {
 	uint64_t per = p->bytes / sizeof(*p->words),
-		 n = MEMORY_BYTES / p->bytes;
+		 n = p->memory_bytes / p->bytes;
 
 	for (uint64_t i = from; i < to && i < from + n; i++) {
 		uint64_t first = i % n * per, last = first + per - 1;
@@ -351,13 +376,23 @@ static int blocks_check(const struct remote_engines *p, uint64_t from,
 	return 0;
 }
 
+static uint32_t pieces_of(const struct remote_engines *p,
+			  const struct remote_case *k)
+{
+	uint64_t most = p->memory_bytes / k->bytes;
+
+	if (strcmp(k->op, "engine_batch"))
+		return 1;
+	return most < ENGINE_BATCH_MAX ? (uint32_t)most : ENGINE_BATCH_MAX;
+}
+
 int remote_engines_slice(struct remote_engines *p, struct remote_case *k,
 			 int64_t slice_ns, struct remote_slice *s)
 {
 	uint64_t cpu = remote_cpu_ns(p->owner) + remote_cpu_ns(getpid());
 	uint64_t from = atomic_load(&p->next), n = 0;
 	int64_t start = clock_now_ns();
-	int err = fetch_for(p, k->bytes, k->n, slice_ns);
+	int err = fetch_for(p, k->bytes, pieces_of(p, k), k->n, slice_ns);
 
 	s->ns = clock_now_ns() - start;
 	cpu = remote_cpu_ns(p->owner) + remote_cpu_ns(getpid()) - cpu;
@@ -366,7 +401,7 @@ int remote_engines_slice(struct remote_engines *p, struct remote_case *k,
 		p->slots[i].n = 0;
 		samples_append(&k->samples, &p->slots[i].samples);
 	}
-	s->bytes = n * k->bytes;
+	s->bytes = n * p->bytes;
 	s->cpu_s = (double)cpu / 1e9;
 	return err ? err : blocks_check(p, from, atomic_load(&p->next));
 }
@@ -387,8 +422,10 @@ static int owner_start(struct remote_engines *p, const struct remote_ends *e,
 		setpgid(0, 0); /* Ctrl-C is for the bench */
 		close(to[1]);
 		close(from[0]);
-		_exit(owner_run(&e->a, p->scheme, keys, from[1], to[0]) ? 1
-									: 0);
+		_exit(owner_run(&e->a, p->scheme, keys, p->memory_bytes,
+				from[1], to[0])
+			      ? 1
+			      : 0);
 	}
 	close(from[1]);
 	close(to[0]);
@@ -407,21 +444,22 @@ static int reader_start(struct remote_engines *p, const struct remote_ends *e,
 	static struct owner nothing; /* a region that is none: -EINVAL */
 	int err;
 
-	p->fd = memory_open(&p->words);
+	p->fd = memory_open(&p->words, p->memory_bytes);
 	if (p->fd < 0)
 		return p->fd;
-	memset(p->words, 0, MEMORY_BYTES); /* the first touch clears pages */
+	memset(p->words, 0, p->memory_bytes); /* the first touch clears pages */
 	err = node_open(&p->engine, p->scheme, e->b.address, keys, 2,
 			&callbacks, &nothing);
 	if (!err)
-		err = memory_add(p->engine, p->fd, &p->region);
+		err = memory_add(p->engine, p->fd, p->memory_bytes, &p->region);
 	if (!err)
 		err = engine_peer_get(p->engine, &owner, &address, 1, &p->peer);
 	return err;
 }
 
 int remote_engines_open(struct remote_engines **out,
-			const struct remote_ends *e, bool rdma)
+			const struct remote_ends *e, bool rdma,
+			size_t bytes_max)
 {
 	struct remote_engines *p = calloc(1, sizeof(*p));
 	struct engine_keys keys = {.n = 1, .key[0].id = 1};
@@ -431,6 +469,8 @@ int remote_engines_open(struct remote_engines **out,
 	if (!p)
 		return -ENOMEM;
 	p->scheme = rdma ? "rdma" : "tcp";
+	p->memory_bytes =
+		bytes_max > MEMORY_LEAST_BYTES ? bytes_max : MEMORY_LEAST_BYTES;
 	p->fd = p->to_owner = -1;
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->idle, NULL);
@@ -443,7 +483,7 @@ int remote_engines_open(struct remote_engines **out,
 	if (!err)
 		err = reader_start(p, e, &keys, address);
 	if (!err) /* connected, and warm */
-		err = fetch_for(p, 4 << 20, 4, NS_PER_S / 4);
+		err = fetch_for(p, 4 << 20, 1, 4, NS_PER_S / 4);
 	if (err) {
 		log_error("bench: engine_fetch: no pair of engines: %s",
 			  strerror(-err));
@@ -467,7 +507,7 @@ void remote_engines_close(struct remote_engines *p)
 	if (p->owner > 0)
 		waitpid(p->owner, NULL, 0);
 	if (p->fd >= 0) {
-		munmap(p->words, MEMORY_BYTES);
+		munmap(p->words, p->memory_bytes);
 		close(p->fd);
 	}
 	pthread_cond_destroy(&p->idle);

@@ -115,10 +115,14 @@ static struct promise {
 	 16, X_RIVAL, 0.85, -1},
 	{"fetch of 4 MiB by RDMA, of ib_write_bw", "engine_fetch", 4 << 20, 1,
 	 16, X_RIVAL, 0.85, -1},
+	{"batch of 4,096 times 4 KiB by RDMA, of ib_write_bw", "engine_batch",
+	 4 << 10, 1, 16, X_RIVAL, 0.85, -1},
+	{"fetch of 1 GiB by RDMA, of ib_write_bw", "engine_fetch", 1 << 30, 1,
+	 16, X_RIVAL, 0.85, -1},
 };
 
 #define PROMISES (sizeof(promises) / sizeof(promises[0]))
-#define PROMISES_RDMA 2
+#define PROMISES_RDMA 4
 
 static double figure_of(const struct promise *p, const struct figures *f)
 {

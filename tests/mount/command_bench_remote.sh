@@ -67,6 +67,13 @@ two_nodes_are_measured_by_both_operations() {
 	done
 }
 
+a_batch_of_the_engine_is_measured_by_name() {
+	_bench_alone --remote "${QUICK[@]}" --ops engine_batch --json >"$T/out"
+	_fields_are_there "$T/out"
+	_has "$T/out" engine_batch 1
+	! grep -q _fetch "$T/out" || fail '--ops was not heeded'
+}
+
 a_chain_is_read_in_order_and_reversed_and_nothing_is_left() {
 	local op
 	_bench_alone --remote "$(mnt 1)" "$(mnt 2)" "${QUICK[@]}" \
