@@ -182,6 +182,10 @@ void rdma_post_write(struct rdma_link *l, uint32_t slot)
 
 	if (fault_hit("rdma.beyond"))
 		wr.wr.rdma.remote_addr++;
+	if (fault_hit("rdma.key"))
+		wr.wr.rdma.rkey ^= 1;
+	if (fault_hit("rdma.read"))
+		wr.opcode = IBV_WR_RDMA_READ;
 	post(l, &wr, &sge);
 }
 

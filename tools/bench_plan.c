@@ -9,14 +9,16 @@
 #include "tools/verb.h"
 
 #define SIZE_MIN 4096
-#define SIZE_MAX_BYTES (1UL << 30)
+#define SIZE_MAX_BYTES (256UL << 20)
+#define REMOTE_SIZE_MAX_BYTES (1UL << 30)
 
 static bool add_size(struct bench_plan *p, const char *word)
 {
-	uint64_t bytes;
+	uint64_t bytes,
+		most = p->remote ? REMOTE_SIZE_MAX_BYTES : SIZE_MAX_BYTES;
 
 	if (p->n_sizes == BENCH_LIST_MAX || size_parse(word, &bytes) ||
-	    bytes < SIZE_MIN || bytes > SIZE_MAX_BYTES)
+	    bytes < SIZE_MIN || bytes > most)
 		return false;
 	p->sizes[p->n_sizes++] = bytes;
 	return true;

@@ -21,7 +21,7 @@
 
 #define MIB (1u << 20)
 #define PAIRS_MAX 32
-#define SILENCE_MS 400
+#define SILENCE_MS 1000 /* a busy machine is silent for less */
 
 /* ---- relays -------------------------------------------------------------- */
 

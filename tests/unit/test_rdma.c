@@ -289,6 +289,8 @@ static void write_is_refused(const char *fault)
 	fx_batch_wait(&b);
 	ck_assert_mem_eq(to.bytes, want, SIZE);
 	free(want);
+	fx_wait(&fx.node[0].n_down, 1);
+	ck_assert_int_eq(fx.node[0].why, -EREMOTEIO);
 	end();
 }
 
@@ -296,6 +298,18 @@ static void write_is_refused(const char *fault)
 START_TEST(a_write_outside_of_its_landing_is_refused)
 {
 	write_is_refused("rdma.beyond:1+");
+}
+END_TEST
+
+START_TEST(a_write_with_another_key_is_refused)
+{
+	write_is_refused(_i ? "rdma.key:1+,rdma.windows:1+" : "rdma.key:1+");
+}
+END_TEST
+
+START_TEST(a_landing_may_not_be_read)
+{
+	write_is_refused(_i ? "rdma.read:1+,rdma.windows:1+" : "rdma.read:1+");
 }
 END_TEST
 
@@ -766,6 +780,8 @@ int main(void)
 	tcase_add_loop_test(all, a_verbs_call_that_fails_loses_nothing, 0,
 			    N_FAULTS);
 	tcase_add_test(all, a_write_outside_of_its_landing_is_refused);
+	tcase_add_loop_test(all, a_write_with_another_key_is_refused, 0, 2);
+	tcase_add_loop_test(all, a_landing_may_not_be_read, 0, 2);
 	tcase_add_test(all, a_write_that_comes_too_late_is_refused);
 	tcase_add_test(all, too_late_with_windows_too);
 	tcase_add_test(all,
