@@ -171,6 +171,7 @@ struct rdma_in {
 	struct engine_segment segment; /* t->lock */
 	bool diverted;		       /* t->lock */
 	bool written;
+	bool withdrawn; /* its key went with nothing heard of the WRITE */
 	int64_t divert_ns;
 	struct ibv_mw *window;
 	struct ibv_mr *mr; /* instead of a window */

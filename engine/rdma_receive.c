@@ -48,6 +48,7 @@ static void no_divert(struct rdma_link *l, struct rdma_in *in)
 static void over(struct rdma_link *l, struct rdma_in *in)
 {
 	in->state = RDMA_IN_OVER;
+	in->withdrawn = !in->written;
 	segment_set(l, in, (struct engine_segment){});
 	no_divert(l, in);
 	engine_landing_end(&in->landing, in->written ? 0 : -ECANCELED);
@@ -145,7 +146,7 @@ static int on_offer(struct rdma_link *l, const struct rdma_record *r)
 	if (in->state != RDMA_IN_FREE || r->bytes > RDMA_SLICE_BYTES)
 		return -EPROTO;
 	l->used = true;
-	in->written = false;
+	in->written = in->withdrawn = false;
 	segment_set(l, in, segment);
 	rc = engine_landing_begin(&l->post.base, segment, r->c, r->bytes,
 				  &in->landing);
@@ -168,6 +169,7 @@ static int on_data(struct rdma_link *l, const struct rdma_record *r,
 	if (in->state != RDMA_IN_FREE)
 		return -EPROTO;
 	l->used = true;
+	in->withdrawn = false;
 	engine_data_came(&l->post.base, r->length);
 	rc = engine_landing_begin(&l->post.base, segment, r->c, r->length,
 				  &in->landing);
@@ -184,6 +186,13 @@ int rdma_receive_written(struct rdma_link *l, uint32_t slot, uint32_t n)
 {
 	struct rdma_in *in = &l->ins[slot % RDMA_WINDOW_SLICES];
 
+	if (in->state == RDMA_IN_OPEN && fault_hit("rdma.hasty"))
+		key_withdraw(l, in);
+	/* It was there before its key went, and is looked at only now. */
+	if (slot < RDMA_WINDOW_SLICES && in->withdrawn) {
+		in->withdrawn = false;
+		return 0;
+	}
 	if (slot >= RDMA_WINDOW_SLICES || in->written ||
 	    (in->state != RDMA_IN_OPEN && in->state != RDMA_IN_CLOSING) ||
 	    n != in->landing.place.length_bytes)

@@ -354,6 +354,31 @@ START_TEST(too_late_with_windows_too)
 }
 END_TEST
 
+/* A key goes while the word of its WRITE waits to be looked at: that breaks no
+ * rules, and the link stays. */
+START_TEST(a_write_that_came_before_its_key_went_ends_no_link)
+{
+	const struct fx_piece p = {0, MIB, 65536};
+	struct fx_batch b = {.status = 1};
+	struct engine_xfer x;
+	struct fx_grant g;
+
+	begin(_i ? "rdma.hasty:1,rdma.windows:1+" : "rdma.hasty:1", 1);
+	fx_grant_open(&g, writer, &to, 0, SIZE);
+
+	ck_assert_int_eq(fx_submit(fx_writer(&fx), reader, &b, &x, &p, 1,
+				   from.region, g.segment, 0),
+			 0);
+	/* By a window the word of it comes first. */
+	ck_assert_int_eq(fx_batch_wait(&b), _i ? 0 : -ESTALE);
+	fx_grant_end(&g);
+
+	ck_assert_int_eq(move_once(), 0);
+	ck_assert_uint_eq(links_lost(0) + links_lost(1), 0);
+	end();
+}
+END_TEST
+
 /* ---- the machine ----------------------------------------------------------
  */
 
@@ -784,6 +809,8 @@ int main(void)
 	tcase_add_loop_test(all, a_landing_may_not_be_read, 0, 2);
 	tcase_add_test(all, a_write_that_comes_too_late_is_refused);
 	tcase_add_test(all, too_late_with_windows_too);
+	tcase_add_loop_test(
+		all, a_write_that_came_before_its_key_went_ends_no_link, 0, 2);
 	tcase_add_test(all,
 		       a_port_that_goes_down_ends_its_links_and_comes_back);
 	tcase_add_test(all, a_device_that_is_lost_is_opened_again);
