@@ -290,6 +290,7 @@ struct engine_peer_info {
 	uint32_t n_draining;   /* grants closed, but it may still write there */
 	uint64_t queued_bytes; /* of batches not yet written */
 	uint64_t rate_bytes_s; /* measured towards it; 0: not yet */
+	uint64_t came_bytes_s; /* from it, while something was expected */
 	uint32_t rtt_us;       /* of the last answered ping or call; 0: none */
 	int64_t heard_ns;      /* clock_now_ns of the last sign of life */
 	struct engine_traffic traffic;

@@ -59,11 +59,14 @@ static void run_grant(struct engine *e, struct notice *n)
 
 static void close_grant(struct engine_grant *g, int status)
 {
-	struct engine *e = g->peer->engine;
+	struct engine_peer *p = g->peer;
+	struct engine *e = p->engine;
 
 	if (g->closed)
 		return;
 	g->closed = true;
+	if (!--p->n_expected)
+		path_delivered(&p->coming, 0, true, clock_now_ns());
 	g->status = status;
 	list_remove(&g->of_bucket);
 	e->stats.grants_open--;
@@ -71,7 +74,7 @@ static void close_grant(struct engine_grant *g, int status)
 	if (list_empty(&g->landings))
 		notice_post(e, &g->notice);
 	else
-		g->peer->divert = true;
+		p->divert = true;
 }
 
 static int draw_segment(struct engine *e, struct engine_segment *s)
@@ -110,6 +113,8 @@ static int grant_add(struct engine_grant *g)
 	if (err)
 		return err;
 	peer_hold(p);
+	p->n_expected++;
+	path_sent(&p->coming, clock_now_ns());
 	list_push_back(&p->grants, &g->of_peer);
 	list_push_back(bucket_of(e, g->segment), &g->of_bucket);
 	e->stats.grants_open++;
@@ -311,6 +316,8 @@ static void landed(struct engine_grant *g, const struct engine_landing *l)
 	p->used_ns = clock_now_ns();
 	if (g->closed)
 		return;
+	path_delivered(&p->coming, l->place.length_bytes, false,
+		       clock_now_ns());
 	if (err) {
 		close_grant(g, err);
 		return;

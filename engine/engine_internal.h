@@ -145,12 +145,14 @@ struct engine_peer {
 	bool pumping, pump_again;
 
 	struct list grants;
+	uint32_t n_expected; /* of them, not closed */
 	bool divert; /* some closed ones have landings not told yet */
 
 	/* figures */
 	struct engine_traffic traffic;
 	_Atomic uint64_t came_bytes; /* with those of slices not whole */
 	struct path path;	     /* all links together */
+	struct path coming;	     /* the same of what comes, by its grants */
 	uint32_t rtt_us;
 };
 

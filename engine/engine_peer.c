@@ -215,6 +215,7 @@ void engine_peer_info(struct engine_peer *p, struct engine_peer_info *info)
 		.n_calls = p->n_calls,
 		.queued_bytes = p->queued_bytes,
 		.rate_bytes_s = p->path.bytes_s,
+		.came_bytes_s = p->coming.bytes_s,
 		.rtt_us = p->rtt_us,
 		.traffic = p->traffic,
 		.came_bytes = atomic_load(&p->came_bytes),

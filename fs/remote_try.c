@@ -192,7 +192,7 @@ static struct attempt *try_new(struct remote *r, struct engine_peer *peer,
 	t->size_bytes = m->length_bytes ? m->length_bytes : m->size_bytes;
 	t->deadline = deadline;
 	t->part = m->length_bytes;
-	t->patience = remote_patience(t->size_bytes, info.rate_bytes_s,
+	t->patience = remote_patience(t->size_bytes, info.came_bytes_s,
 				      m->flags & REMOTE_WAIT, deadline - now);
 	t->until = now + t->patience;
 	t->path = m->path;

@@ -133,6 +133,29 @@ START_TEST(a_grant_is_done_when_the_bytes_that_it_expects_are_there)
 }
 END_TEST
 
+START_TEST(how_fast_a_peer_sends_is_measured)
+{
+	const struct fx_piece p = {0, 0, SIZE};
+	struct engine_peer_info info;
+	struct fx_grant g;
+	uint64_t rate;
+
+	begin(_i);
+	ck_assert_int_eq(fx_move(&fx, &from, &to, &p, 1), 0);
+	engine_peer_info(writer, &info);
+	rate = info.came_bytes_s;
+	ck_assert_uint_gt(rate, 0);
+	ck_assert_uint_eq(info.rate_bytes_s, 0); /* nothing went there */
+
+	/* Of what never comes it learns nothing. */
+	fx_grant_open(&g, writer, &to, 0, SIZE);
+	ck_assert_int_eq(fx_grant_end(&g), -ECANCELED);
+	engine_peer_info(writer, &info);
+	ck_assert_uint_eq(info.came_bytes_s, rate);
+	end();
+}
+END_TEST
+
 START_TEST(both_directions_at_once)
 {
 	enum { N = 16 };
@@ -405,6 +428,7 @@ int main(void)
 	EVERY(a_segment_that_was_not_granted_is_refused_and_nothing_moves);
 	EVERY(no_two_segments_are_alike);
 	EVERY(a_grant_is_done_when_the_bytes_that_it_expects_are_there);
+	EVERY(how_fast_a_peer_sends_is_measured);
 	EVERY(both_directions_at_once);
 	EVERY(messages_come_once_and_in_order);
 	EVERY(a_call_is_answered_or_times_out);
