@@ -196,6 +196,12 @@ guest_mounts() {
 			echo "in vain: \$1"
 			look
 		}
+		second_card() { # on eth1
+			ip address add 10.9.1.\$me/24 dev eth1
+			ip link set eth1 up
+			rdma link add rxe1 type rxe netdev eth1
+		}
+		cable() { echo "set_link m \$1" >/dev/ttyS1; } # on|off: eth1's
 		mount_it() {
 			'$KVFS' mount /tmp/m -o pool=${2:-128M},state=/tmp/state,meta=redis://10.9.0.1:6379,cluster-key-file=/tmp/key,listen=10.9.0.\$me,deadline=20,\$1
 		}
@@ -236,13 +242,15 @@ guest_mounts() {
 guest_blocks() {
 	cat <<-EOF
 		blocks='$HELPERS/blocks -s 400000' small='$HELPERS/blocks -s 100 -f 1000'
+		large='$HELPERS/blocks -s 2000000'
 	EOF
 	cat <<-'EOF'
 		tell() { redis-cli -h 10.9.0.1 set told:$1 1 >/dev/null; }
 		told() { until_it "[ \"\$(redis-cli -h 10.9.0.1 get told:$1)\" = 1 ]"; }
 		figure() { awk "\$1 == \"$1\" { print \$2 }" /tmp/m/.kvfs/stats; }
-		card() { # FIGURE of all cards
-			jq "[.devices[] | select(.device != \"\") | .$1] | add // 0" </tmp/m/.kvfs/nodes
+		card() { # FIGURE [CARD]: of this one, or of all
+			jq "[.devices[] | select(.device | startswith(\"${2-rxe}\")) |
+				.$1] | add // 0" </tmp/m/.kvfs/nodes
 		}
 		# To the first error, if there is one: a wrong byte is none. The
 		# numbers of what was read are in /tmp/got-FIRST.
@@ -257,18 +265,29 @@ guest_blocks() {
 	EOF
 }
 
-# two_machines A B - the guest.sh of two folders, joined by a network; both must
-# succeed. A's link must stay up: where it is down, the emulator of B, whose end of
-# the socket blocks (QEMU 7.2), stands still.
+# joined DIR NUMBER on|off - a machine with two interfaces, each joined to that of
+# another machine: one is the server of the sockets. What it writes to ttyS1 are
+# commands to its emulator.
+joined() {
+	local net="addr.type=unix,server=$3,addr.path=$TMPDIR/net"
+	mkfifo "$1/monitor.in" "$1/monitor.out"
+	machine "$1" "$2" -netdev "stream,id=n,$net" -netdev "stream,id=m,$net-1" \
+		-device "virtio-net-pci,netdev=m,mac=52:54:00:00:01:0$2,romfile=" \
+		-chardev "pipe,id=c,path=$1/monitor" -mon c -serial "file:$1/monitor.in"
+}
+
+# two_machines A B - the guest.sh of two folders, joined by two networks; both must
+# succeed. A's links must stay up: where one is down, the emulator of B, whose end
+# of the socket blocks (QEMU 7.2), stands still.
 two_machines() {
-	local a=$1 b=$2 pid_a pid_b net="stream,id=n,addr.type=unix,addr.path=$TMPDIR/net"
-	machine "$b" 2 -netdev "$net,server=on"
+	local a=$1 b=$2 pid_a pid_b
+	joined "$b" 2 on
 	pid_b=$!
-	until [ -S "$TMPDIR/net" ]; do
+	until [ -S "$TMPDIR/net-1" ]; do
 		kill -0 $pid_b || fail 'the second machine did not start'
 		sleep 0.1
 	done
-	machine "$a" 1 -netdev "$net,server=off"
+	joined "$a" 1 off
 	pid_a=$!
 	machine_ends "$b" $pid_b
 	machine_ends "$a" $pid_a
