@@ -16,6 +16,8 @@ done
 	cat <<-EOF
 		'$KVFS' bench --remote --transport=rdma --quick --sizes 1M,4M \
 			--threads 2,4 --seconds 12
+		'$KVFS' bench --remote --transport=rdma --quick --sizes 4K \
+			--ops engine_batch --seconds 12
 		'$KVFS' bench --remote --transport=rdma --quick --sizes 1M \
 			--threads 4 --seconds 1 --json >/tmp/json
 		jq -es 'any(.[]; .op == "ib_write_bw" and .mib_s > 0) and
