@@ -146,7 +146,7 @@ struct engine_peer {
 
 	struct list grants;
 	uint32_t n_expected; /* of them, not closed */
-	bool divert; /* some closed ones have landings not told yet */
+	bool divert;	     /* some closed ones have landings not told yet */
 
 	/* figures */
 	struct engine_traffic traffic;

@@ -51,7 +51,7 @@ static struct remote_fetch *begin(struct kv *kv, struct kv_file *f,
 }
 
 /* Begun for whatever reason, it is now a reader's. Lock held. */
-static void is_awaited(struct remote_fetch *x, int64_t deadline)
+static void set_awaited(struct remote_fetch *x, int64_t deadline)
 {
 	x->chain = true;
 	x->priority = ENGINE_FOREGROUND;
@@ -74,7 +74,7 @@ static int join(struct call *c, struct kv_file *f, struct remote_fetch **first)
 		x = *first = begin(c->fs->kv, f, c->deadline);
 	if (!x)
 		return -ENOMEM;
-	is_awaited(x, c->deadline);
+	set_awaited(x, c->deadline);
 	remote_ahead_asked(c->fs->kv, f->ns, x->path, x->path_len, c->pid);
 	list_push_back(&x->waiters, &c->job.link);
 	return 0;
@@ -136,7 +136,7 @@ int remote_fetch_watch(struct kv *kv, struct kv_file *f, int64_t deadline,
 	if (!x)
 		x = first = begin(kv, f, deadline);
 	if (x) {
-		is_awaited(x, deadline);
+		set_awaited(x, deadline);
 		list_push_back(&x->watchers, &w->link);
 	}
 	pthread_mutex_unlock(&kv->lock);
