@@ -46,7 +46,8 @@ static inline void path_delivered(struct path *p, uint64_t bytes, bool idle,
 	uint64_t counted, rate;
 
 	p->delivered += bytes;
-	if (took < PATH_WINDOW_NS && !idle)
+	/* A slow path takes longer to show how fast it is. */
+	if ((took < PATH_WINDOW_NS || p->delivered < PATH_LEAST_BYTES) && !idle)
 		return;
 	counted = p->delivered;
 	/* The rest of a burst of answers comes at the speed of the burst: what

@@ -502,6 +502,12 @@ START_TEST(a_path_is_measured_by_much_and_forgotten)
 	ck_assert_uint_eq(path_speed(&p, now), 0); /* not over yet */
 	path_delivered(&p, 2 * MIB, true, now + 10 * NS_PER_MS);
 	ck_assert_uint_eq(path_speed(&p, now + 10 * NS_PER_MS), 1000ull * MIB);
+
+	p = (struct path){};
+	path_sent(&p, now);
+	for (int i = 1; i <= 8; i++) /* 10 MiB/s */
+		path_delivered(&p, 256 << 10, false, now + i * NS_PER_S / 40);
+	ck_assert_uint_eq(path_speed(&p, now + NS_PER_S / 5), 10ull * MIB);
 	ck_assert_uint_eq(path_speed(&p, now + 3 * NS_PER_S), 0);
 }
 END_TEST
