@@ -154,6 +154,10 @@ struct sample {
 	  (double)s->meta.n_lookup_trips)                                      \
 	M(redis_timeouts_total, counter, "commands not answered in time",      \
 	  (double)s->meta.n_timeouts)                                          \
+	M(redis_outages_total, counter,                                        \
+	  "times that it was taken for away, until it answered: "              \
+	  "meanwhile it is not asked, and what is not here is a miss",         \
+	  (double)s->meta.n_outages)                                           \
 	M(redis_reconnects_total, counter, "connections made anew",            \
 	  (double)s->meta.n_reconnects)                                        \
 	M(redis_restarts_total, counter, "private redis-server restarts",      \

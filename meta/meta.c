@@ -366,6 +366,7 @@ static void links_stats(struct meta *m, struct meta_stats *s)
 		redis_counts(m->links[i], &c);
 		s->n_commands += c.n_commands;
 		s->n_timeouts += c.n_timeouts;
+		s->n_outages += c.n_outages;
 		s->n_reconnects += c.n_reconnects;
 		if (i == META_LOOKUP)
 			s->last_rtt_ns = c.last_rtt_ns;

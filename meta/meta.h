@@ -78,7 +78,8 @@ struct meta_stats {
 	uint64_t n_swept;	 /* records cleaned of dead holders */
 	uint64_t n_listings;	 /* snapshots of a namespace taken */
 	uint64_t n_commands, n_timeouts, n_reconnects, n_redis_restarts;
-	uint64_t ckpt_seq;	  /* newest sequence number seen */
+	uint64_t n_outages; /* times that a connection was given up or silent */
+	uint64_t ckpt_seq;  /* newest sequence number seen */
 	uint64_t ckpt_logged_seq; /* newest in ckpt.log */
 	bool ckpt_read_only;	  /* the store is being reloaded */
 	bool ckpt_keeper;	  /* ckpt.log has every node's changes */

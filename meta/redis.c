@@ -163,6 +163,7 @@ void redis_counts(struct redis *r, struct redis_counts *c)
 {
 	c->n_commands = r->n_commands;
 	c->n_timeouts = r->n_timeouts;
+	c->n_outages = r->n_outages;
 	c->n_reconnects = r->n_reconnects;
 	c->last_rtt_ns = r->last_rtt_ns;
 }

@@ -132,7 +132,7 @@ struct redis_config {
 };
 
 struct redis_counts {
-	uint64_t n_commands, n_timeouts, n_reconnects;
+	uint64_t n_commands, n_timeouts, n_outages, n_reconnects;
 	int64_t last_rtt_ns;
 };
 

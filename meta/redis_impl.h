@@ -63,7 +63,7 @@ struct redis {
 
 	_Atomic bool up; /* the breaker is closed; written under the lock */
 	_Atomic bool stop;
-	_Atomic uint64_t n_commands, n_timeouts, n_reconnects;
+	_Atomic uint64_t n_commands, n_timeouts, n_outages, n_reconnects;
 	_Atomic int64_t last_rtt_ns;
 };
 

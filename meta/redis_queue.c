@@ -27,6 +27,7 @@ void redis_breaker_open(struct redis *r)
 	if (!r->up)
 		return;
 	r->up = false;
+	r->n_outages++;
 	r->down_ns = clock_now_ns();
 	redis_wake(r);
 }

@@ -143,14 +143,17 @@ mkdir "$a" "$b"
 			wait $reader
 			[ $at -lt $count ]
 		}
-		# No read fails, but where Redis does not answer in time.
+		# No read fails, but where Redis does not answer a lookup in time, or
+		# is taken for away meanwhile.
 		none_fails_amid() { # FIRST WHAT
-			local unsure n
+			local unsure outages n
 			unsure=$(figure kvfs_remote_lookups_unsure_total)
+			outages=$(figure kvfs_redis_outages_total)
 			amid "$@"
 			n=$(wc -l </tmp/got-$1)
 			unsure=$(($(figure kvfs_remote_lookups_unsure_total) - unsure))
-			[ $((n + unsure)) -ge $count ] ||
+			outages=$(($(figure kvfs_redis_outages_total) - outages))
+			[ $((n + unsure)) -ge $count ] || [ $outages -gt 0 ] ||
 				{ echo "$n came, $unsure unsure"; look; }
 			until_it "all $1 $count"
 		}
