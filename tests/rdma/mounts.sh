@@ -189,9 +189,7 @@ mkdir "$a" "$b"
 		by_both
 		few=$blocks blocks=$large count=25
 		by_rxe1() { [ "$(card received_bytes rxe1)" -ge 1000000 ]; }
-		none_fails_amid 351 'until by_rxe1 || [ $(wc -l </tmp/got-351) -ge 18 ]; do
-				sleep 0.1
-			done
+		none_fails_amid 351 'until_it "by_rxe1 || [ \$(wc -l </tmp/got-351) -ge 18 ]"
 			cable off
 			had=$(card received_bytes rxe0)'
 		by_rxe1
