@@ -547,6 +547,7 @@ struct engine_device {
 	const char *transport;		/* "rdma", "tcp" */
 	char name[ENGINE_DEVICE_BYTES]; /* "mlx5_0:1"; or "" */
 	uint32_t n_links;		/* up */
+	uint64_t out_bytes;		/* on their way, to all peers */
 	struct engine_traffic traffic;
 };
 

@@ -305,6 +305,8 @@ static void slice_detach(struct engine_slice *s)
 
 	assert(l->n_slices && s->batch->n_in_flight);
 	l->out_bytes -= s->length_bytes;
+	if (l->by)
+		l->by->out_bytes -= s->length_bytes;
 	l->owed_ns = 0;
 	if (--l->n_slices || l->n_msgs)
 		l->owed_ns = clock_now_ns();

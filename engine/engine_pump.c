@@ -60,6 +60,7 @@ static struct engine_link *best_link(struct engine_peer *p)
 			.rank = rank_for(k, node),
 			.cost = path_cost(k->out_bytes + k->ops->slice_bytes,
 					  path_speed(&k->path, now), fastest),
+			.card_bytes = k->by ? k->by->out_bytes : 0,
 		};
 		if (!best || path_better(&this, &least)) {
 			least = this;
@@ -97,6 +98,8 @@ static void slice_out(struct engine_peer *p, struct engine_link *l,
 	s->sent_ns = now;
 	l->n_slices++;
 	l->out_bytes += s->length_bytes;
+	if (l->by)
+		l->by->out_bytes += s->length_bytes;
 	if (!l->owed_ns)
 		l->owed_ns = now;
 	path_sent(&l->path, now);

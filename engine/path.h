@@ -10,8 +10,9 @@
  * others have what it has no room for: large transfers go by all.
  *
  * Speeds count in powers of two of the fastest one's, so that equal paths stay
- * equal whatever the noise, and the first of them, which messages take, too, is
- * chosen while nothing is under way.
+ * equal whatever the noise. Of those the card that has the least under way, to
+ * all peers, takes it: two cards share a block of two slices. The first path,
+ * which messages take, too, is chosen while nothing is under way.
  */
 
 #include <stdbool.h>
@@ -94,6 +95,7 @@ struct path_choice {
 	bool late;     /* it owes an answer for long */
 	uint64_t rank; /* topology_rank of its card */
 	uint64_t cost;
+	uint64_t card_bytes; /* under way by its card */
 };
 
 static inline bool path_better(const struct path_choice *a,
@@ -103,7 +105,9 @@ static inline bool path_better(const struct path_choice *a,
 		return b->late;
 	if (a->rank != b->rank)
 		return a->rank < b->rank;
-	return a->cost < b->cost;
+	if (a->cost != b->cost)
+		return a->cost < b->cost;
+	return a->card_bytes < b->card_bytes;
 }
 
 #endif

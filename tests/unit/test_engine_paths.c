@@ -437,6 +437,32 @@ START_TEST(a_path_half_as_fast_gets_half_as_much)
 }
 END_TEST
 
+/* Four paths of one card come first, then four of another. */
+START_TEST(cards_that_are_as_good_share_what_is_little)
+{
+	uint64_t card[2] = {0, 0}, path[8] = {0};
+
+	for (int n = 0; n < 8; n++) {
+		struct path_choice this, least;
+		int best = 0;
+
+		for (int i = 0; i < 8; i++) {
+			this = (struct path_choice){
+				.cost = path_cost(path[i] + MIB, 0, 0),
+				.card_bytes = card[i / 4],
+			};
+			if (i && !path_better(&this, &least))
+				continue;
+			least = this;
+			best = i;
+		}
+		ck_assert_int_eq(best, n % 2 * 4 + n / 2);
+		path[best] += MIB;
+		card[best / 4] += MIB;
+	}
+}
+END_TEST
+
 /* A card's packets are lost without a word: what is sent meanwhile does not
  * wait for the end of its links. */
 START_TEST(cards_that_owe_an_answer_for_long_are_left_to_others)
@@ -617,6 +643,7 @@ int main(void)
 		all_links_come_up_between_nodes_of_as_many_addresses_as_can_be);
 	tcase_add_test(n, each_address_of_ours_has_a_link_where_they_have_one);
 	tcase_add_test(n, a_path_half_as_fast_gets_half_as_much);
+	tcase_add_test(n, cards_that_are_as_good_share_what_is_little);
 	tcase_add_test(n, cards_that_owe_an_answer_for_long_are_left_to_others);
 	tcase_add_test(n, a_burst_of_answers_after_a_delay_is_no_speed);
 	tcase_add_test(n, a_path_is_measured_by_much_and_forgotten);
