@@ -3,6 +3,7 @@
  * address of the card's interface, KVFS_TEST_RDMA_INTERFACE its name: it is
  * taken down and up again. KVFS_TEST_RDMA_SECOND, an address of another card,
  * has both used. tests/rdma/faults.sh runs this in a machine of its own. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -16,6 +17,7 @@
 #include "base/clock.h"
 #include "base/fault.h"
 #include "base/log.h"
+#include "engine/rdma.h"
 #include "tests/unit/engine_fixture.h"
 
 #define MIB (1u << 20)
@@ -661,6 +663,39 @@ START_TEST(a_card_is_looked_for_after_it_failed)
 }
 END_TEST
 
+/* The index of the GID by which a node with this address is reached; -1: it has
+ * no card. It is the GID that the address is. */
+static int gid_index(const char *ip)
+{
+	char text[ENGINE_ADDRESS_BYTES], gid[INET6_ADDRSTRLEN];
+	struct topology_port port;
+	struct tcp_address a;
+
+	snprintf(text, sizeof(text), "tcp:%s:0", ip);
+	ck_assert_int_eq(tcp_address_parse(text, &a), 0);
+	if (rdma_port_of(&a, NULL, &port))
+		return -1;
+	ck_assert_int_eq(port.gid_type, GID_ROCE_V2);
+	ck_assert_ptr_nonnull(inet_ntop(AF_INET6, port.gid, gid, sizeof(gid)));
+	ck_assert_str_eq(gid + strspn(gid, ":f"), ip);
+	return (int)port.gid_index;
+}
+
+START_TEST(the_address_chooses_the_gid)
+{
+	const char *first = getenv("KVFS_TEST_RDMA");
+	int index;
+
+	address("add");
+	index = gid_index("192.0.2.77");
+	ck_assert_int_ge(index, 0);
+	ck_assert_int_ge(gid_index(first), 0);
+	ck_assert_int_ne(gid_index(first), index);
+	address("del");
+	ck_assert_int_eq(gid_index("192.0.2.77"), -1);
+}
+END_TEST
+
 START_TEST(a_device_that_is_not_named_is_not_used)
 {
 	static const struct {
@@ -858,6 +893,7 @@ int main(void)
 	tcase_add_test(all,
 		       a_port_that_goes_down_ends_its_links_and_comes_back);
 	tcase_add_test(all, a_device_that_is_lost_is_opened_again);
+	tcase_add_test(all, the_address_chooses_the_gid);
 	tcase_add_test(all, a_device_that_is_not_named_is_not_used);
 	tcase_add_test(all, queue_pairs_go_to_the_peer_that_is_used);
 	tcase_add_test(all, a_frame_that_may_only_be_read_is_sent);
