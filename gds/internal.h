@@ -147,9 +147,10 @@ int gds_stage_store(struct kvfs *k, const struct kvfs_names *names,
 		    uint32_t first, uint32_t n, uint32_t flags, uint32_t mode,
 		    struct kvfs_move *moves);
 /** gds_stage_lost - where the card of a buffer was lost, it is staged from now
- *  on. Returns: how many of the n moves are over before the first of such a
- *  one, to be done again with those after it. */
-int gds_stage_lost(struct kvfs *k, struct kvfs_move *moves, int n);
+ *  on. *first: the first of the n moves to look at; then of those that failed
+ *  so. Returns: how many follow each other, to be done again; 0: no more. */
+uint32_t gds_stage_lost(struct kvfs *k, struct kvfs_move *moves, uint32_t n,
+			uint32_t *first);
 /** gds_ring_get - the ring is there until gds_ring_put; gpu.lock held. 0 or
  *  -errno. */
 int gds_ring_get(struct kvfs *k);

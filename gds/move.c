@@ -117,30 +117,6 @@ int gds_read_some(struct kvfs *k, const struct kvfs_names *names,
 	return (int)p.n;
 }
 
-int kvfs_read_into(struct kvfs *k, const struct kvfs_names *names,
-		   uint32_t flags, uint32_t deadline_ms,
-		   struct kvfs_move *moves)
-{
-	int n_read = 0, n;
-	bool staged;
-
-	if (gds_moves_begin(k, moves, names->n) || flags & ~KVFS_FETCH)
-		return -EINVAL;
-	for (uint32_t i = 0; i < names->n; i += (uint32_t)n) {
-		uint32_t most = alike(moves + i, names->n - i, &staged);
-
-		n = (staged ? gds_stage_read : gds_read_some)(
-			k, names, i, most, flags, deadline_ms, moves + i);
-		if (n < 0)
-			return n;
-		if (!staged)
-			n = gds_stage_lost(k, moves + i, n);
-		for (int at = 0; at < n; at++)
-			n_read += !moves[i + (uint32_t)at].error;
-	}
-	return n_read;
-}
-
 /* -- PUT ------------------------------------------------------------ */
 
 void gds_move_stored(struct kvfs_move *to, const struct kvfs_ioc_stored *from)
@@ -187,29 +163,82 @@ int gds_store_some(struct kvfs *k, const struct kvfs_names *names,
 	return (int)p.n;
 }
 
+/* -- all of a call's, one way or the other -------------------------- */
+
+/* Some of them, the first at least. Returns: how many, or -errno. */
+typedef int some_fn(struct kvfs *k, const struct kvfs_names *names,
+		    uint32_t first, uint32_t n, uint32_t flags,
+		    uint32_t deadline_ms_or_mode, struct kvfs_move *moves);
+
+struct call {
+	some_fn *straight, *staged;
+	struct kvfs *k;
+	const struct kvfs_names *names;
+	uint32_t parent; /* names before that of the first move */
+	uint32_t flags, deadline_ms_or_mode;
+};
+
+static int move_some(const struct call *c, bool staged, uint32_t first,
+		     uint32_t n, struct kvfs_move *moves)
+{
+	return (staged ? c->staged : c->straight)(
+		c->k, c->names, first + c->parent, n, c->flags,
+		c->deadline_ms_or_mode, moves + first);
+}
+
+/* Those whose card was lost meanwhile, and no others: what is stored is not
+ * stored twice. */
+static int move_lost(const struct call *c, uint32_t first, uint32_t n,
+		     struct kvfs_move *moves)
+{
+	uint32_t end = first + n, n_lost;
+	int done = 0;
+
+	for (; done >= 0 && (n_lost = gds_stage_lost(c->k, moves, end, &first));
+	     first += n_lost)
+		done = move_some(c, true, first, n_lost, moves);
+	return done < 0 ? done : (int)n;
+}
+
+static int move_all(const struct call *c, uint32_t n, struct kvfs_move *moves)
+{
+	int n_moved = 0, done;
+	bool staged;
+
+	if (gds_moves_begin(c->k, moves, n))
+		return -EINVAL;
+	for (uint32_t i = 0; i < n; i += (uint32_t)done) {
+		uint32_t most = alike(moves + i, n - i, &staged);
+
+		done = move_some(c, staged, i, most, moves);
+		if (done >= 0 && !staged)
+			done = move_lost(c, i, (uint32_t)done, moves);
+		if (done < 0)
+			return done;
+		for (int at = 0; at < done; at++)
+			n_moved += !moves[i + (uint32_t)at].error;
+	}
+	return n_moved;
+}
+
+int kvfs_read_into(struct kvfs *k, const struct kvfs_names *names,
+		   uint32_t flags, uint32_t deadline_ms,
+		   struct kvfs_move *moves)
+{
+	const struct call c = {gds_read_some, gds_stage_read, k, names, 0,
+			       flags,	      deadline_ms};
+
+	return flags & ~KVFS_FETCH ? -EINVAL : move_all(&c, names->n, moves);
+}
+
 int kvfs_store_from(struct kvfs *k, const struct kvfs_names *names,
 		    uint32_t flags, uint32_t mode, struct kvfs_move *moves)
 {
-	uint32_t parent = flags & KVFS_PARENT ? 1 : 0, n_moves;
-	int n_stored = 0, n;
-	bool staged;
+	uint32_t parent = flags & KVFS_PARENT ? 1 : 0;
+	const struct call c = {gds_store_some, gds_stage_store, k,   names,
+			       parent,	       flags,		mode};
 
 	if (flags & ~(KVFS_SYNC | KVFS_PARENT) || parent > names->n)
 		return -EINVAL;
-	n_moves = names->n - parent;
-	if (gds_moves_begin(k, moves, n_moves))
-		return -EINVAL;
-	for (uint32_t i = 0; i < n_moves; i += (uint32_t)n) {
-		uint32_t most = alike(moves + i, n_moves - i, &staged);
-
-		n = (staged ? gds_stage_store : gds_store_some)(
-			k, names, i + parent, most, flags, mode, moves + i);
-		if (n < 0)
-			return n;
-		if (!staged)
-			n = gds_stage_lost(k, moves + i, n);
-		for (int at = 0; at < n; at++)
-			n_stored += !moves[i + (uint32_t)at].error;
-	}
-	return n_stored;
+	return move_all(&c, names->n - parent, moves);
 }

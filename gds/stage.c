@@ -163,16 +163,26 @@ static int go_staged(struct kvfs_buffer *b)
 	return err;
 }
 
-int gds_stage_lost(struct kvfs *k, struct kvfs_move *moves, int n)
+static bool is_lost(const struct kvfs_move *m)
 {
-	for (int i = 0; i < n; i++) {
-		if (moves[i].error != -ENODEV || !moves[i].buffer->is_gpu ||
-		    go_staged(moves[i].buffer))
-			continue;
-		gds_moves_begin(k, moves + i, (uint32_t)(n - i));
-		return i;
+	return m->error == -ENODEV && m->buffer->is_gpu &&
+	       !go_staged(m->buffer);
+}
+
+uint32_t gds_stage_lost(struct kvfs *k, struct kvfs_move *moves, uint32_t n,
+			uint32_t *first)
+{
+	uint32_t i = *first, n_lost = 0;
+
+	while (i < n && !is_lost(&moves[i]))
+		i++;
+	*first = i;
+	while (i < n && is_lost(&moves[i])) {
+		i++;
+		n_lost++;
 	}
-	return n;
+	gds_moves_begin(k, moves + *first, n_lost);
+	return n_lost;
 }
 
 /* -- moves of staged buffers, one after the other: gpu.lock held ---- */

@@ -3,6 +3,8 @@
  * Blocks to and from memory of a GPU, by libkvfs:
  *
  *      gds_gpu DIR BYTES N [NAME]    N blocks of so many bytes, NAME0, ...
+ *      gds_gpu DIR lost BYTES        a buffer whose card is lost between two of
+ *                                    one that lives, in one call
  *      gds_gpu DIR file BYTES PATH   a file with the pattern of seed 5
  *      gds_gpu DIR speed [PATH]      GB/s of each way, 32 blocks of 4 MiB;
  *                                    and of a file that is as large
@@ -250,6 +252,75 @@ static void copy_pinned(void)
 	free(blocks);
 }
 
+/* -- a card is lost -------------------------------------------------- */
+
+static struct kvfs_buffer *also(void)
+{
+	struct kvfs_buffer *b;
+	int err = kvfs_register_gpu(k, (void *)(uintptr_t)gpu, gpu_bytes, &b);
+
+	if (err)
+		die("register", err);
+	return b;
+}
+
+static void print_flags(const char *what, int n)
+{
+	printf("%s %d:", what, n);
+	for (uint32_t i = 0; i < n_blocks; i++)
+		printf(" %d/%s%s", moves[i].error,
+		       moves[i].flags & KVFS_STAGED ? "staged" : "direct",
+		       moves[i].flags & KVFS_WAS_THERE ? ", was there" : "");
+	putchar('\n');
+}
+
+static void aim_by(struct kvfs_buffer *around, struct kvfs_buffer *between)
+{
+	aim(0);
+	moves[0].buffer = moves[2].buffer = around;
+	moves[1].buffer = between;
+}
+
+/* What the user may have in buffers is used up: no ring can be made. */
+static void store_without_room(const struct kvfs_names *one)
+{
+	static struct kvfs_buffer *all[2000];
+	int n = 0, err;
+
+	while (!(err = kvfs_buffer_new(k, 1, 0, &all[n])))
+		n++;
+	kvfs_store_from(k, one, 0, 0644, moves);
+	printf("%s: %s\n", strerrorname_np(-err),
+	       strerrorname_np(-moves[0].error));
+	while (n)
+		kvfs_unregister(all[--n]);
+}
+
+/* The first store finds the card lost, by a fault in the daemon. */
+static void lose_one(void)
+{
+	struct kvfs_buffer *lost[] = {also(), also()}, *live;
+	struct kvfs_names first = some(1), all = some(n_blocks);
+
+	fill();
+	aim(0);
+	store_without_room(&first);
+	kvfs_store_from(k, &first, 0, 0644, moves);
+	live = also();
+	printf("%s, then %s\n", kvfs_buffer_is_staged(buffer) ? "staged" : "?",
+	       kvfs_buffer_is_staged(live) ? "?" : "direct");
+	names[0] = strdup("another");
+	aim_by(live, lost[0]);
+	print_flags("stored", kvfs_store_from(k, &all, 0, 0644, moves));
+	clear();
+	aim_by(live, lost[1]);
+	print_flags("read", kvfs_read_into(k, &all, 0, 0, moves));
+	printf("same %u\n", same(0));
+	kvfs_unregister(live);
+	kvfs_unregister(lost[0]);
+	kvfs_unregister(lost[1]);
+}
+
 /* -- a file ---------------------------------------------------------- */
 
 #define FILE_SEED 5
@@ -362,6 +433,7 @@ int main(int argc, char **argv)
 {
 	bool fast = argc >= 3 && !strcmp(argv[2], "speed");
 	bool file = argc == 5 && !strcmp(argv[2], "file");
+	bool lost = argc == 4 && !strcmp(argv[2], "lost");
 	char name[100] = "?";
 	int err;
 
@@ -369,8 +441,12 @@ int main(int argc, char **argv)
 		return !dlopen("libcuda.so.1", RTLD_NOW);
 	if (argc < 4 && !fast)
 		return 2;
-	block_bytes = fast ? 4 << 20 : strtoull(argv[file ? 3 : 2], NULL, 0);
-	n_blocks = fast ? 32 : file ? 1 : (uint32_t)atoi(argv[3]) % N_MAX;
+	block_bytes =
+		fast ? 4 << 20 : strtoull(argv[file || lost ? 3 : 2], NULL, 0);
+	n_blocks = fast	  ? 32
+		   : file ? 1
+		   : lost ? 3
+			  : (uint32_t)atoi(argv[3]) % N_MAX;
 	open_gpu();
 	err = kvfs_open(argv[1], &k);
 	if (err)
@@ -390,6 +466,8 @@ int main(int argc, char **argv)
 			file_speed(argv[3]);
 	} else if (file) {
 		read_file(argv[4]);
+	} else if (lost) {
+		lose_one();
 	} else {
 		store();
 		read_back(0);

@@ -101,6 +101,15 @@ requires_mounts
 				"$(all direct 20)"
 			"$kvfs" umount /tmp/m
 		done
+
+		# Seven: two to measure it, for each of three buffers, and the first.
+		KVFS_FAULT=dmabuf.late:7 LD_PRELOAD=$stand_in mount_one
+		expect 'lost and live ones in one call' "$(gpu dmabuf lost 70000)" \
+			"$(printf '%s\n' direct 'EDQUOT: ENODEV' \
+				'staged, then direct' \
+				'stored 3: 0/direct 0/staged 0/direct' \
+				'read 3: 0/direct 0/staged 0/direct' 'same 3')"
+		nothing_left
 	EOF
 } >"$TMPDIR/guest.sh"
 machine "$TMPDIR" 1 -netdev user,id=n,restrict=on
