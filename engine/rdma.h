@@ -30,7 +30,9 @@
  * Nothing of ours is open to anybody but the bytes of one landing, to one
  * queue pair, from READY until the window's LOCAL_INV completed, before which
  * the landing does not end. A card without windows registers those bytes for
- * the transfer instead.
+ * the transfer instead. The protection domain, one a device, is that of the
+ * cluster's nodes, the only ones with a queue pair in it; copies for a GPU
+ * (dmabuf.h) have one of their own.
  *
  * A slice of RDMA_DATA_BYTES or less is copied into a long packet and out of
  * it: that costs less than a window, and one round trip less. It waits for one
