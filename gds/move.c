@@ -225,8 +225,12 @@ int kvfs_read_into(struct kvfs *k, const struct kvfs_names *names,
 		   uint32_t flags, uint32_t deadline_ms,
 		   struct kvfs_move *moves)
 {
-	const struct call c = {gds_read_some, gds_stage_read, k, names, 0,
-			       flags,	      deadline_ms};
+	const struct call c = {.straight = gds_read_some,
+			       .staged = gds_stage_read,
+			       .k = k,
+			       .names = names,
+			       .flags = flags,
+			       .deadline_ms_or_mode = deadline_ms};
 
 	return flags & ~KVFS_FETCH ? -EINVAL : move_all(&c, names->n, moves);
 }
@@ -235,8 +239,13 @@ int kvfs_store_from(struct kvfs *k, const struct kvfs_names *names,
 		    uint32_t flags, uint32_t mode, struct kvfs_move *moves)
 {
 	uint32_t parent = flags & KVFS_PARENT ? 1 : 0;
-	const struct call c = {gds_store_some, gds_stage_store, k,   names,
-			       parent,	       flags,		mode};
+	const struct call c = {.straight = gds_store_some,
+			       .staged = gds_stage_store,
+			       .k = k,
+			       .names = names,
+			       .parent = parent,
+			       .flags = flags,
+			       .deadline_ms_or_mode = mode};
 
 	if (flags & ~(KVFS_SYNC | KVFS_PARENT) || parent > names->n)
 		return -EINVAL;

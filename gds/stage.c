@@ -163,7 +163,8 @@ static int go_staged(struct kvfs_buffer *b)
 	return err;
 }
 
-static bool is_lost(const struct kvfs_move *m)
+/* Returns: whether it failed as its card is lost, and can be staged. */
+static bool stage_if_lost(const struct kvfs_move *m)
 {
 	return m->error == -ENODEV && m->buffer->is_gpu &&
 	       !go_staged(m->buffer);
@@ -172,17 +173,14 @@ static bool is_lost(const struct kvfs_move *m)
 uint32_t gds_stage_lost(struct kvfs *k, struct kvfs_move *moves, uint32_t n,
 			uint32_t *first)
 {
-	uint32_t i = *first, n_lost = 0;
+	uint32_t end;
 
-	while (i < n && !is_lost(&moves[i]))
-		i++;
-	*first = i;
-	while (i < n && is_lost(&moves[i])) {
-		i++;
-		n_lost++;
-	}
-	gds_moves_begin(k, moves + *first, n_lost);
-	return n_lost;
+	while (*first < n && !stage_if_lost(&moves[*first]))
+		++*first;
+	for (end = *first; end < n && stage_if_lost(&moves[end]);)
+		end++;
+	gds_moves_begin(k, moves + *first, end - *first);
+	return end - *first;
 }
 
 /* -- moves of staged buffers, one after the other: gpu.lock held ---- */
