@@ -556,7 +556,7 @@ what_came_damaged_is_asked_for_again() {
 	cp -p "$file" "$T/sound"
 	printf XX | dd of="$file" bs=1 seek=5000 conv=notrunc status=none
 	touch -r "$T/sound" "$file"
-	wait_for '[ "$(getfattr --absolute-names --only-values -n user.kvfs.holders "$C2/bad" | wc -w)" = 2 ]'
+	wait_for '[ "$(getfattr --absolute-names --only-values -n user.kvfs.holders "$C3/bad" | wc -w)" = 2 ]'
 	holds "$C3/bad" $((10 * MIB)) 8
 	rm "$C1/bad"
 }
