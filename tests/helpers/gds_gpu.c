@@ -285,9 +285,9 @@ static void aim_by(struct kvfs_buffer *around, struct kvfs_buffer *between)
 static void store_without_room(const struct kvfs_names *one)
 {
 	static struct kvfs_buffer *all[2000];
-	int n = 0, err;
+	int n = 0, err = 0;
 
-	while (!(err = kvfs_buffer_new(k, 1, 0, &all[n])))
+	while (n < 2000 && !(err = kvfs_buffer_new(k, 1, 0, &all[n])))
 		n++;
 	kvfs_store_from(k, one, 0, 0644, moves);
 	printf("%s: %s\n", strerrorname_np(-err),
